@@ -1,0 +1,295 @@
+//! The header block of a message at rest: found in a stream, read by field, and extended without touching an octet
+//! that was there (RFC 5322 section 2.2). It ends before the empty line; the body never comes here.
+
+use std::ops::Range;
+
+/// Longest header block we take and edit in memory (design section 4).
+pub const MAX_HEADER_LEN: usize = 256 * 1024;
+
+/// The header block grew beyond [`MAX_HEADER_LEN`] before its empty line came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the header block is longer than {MAX_HEADER_LEN} octets")]
+pub struct HeaderTooLong;
+
+/// A name or value that would not be one header field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// The name is empty or holds what a name cannot (RFC 5322 section 3.6.8).
+    #[error("not a header field name")]
+    Name,
+    /// The value holds a control octet; folding is done here, not by the caller.
+    #[error("a header field value cannot hold control characters")]
+    Value,
+}
+
+/// Finds the end of the header block in a stream of octets whose lines end in CRLF.
+#[derive(Debug, Default)]
+pub struct HeaderSplitter {
+    octets: Vec<u8>,
+}
+
+impl HeaderSplitter {
+    /// Takes the next octets. When the empty line has come, gives the header block and those octets of `chunk` that
+    /// already belong to the body.
+    pub fn push<'a>(&mut self, chunk: &'a [u8]) -> Result<Option<(HeaderBlock, &'a [u8])>, HeaderTooLong> {
+        let before = self.octets.len();
+        let room = MAX_HEADER_LEN + 4 - before.min(MAX_HEADER_LEN + 4);
+        let taken = &chunk[..chunk.len().min(room)];
+        self.octets.extend_from_slice(taken);
+        let Some((header_len, body_start)) = empty_line(&self.octets, before.saturating_sub(3)) else {
+            return if self.octets.len() > MAX_HEADER_LEN { Err(HeaderTooLong) } else { Ok(None) };
+        };
+        if header_len > MAX_HEADER_LEN {
+            return Err(HeaderTooLong);
+        }
+        // What follows the empty line was in this chunk: before it, no empty line had been seen.
+        let rest = &chunk[body_start - before..];
+        self.octets.truncate(header_len);
+        Ok(Some((HeaderBlock::parse(std::mem::take(&mut self.octets)), rest)))
+    }
+
+    /// The message ended without an empty line: all of it is header block.
+    pub fn finish(self) -> Result<HeaderBlock, HeaderTooLong> {
+        if self.octets.len() > MAX_HEADER_LEN { Err(HeaderTooLong) } else { Ok(HeaderBlock::parse(self.octets)) }
+    }
+}
+
+/// Length of the header block and start of the body, looking from `from` on.
+fn empty_line(octets: &[u8], from: usize) -> Option<(usize, usize)> {
+    if octets.starts_with(b"\r\n") {
+        return Some((0, 2));
+    }
+    octets[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| (from + at + 2, from + at + 4))
+}
+
+/// One new header field, checked and folded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field(Vec<u8>);
+
+impl Field {
+    /// `name: value`, folded at spaces so that no line passes 78 octets where that can be helped (RFC 5322 section 2.1.1).
+    pub fn new(name: &str, value: &str) -> Result<Self, FieldError> {
+        if name.is_empty() || !name.bytes().all(is_name_octet) {
+            return Err(FieldError::Name);
+        }
+        if value.chars().any(char::is_control) {
+            return Err(FieldError::Value);
+        }
+        let mut line = format!("{name}:");
+        let mut line_len = line.len();
+        for word in value.split(' ').filter(|word| !word.is_empty()) {
+            // The first word never gets a line of its own: some readers take `Name:` CRLF for an empty field.
+            if line_len + 1 + word.len() > 78 && line_len > name.len() + 1 {
+                line.push_str("\r\n\t");
+                line_len = 1;
+            } else {
+                line.push(' ');
+                line_len += 1;
+            }
+            line.push_str(word);
+            line_len += word.len();
+        }
+        line.push_str("\r\n");
+        Ok(Self(line.into_bytes()))
+    }
+}
+
+/// The octets of a header block: whole lines with CRLF, without the empty line that ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderBlock {
+    octets: Vec<u8>,
+    /// Each field with its folded lines. What stands before the first field (an mbox `From ` line) is in none.
+    fields: Vec<Range<usize>>,
+}
+
+impl HeaderBlock {
+    /// Reads a block. Never fails: a line that is no field belongs to the field before it and stays as it is.
+    /// A last line without CRLF gets one.
+    pub fn parse(mut octets: Vec<u8>) -> Self {
+        if !octets.is_empty() && !octets.ends_with(b"\r\n") {
+            octets.extend_from_slice(b"\r\n");
+        }
+        let mut fields: Vec<Range<usize>> = Vec::new();
+        let mut start = 0;
+        while start < octets.len() {
+            let end = octets[start..].iter().position(|octet| *octet == b'\n').map_or(octets.len(), |at| start + at + 1);
+            if name_len(&octets[start..end]).is_some() {
+                fields.push(start..end);
+            } else if let Some(last) = fields.last_mut() {
+                last.end = end;
+            }
+            start = end;
+        }
+        Self { octets, fields }
+    }
+
+    /// Whether the first line is a header field (or an mbox `From ` line before one). If not, the client sent a body
+    /// without a header and what was taken for the header belongs to the body.
+    pub fn is_header(&self) -> bool {
+        self.octets.is_empty()
+            || name_len(&self.octets).is_some()
+            || (self.octets.starts_with(b"From ") && !self.fields.is_empty())
+    }
+
+    /// Whether a field of this name is there; case does not matter.
+    pub fn has(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// The octets after the colon of the first field of this name, folds and final CRLF included.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find_map(|range| {
+            let field = &self.octets[range.clone()];
+            let len = name_len(field)?;
+            let found = field[..len].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes());
+            found.then(|| &field[len + 1..])
+        })
+    }
+
+    /// Adds a field at the top, as trace fields must be (RFC 5321 section 4.4).
+    pub fn prepend(&mut self, field: &Field) {
+        self.octets.splice(0..0, field.0.iter().copied());
+        for range in &mut self.fields {
+            *range = range.start + field.0.len()..range.end + field.0.len();
+        }
+        self.fields.insert(0, 0..field.0.len());
+    }
+
+    /// Adds a field at the end.
+    pub fn append(&mut self, field: &Field) {
+        let start = self.octets.len();
+        self.octets.extend_from_slice(&field.0);
+        self.fields.push(start..self.octets.len());
+    }
+
+    /// The block as it is sent, without the empty line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// The block as it is sent, without the empty line.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.octets
+    }
+}
+
+/// The length of the field name at the start of a line, or none if the line starts no field. Blanks before the colon
+/// are obsolete syntax (RFC 5322 section 4.5) and still a field.
+fn name_len(line: &[u8]) -> Option<usize> {
+    let colon = line.iter().take_while(|octet| **octet != b'\n').position(|octet| *octet == b':')?;
+    let name = line[..colon].trim_ascii_end();
+    (!name.is_empty() && name.iter().copied().all(is_name_octet)).then_some(colon)
+}
+
+fn is_name_octet(octet: u8) -> bool {
+    octet.is_ascii_graphic() && octet != b':'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(text: &str) -> HeaderBlock {
+        HeaderBlock::parse(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn fields_are_found_with_folds_case_and_obsolete_blanks() {
+        let header = block("Subject: one\r\n two\r\nFROM : a@b\r\nX: 1\r\n");
+        assert_eq!(header.value("subject"), Some(&b" one\r\n two\r\n"[..]));
+        assert_eq!(header.value("From"), Some(&b" a@b\r\n"[..]));
+        assert!(!header.has("Date"));
+        assert!(!header.has("Sub"));
+    }
+
+    #[test]
+    fn a_body_without_a_header_is_recognised() {
+        assert!(!block("Hello,\r\nthe disk is full\r\n").is_header());
+        assert!(!block("see http://x\r\n").is_header());
+        assert!(block("From root Mon Jan 1\r\nSubject: x\r\n").is_header());
+        assert!(!block("From here on no header\r\n").is_header());
+        assert!(block("").is_header());
+        assert!(block("Subject: x\r\n").is_header());
+    }
+
+    #[test]
+    fn new_fields_are_folded_and_cannot_break_out() {
+        let long = "word ".repeat(40);
+        let field = Field::new("X-Long", &long).unwrap();
+        assert!(field.0.split(|octet| *octet == b'\n').all(|line| line.len() <= 79));
+        assert_eq!(Field::new("X", "a\r\nBcc: b"), Err(FieldError::Value));
+        assert_eq!(Field::new("X Y", "a"), Err(FieldError::Name));
+        assert_eq!(Field::new("", "a"), Err(FieldError::Name));
+    }
+
+    #[test]
+    fn adding_leaves_every_octet_in_place() {
+        let mut header = block("Subject: x\r\n broken\r\nno field here\r\nTo: y\r\n");
+        let before = header.as_bytes().to_vec();
+        header.prepend(&Field::new("Received", "by us").unwrap());
+        header.append(&Field::new("Date", "today").unwrap());
+        let after = header.as_bytes();
+        assert_eq!(after, [b"Received: by us\r\n", &before[..], b"Date: today\r\n"].concat());
+        assert_eq!(header.value("To"), Some(&b" y\r\n"[..]));
+    }
+
+    #[test]
+    fn the_header_is_split_from_the_body_wherever_the_chunks_end() {
+        for (message, header, body) in [
+            ("A: b\r\n\r\nbody\r\n", "A: b\r\n", "body\r\n"),
+            ("\r\nbody\r\n", "", "body\r\n"),
+            ("A: b\r\n\r\n", "A: b\r\n", ""),
+        ] {
+            for cut in 0..=message.len() {
+                let mut splitter = HeaderSplitter::default();
+                let (first, second) = message.as_bytes().split_at(cut);
+                let (block, rest) = match splitter.push(first).unwrap() {
+                    Some((block, rest)) => (block, [rest, second].concat()),
+                    None => {
+                        let (block, rest) = splitter.push(second).unwrap().unwrap();
+                        (block, rest.to_vec())
+                    }
+                };
+                assert_eq!(block.as_bytes(), header.as_bytes(), "cut at {cut}");
+                assert_eq!(rest, body.as_bytes(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_without_end_is_bounded() {
+        let mut splitter = HeaderSplitter::default();
+        let chunk = vec![b'a'; 100_000];
+        assert_eq!(splitter.push(&chunk), Ok(None));
+        assert_eq!(splitter.push(&chunk), Ok(None));
+        assert_eq!(splitter.push(&chunk), Err(HeaderTooLong));
+        assert!(splitter.octets.len() <= MAX_HEADER_LEN + 4);
+    }
+
+    #[test]
+    fn a_message_that_is_only_header_ends_it() {
+        let mut splitter = HeaderSplitter::default();
+        assert_eq!(splitter.push(b"Subject: x\r\nTo: y"), Ok(None));
+        assert_eq!(splitter.finish().unwrap().as_bytes(), b"Subject: x\r\nTo: y\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_do_not_change_what_is_split(octets in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), Just(b':')], 0..60), size in 1usize..7) {
+            let whole = {
+                let mut splitter = HeaderSplitter::default();
+                splitter.push(&octets).unwrap().map(|(block, rest)| (block, rest.to_vec()))
+            };
+            let mut splitter = HeaderSplitter::default();
+            let mut pieces = None;
+            for chunk in octets.chunks(size) {
+                match &mut pieces {
+                    None => pieces = splitter.push(chunk).unwrap().map(|(block, rest)| (block, rest.to_vec())),
+                    Some((_, rest)) => rest.extend_from_slice(chunk),
+                }
+            }
+            prop_assert_eq!(whole, pieces);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The words of mail that every room shares: mailbox, path, envelope, header block, trace fields, outcome.
+//!
+//! A value of these types exists only if it is right: a [`Mailbox`] cannot hold a control octet, a [`HeaderBlock`]
+//! cannot gain a field that breaks out of its line. This crate knows nothing of sockets, disk or time.
+
+mod address;
+mod envelope;
+mod header;
+mod lane;
+mod outcome;
+mod path;
+mod trace;
+
+pub use address::{AddressError, Domain, Mailbox};
+pub use envelope::{BodyType, Envelope};
+pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN};
+pub use lane::LaneId;
+pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};
+pub use path::{ForwardPath, PathError, ReversePath};
+pub use trace::{Received, domain_or_literal};

@@ -1,0 +1,39 @@
+//! A delivery in the hands of one worker.
+
+use std::sync::Arc;
+
+use clock::WallTime;
+use mail::{Envelope, ForwardPath, LaneId};
+
+use crate::id::{DeliveryId, QueueId};
+use crate::sqlite::ClaimGuard;
+
+/// A claimed delivery with all that its transfer needs. Dropped unsettled, the delivery is due again at once.
+#[derive(Debug)]
+pub struct Claim<Source> {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The message it belongs to.
+    pub message: QueueId,
+    /// The lane it was claimed for.
+    pub lane: LaneId,
+    /// The tenant decided at acceptance.
+    pub tenant: String,
+    /// Reverse-path and what the transfer needs.
+    pub envelope: Envelope,
+    /// Those who have not had it yet.
+    pub recipients: Vec<ForwardPath>,
+    /// The stored header block, without the empty line.
+    pub header: Arc<[u8]>,
+    /// The stored body.
+    pub body: Source,
+    /// The Message-ID with its brackets.
+    pub message_id: String,
+    /// When it was accepted.
+    pub accepted_at: WallTime,
+    /// Attempts that counted so far.
+    pub attempts: u32,
+    /// How often upstream may already have taken it without our knowing.
+    pub uncertain: u32,
+    pub(crate) guard: ClaimGuard,
+}

@@ -1,0 +1,121 @@
+//! The durable queue: what was accepted, where it waits, and what became of it.
+//!
+//! [`Spool`] is the whole contract; [`SqliteSpool`] keeps it with an embedded SQLite database, body files for large
+//! messages and one writer thread that commits many messages with one sync. The trait speaks of streams and never of
+//! paths, so that another store can stand behind it one day. This crate knows nothing of SMTP or OAuth.
+
+mod claim;
+mod error;
+mod id;
+mod message;
+mod settlement;
+mod sqlite;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use clock::WallTime;
+use mail::LaneId;
+use tokio::sync::Notify;
+
+pub use claim::Claim;
+pub use error::{OpenError, StoreError};
+pub use id::{DeliveryId, ParseQueueIdError, QueueId};
+pub use message::{NewDelivery, NewMessage};
+pub use settlement::{Next, Part, Settlement};
+pub use sqlite::{Recovered, SpoolOptions, SqliteSpool};
+
+/// Where one body goes while it is received. Dropped before [`Spool::commit`], it leaves nothing behind.
+pub trait BodySink: Send + 'static {
+    /// The id that the message has once committed; given now, because the Received field names it.
+    fn id(&self) -> QueueId;
+
+    /// Octets written so far.
+    fn written(&self) -> u64;
+
+    /// Stores the next octets. After an error the sink is good for nothing but dropping.
+    fn write(&mut self, chunk: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// A stored body, read from its start.
+pub trait BodySource: Send + 'static {
+    /// Octets in all.
+    fn total(&self) -> u64;
+
+    /// The next octets; none at the end. Fails with [`StoreError::Damaged`] if fewer are there than [`Self::total`].
+    fn next(&mut self) -> impl Future<Output = Result<Option<&[u8]>, StoreError>> + Send;
+}
+
+/// The durable queue. Shared by every listener and lane; all methods are safe to call at once from many tasks.
+pub trait Spool: Send + Sync + 'static {
+    /// Receives one body.
+    type Sink: BodySink;
+    /// Gives one body back.
+    type Source: BodySource;
+
+    /// A place for a new body. Refuses with [`StoreError::Full`] at once where a cap or the free-space floor is reached,
+    /// and with [`StoreError::Failed`] while the store is being reopened after a failed sync.
+    fn receive(&self) -> Result<Self::Sink, StoreError>;
+
+    /// Commits the message. `Ok` means durable: synced, and nothing but loss of the disk loses it (invariant 1).
+    /// An error means not stored. If this future is dropped the message may have been stored: never put it under a
+    /// timeout.
+    fn commit(&self, sink: Self::Sink, message: NewMessage) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Notified (one permit) whenever a delivery of `lane` may have become claimable earlier than it was.
+    fn waker(&self, lane: &LaneId) -> Arc<Notify>;
+
+    /// When the earliest unclaimed delivery of `lane` is due; none when the lane is empty. May lie in the past.
+    fn next_due(&self, lane: &LaneId) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
+
+    /// Claims the delivery of `lane` that has been due longest, if one is due at `now`. A claim is held in memory and
+    /// belongs to one caller; dropped unsettled, it is due again at once.
+    fn claim(
+        &self,
+        lane: &LaneId,
+        now: WallTime,
+    ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
+
+    /// Marks the claim as in flight in this boot. The mark rides in the next group commit and is not awaited: if this
+    /// process dies, the next one knows that upstream may have the message (invariant 5).
+    fn mark_in_flight(&self, claim: &Claim<Self::Source>);
+
+    /// Writes what became of an attempt and stores the messages it gave rise to, in one transaction. `Ok` means
+    /// durable. A claim whose settlement failed stays claimed until the store is reopened, so that what upstream has
+    /// accepted is not sent again by this process.
+    fn settle(
+        &self,
+        claim: Claim<Self::Source>,
+        settlement: Settlement<Self::Sink>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What is in the queue now.
+    fn counts(&self) -> impl Future<Output = Result<Counts, StoreError>> + Send;
+
+    /// Forgets history older than `before`; at most a bounded number of rows a call, gives how many.
+    fn prune_history(&self, before: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Drains the writer, checkpoints and closes. Everything later fails with [`StoreError::Closed`].
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What is in the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages stored.
+    pub messages: u64,
+    /// Octets of their headers and bodies.
+    pub bytes: u64,
+    /// Deliveries that wait for their turn or their next attempt.
+    pub queued: u64,
+    /// Deliveries that wait for an operator or for trouble to end.
+    pub held: u64,
+    /// Deliveries that upstream refused and no bounce has answered yet.
+    pub refused: u64,
+    /// Deliveries set aside because their stored message is damaged.
+    pub quarantined: u64,
+    /// Queued deliveries of which upstream may already have a copy.
+    pub uncertain: u64,
+    /// When the oldest stored message was accepted.
+    pub oldest: Option<WallTime>,
+}

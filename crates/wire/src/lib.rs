@@ -1,0 +1,19 @@
+//! SMTP octets without I/O: lines, commands, replies and the coding of the body (RFC 5321).
+//!
+//! Everything here is a function of octets, fed in pieces of any size. It knows no socket, no policy and no clock:
+//! whether a command may come now is the session's question, what becomes of a body the caller's.
+
+mod body;
+mod command;
+mod line;
+mod reply;
+mod reply_parser;
+mod stuffing;
+
+pub use body::{BodyDecoder, Decoded};
+pub use command::{Command, CommandError, MailParameters};
+pub use line::{Framed, LineFramer, MAX_COMMAND_LEN};
+pub use mail::EnhancedCode;
+pub use reply::Reply;
+pub use reply_parser::{ReplyError, ReplyParser};
+pub use stuffing::DotStuffer;
