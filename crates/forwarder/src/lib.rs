@@ -1,1 +1,24 @@
-//! placeholder
+//! The wire out: takes one message over one lane to Exchange Online by STARTTLS and AUTH XOAUTH2, and says for each
+//! recipient what became of it.
+//!
+//! A [`Lane`] is one login's road: its pace, its warm connections, its health. [`classify`] is the one table from reply
+//! to outcome. This crate knows no queue and no grant; it never speaks without verified TLS or with another mechanism.
+
+mod classify;
+mod connection;
+mod dial;
+mod endpoint;
+mod health;
+mod lane;
+mod pacer;
+mod token;
+mod transfer;
+mod xoauth2;
+
+pub use classify::{Stage, classify};
+pub use endpoint::{AddressFamily, Endpoint, Timeouts};
+pub use health::{Trouble, TroubleKind};
+pub use lane::{Attempt, Lane, LaneLimits, Slot};
+pub use pacer::Pacer;
+pub use token::{BearerToken, TokenSource, TokenTrouble};
+pub use transfer::{Body, Message};

@@ -112,7 +112,8 @@ impl HeaderBlock {
         let mut fields: Vec<Range<usize>> = Vec::new();
         let mut start = 0;
         while start < octets.len() {
-            let end = octets[start..].iter().position(|octet| *octet == b'\n').map_or(octets.len(), |at| start + at + 1);
+            let end =
+                octets[start..].iter().position(|octet| *octet == b'\n').map_or(octets.len(), |at| start + at + 1);
             if name_len(&octets[start..end]).is_some() {
                 fields.push(start..end);
             } else if let Some(last) = fields.last_mut() {
@@ -244,12 +245,11 @@ mod tests {
             for cut in 0..=message.len() {
                 let mut splitter = HeaderSplitter::default();
                 let (first, second) = message.as_bytes().split_at(cut);
-                let (block, rest) = match splitter.push(first).unwrap() {
-                    Some((block, rest)) => (block, [rest, second].concat()),
-                    None => {
-                        let (block, rest) = splitter.push(second).unwrap().unwrap();
-                        (block, rest.to_vec())
-                    }
+                let (block, rest) = if let Some((block, rest)) = splitter.push(first).unwrap() {
+                    (block, [rest, second].concat())
+                } else {
+                    let (block, rest) = splitter.push(second).unwrap().unwrap();
+                    (block, rest.to_vec())
                 };
                 assert_eq!(block.as_bytes(), header.as_bytes(), "cut at {cut}");
                 assert_eq!(rest, body.as_bytes(), "cut at {cut}");

@@ -1,5 +1,5 @@
 //! The name of a lane: one login's road upstream. Exchange counts its limits by login, so lanes of two tenants that
-//! share one tenant_id and login are the same lane.
+//! share one Entra tenant and login are the same lane.
 
 use std::fmt;
 

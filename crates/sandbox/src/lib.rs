@@ -1,1 +1,60 @@
-//! placeholder
+//! A simulated Microsoft 365: Entra ID's token endpoint over HTTPS and Exchange Online's SMTP front end, on loopback.
+//!
+//! It speaks with Microsoft's real texts and enforces Microsoft's real limits, so that what works here has a fair
+//! chance out there. It is never easier than Exchange; where the public record is silent it takes the stricter reading.
+//! It knows nothing of the relay and shares no protocol code with it: two readings of the same documents check each
+//! other. It is not a mail server: nothing it takes goes anywhere.
+//!
+//! The texts come from `facts/exchange-online.md`; documentation here names its sections ("facts 1.4").
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), sandbox::SandboxError> {
+//! use std::time::Duration;
+//!
+//! let sandbox = sandbox::Sandbox::start(sandbox::SandboxOptions::default()).await?;
+//! println!("authority {} upstream {}:{}", sandbox.authority(), sandbox.smtp_host(), sandbox.smtp_port());
+//! let messages = sandbox.wait_for(1, Duration::from_secs(10)).await?;
+//! println!("{} sent {:?}", messages[0].login, messages[0].message_id);
+//! sandbox.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod authority;
+mod body;
+mod command;
+mod counters;
+mod endpoint;
+mod entra;
+mod error;
+mod fault;
+mod front_end;
+mod header;
+mod inbox;
+mod limits;
+mod mailstore;
+mod options;
+mod replies;
+mod sandbox;
+mod sasl;
+mod session;
+mod submission;
+mod tenant;
+mod token;
+mod transaction;
+mod world;
+
+pub use counters::Counters;
+pub use error::SandboxError;
+pub use fault::{Action, Fault, Stage, TokenFault};
+pub use limits::Limits;
+pub use mailstore::{Body, Duplicate, Message, Recipient};
+pub use options::{BodyPolicy, SandboxOptions};
+pub use sandbox::Sandbox;
+pub use sasl::AuthRefusal;
+pub use tenant::{
+    Application, DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, DEFAULT_TENANT_ID, Grant, Mailbox, SmtpAuth,
+    TenantModel,
+};
+pub use token::{EXCHANGE_SCOPE, GRAPH_SCOPE};
+pub use transaction::Parameter;

@@ -1,1 +1,15 @@
-//! placeholder
+//! The wire in: SMTP submission from old software (RFC 5321, RFC 6409), up to the point where somebody must decide.
+//!
+//! [`Server`] accepts connections and drives one [`Session`](session) each; what becomes of a sender, a recipient and a
+//! body is asked of an [`Intake`]. This crate knows no storage, no OAuth and no Exchange, and reads no configuration.
+
+mod admission;
+mod client;
+mod connection;
+mod intake;
+mod server;
+pub mod session;
+
+pub use client::Client;
+pub use intake::{Intake, MessageSink, Transaction};
+pub use server::{Limits, Server};

@@ -74,10 +74,9 @@ impl BodyDecoder {
     fn step(&mut self, octet: u8, output: &mut Vec<u8>) -> bool {
         let (state, taken) = match (self.state, octet) {
             (State::LineStart, b'.') => (State::Dot, true),
-            (State::LineStart, _) => (State::Text, false),
             (State::Dot, b'\r') => (State::DotCr, true),
-            // The withheld dot was stuffing.
-            (State::Dot, _) => (State::Text, false),
+            // After Dot, the withheld dot was stuffing and stays away.
+            (State::LineStart | State::Dot, _) => (State::Text, false),
             (State::DotCr, b'\n') => (State::Done, true),
             (State::DotCr, _) => (State::Cr(1), false),
             (State::Text, b'\r') => (State::Cr(1), true),
@@ -149,12 +148,12 @@ mod tests {
         let (mut decoder, mut output, mut at) = (BodyDecoder::new(), Vec::new(), 0);
         while at < input.len() {
             let piece = &input[at..input.len().min(at + size)];
-            let decoded = decoder.decode(piece, &mut output);
-            at += decoded.consumed;
-            if decoded.done {
+            let progress = decoder.decode(piece, &mut output);
+            at += progress.consumed;
+            if progress.done {
                 return Some((output, input[at..].to_vec()));
             }
-            assert_eq!(decoded.consumed, piece.len());
+            assert_eq!(progress.consumed, piece.len());
         }
         None
     }

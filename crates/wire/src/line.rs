@@ -102,13 +102,17 @@ mod tests {
         let expected = [Some("EHLO x"), Some("NOOP"), Some(""), None, Some("A\rB"), Some("QUIT")];
         for size in 1..input.len() {
             let found = lines(input, size, 10);
-            let found: Vec<_> = found.iter().map(|line| line.as_deref().map(|l| std::str::from_utf8(l).unwrap())).collect();
+            let found: Vec<_> =
+                found.iter().map(|line| line.as_deref().map(|l| std::str::from_utf8(l).unwrap())).collect();
             assert_eq!(found, expected, "pieces of {size}");
         }
     }
 
     #[test]
     fn the_limit_does_not_count_the_end() {
-        assert_eq!(lines(b"12345\r\n12345\n123456\r\n", 1, 5), [Some(b"12345".to_vec()), Some(b"12345".to_vec()), None]);
+        assert_eq!(
+            lines(b"12345\r\n12345\n123456\r\n", 1, 5),
+            [Some(b"12345".to_vec()), Some(b"12345".to_vec()), None]
+        );
     }
 }

@@ -110,10 +110,7 @@ mod tests {
     #[test]
     fn replies_on_the_wire() {
         assert_eq!(written(&Reply::new(250, (2, 1, 0), "Sender OK")), "250 2.1.0 Sender OK\r\n");
-        assert_eq!(
-            written(&Reply::plain(250, vec!["host".into(), "SIZE 1".into()])),
-            "250-host\r\n250 SIZE 1\r\n"
-        );
+        assert_eq!(written(&Reply::plain(250, vec!["host".into(), "SIZE 1".into()])), "250-host\r\n250 SIZE 1\r\n");
     }
 
     #[test]

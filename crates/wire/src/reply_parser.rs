@@ -126,7 +126,8 @@ mod tests {
         let input = b"250-one\r\n250 two\r\n554 5.2.270 too large\r\n250\r\n421 5.7.705 odd\n";
         for size in 1..input.len() {
             let found = replies(input, size).unwrap();
-            let found: Vec<_> = found.iter().map(|r| (r.code(), r.enhanced().map(|e| e.to_string()), r.text())).collect();
+            let found: Vec<_> =
+                found.iter().map(|r| (r.code(), r.enhanced().map(|e| e.to_string()), r.text())).collect();
             let expected = [
                 (250, None, "one two".to_owned()),
                 (554, Some("5.2.270".to_owned()), "too large".to_owned()),

@@ -1,0 +1,175 @@
+//! Whether a lane can be used now: well, or in trouble until a probe gets through. Pure: times and chance come in.
+//!
+//! Trouble of a lane is never a message's fault and costs it no attempt. One probe at a time is let through, at growing
+//! distances; the first success makes the lane well again.
+
+use std::fmt;
+use std::time::Duration;
+
+use clock::{Monotonic, jitter};
+use mail::Scope;
+
+/// What kind of trouble, which decides how soon to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// No name, no route, no TLS, or upstream hung up before we could send: usually soon over.
+    Unreachable,
+    /// No token to be had; the token manager has its own pace, this is the pace of asking it.
+    NoToken,
+    /// Upstream asks us to slow down.
+    Throttled,
+    /// Upstream refused the login, or will take nothing from it: somebody must act, and permissions take up to two hours.
+    Refused,
+}
+
+impl TroubleKind {
+    /// First wait and longest wait between probes.
+    fn waits(self) -> (Duration, Duration) {
+        match self {
+            Self::Unreachable => (Duration::from_secs(1), Duration::from_mins(1)),
+            Self::NoToken => (Duration::from_secs(2), Duration::from_mins(1)),
+            Self::Throttled => (Duration::from_secs(15), Duration::from_mins(5)),
+            Self::Refused => (Duration::from_mins(1), Duration::from_mins(15)),
+        }
+    }
+}
+
+/// Trouble of a whole lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind.
+    pub kind: TroubleKind,
+    /// How far it reaches: the mailbox, or all of the tenant.
+    pub scope: Scope,
+    /// What was seen and what to do, for the log.
+    pub text: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A lane's health.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    illness: Option<Illness>,
+}
+
+#[derive(Debug)]
+struct Illness {
+    trouble: Trouble,
+    failures: u32,
+    until: Monotonic,
+    probing: bool,
+}
+
+/// Whether the lane may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    /// Yes.
+    Well,
+    /// Yes, as the one probe.
+    Probe,
+    /// Not before this long.
+    Wait(Duration),
+    /// A probe is under way; its end will tell.
+    WaitForProbe,
+}
+
+impl Health {
+    /// Whether the lane may be used at `now`. A [`Permission::Probe`] must be followed by one of the three reports.
+    pub(crate) fn permission(&mut self, now: Monotonic) -> Permission {
+        match &mut self.illness {
+            None => Permission::Well,
+            Some(illness) if illness.probing => Permission::WaitForProbe,
+            Some(illness) if now < illness.until => Permission::Wait(illness.until.saturating_since(now)),
+            Some(illness) => {
+                illness.probing = true;
+                Permission::Probe
+            }
+        }
+    }
+
+    /// The lane works. Gives the trouble that ended, if there was one.
+    pub(crate) fn well(&mut self) -> Option<Trouble> {
+        self.illness.take().map(|illness| illness.trouble)
+    }
+
+    /// The lane does not work. Gives the wait until the next probe, and whether this is news: a first failure or another
+    /// kind of trouble than before.
+    pub(crate) fn troubled(&mut self, trouble: Trouble, now: Monotonic, chance: f64) -> (Duration, bool) {
+        let before = self.illness.take();
+        let same = before.as_ref().filter(|illness| illness.trouble.kind == trouble.kind);
+        let news = same.is_none();
+        // Several connections that fail together are one failure: only the probe's counts further.
+        let failures = same.map_or(1, |illness| if illness.probing { illness.failures + 1 } else { illness.failures });
+        let (first, longest) = trouble.kind.waits();
+        let wait = jitter(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest), 0.2, chance);
+        self.illness = Some(Illness { trouble, failures, until: now + wait, probing: false });
+        (wait, news)
+    }
+
+    /// The probe ended without telling anything: another may follow at once.
+    pub(crate) fn unknown(&mut self) {
+        if let Some(illness) = &mut self.illness {
+            illness.probing = false;
+        }
+    }
+
+    /// What is wrong now.
+    pub(crate) fn trouble(&self) -> Option<&Trouble> {
+        self.illness.as_ref().map(|illness| &illness.trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(kind: TroubleKind) -> Trouble {
+        Trouble { kind, scope: Scope::Mailbox, text: "test".into() }
+    }
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn probes_come_one_at_a_time_and_at_growing_distances() {
+        let mut health = Health::default();
+        assert_eq!(health.permission(at(0)), Permission::Well);
+        let mut now = at(0);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let (wait, _) = health.troubled(trouble(TroubleKind::Unreachable), now, 0.5);
+            waits.push(wait.as_secs());
+            assert_eq!(health.permission(now), Permission::Wait(wait));
+            now = now + wait;
+            assert_eq!(health.permission(now), Permission::Probe);
+            assert_eq!(health.permission(now), Permission::WaitForProbe);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(health.well().is_some());
+        assert_eq!(health.permission(now), Permission::Well);
+        assert!(health.well().is_none());
+    }
+
+    #[test]
+    fn connections_that_fail_together_are_one_failure_and_one_warning() {
+        let mut health = Health::default();
+        assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), true));
+        assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), false));
+        assert_eq!(health.troubled(trouble(TroubleKind::Refused), at(0), 0.5), (Duration::from_mins(1), true));
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_leaves_room_for_another() {
+        let mut health = Health::default();
+        health.troubled(trouble(TroubleKind::Throttled), at(0), 0.5);
+        assert_eq!(health.permission(at(15)), Permission::Probe);
+        health.unknown();
+        assert_eq!(health.permission(at(15)), Permission::Probe);
+    }
+}

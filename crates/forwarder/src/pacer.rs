@@ -1,0 +1,106 @@
+//! Keeps a login within its messages per minute: a pure sliding window over monotonic time.
+//!
+//! A message counts from the moment its turn is given until a whole window after it has ended. Upstream counts at some
+//! point in between, so however late the wire delivers, it never sees more than the limit in any window.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use clock::Monotonic;
+
+/// The window over which Exchange counts.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Turns given and messages ended within the last minute.
+#[derive(Debug)]
+pub struct Pacer {
+    limit: usize,
+    under_way: usize,
+    ended: VecDeque<Monotonic>,
+}
+
+impl Pacer {
+    /// At most `limit` messages in any minute; at least one.
+    pub fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), under_way: 0, ended: VecDeque::new() }
+    }
+
+    /// Gives a turn, or says how long until the next may come free. With all turns under way that is unknown (none):
+    /// ask again when one ends.
+    pub fn begin(&mut self, now: Monotonic) -> Result<(), Option<Duration>> {
+        while self.ended.front().is_some_and(|ended| now >= *ended + WINDOW) {
+            self.ended.pop_front();
+        }
+        if self.under_way + self.ended.len() < self.limit {
+            self.under_way += 1;
+            return Ok(());
+        }
+        Err(self.ended.front().map(|ended| (*ended + WINDOW).saturating_since(now)))
+    }
+
+    /// A turn ended. It counts for the next minute if upstream may have seen the message.
+    pub fn end(&mut self, now: Monotonic, seen: bool) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if seen {
+            self.ended.push_back(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn turns_come_back_a_minute_after_the_message_ended() {
+        let mut pacer = Pacer::new(2);
+        assert_eq!(pacer.begin(at(0)), Ok(()));
+        assert_eq!(pacer.begin(at(0)), Ok(()));
+        assert_eq!(pacer.begin(at(1)), Err(None));
+        pacer.end(at(10), true);
+        assert_eq!(pacer.begin(at(11)), Err(Some(Duration::from_secs(59))));
+        assert_eq!(pacer.begin(at(69)), Err(Some(Duration::from_secs(1))));
+        assert_eq!(pacer.begin(at(70)), Ok(()));
+    }
+
+    #[test]
+    fn a_turn_that_was_not_used_costs_nothing() {
+        let mut pacer = Pacer::new(1);
+        assert_eq!(pacer.begin(at(0)), Ok(()));
+        pacer.end(at(0), false);
+        assert_eq!(pacer.begin(at(0)), Ok(()));
+    }
+
+    proptest! {
+        /// Upstream sees each message somewhere between its turn's begin and end; no window of it holds more than the limit.
+        #[test]
+        fn no_window_holds_more_than_the_limit(
+            limit in 1usize..5,
+            steps in proptest::collection::vec((0u64..40, any::<bool>(), 0.0f64..=1.0), 1..120),
+        ) {
+            let mut pacer = Pacer::new(limit);
+            let (mut now, mut open, mut seen) = (0u64, Vec::new(), Vec::new());
+            for (wait, begin, share) in steps {
+                now += wait;
+                if begin {
+                    if pacer.begin(at(now)).is_ok() {
+                        open.push((now, share));
+                    }
+                } else if let Some((begun, share)) = open.pop() {
+                    pacer.end(at(now), true);
+                    #[allow(clippy::cast_precision_loss, reason = "seconds of a test")]
+                    seen.push(begun as f64 + share * (now - begun) as f64);
+                }
+            }
+            seen.sort_by(f64::total_cmp);
+            for window in seen.windows(limit + 1) {
+                prop_assert!(window[limit] - window[0] >= 60.0 - 1e-6, "{window:?}");
+            }
+        }
+    }
+}

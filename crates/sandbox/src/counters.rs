@@ -1,0 +1,88 @@
+//! What the sandbox counted since it started. Numbers only; messages are in `mailstore`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crate::AuthRefusal;
+
+/// A snapshot of [`Sandbox::counters`](crate::Sandbox::counters).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// SMTP connections open now.
+    pub connections: u64,
+    /// Most that were open at the same time.
+    pub connections_peak: u64,
+    /// All that were ever taken.
+    pub connections_total: u64,
+    /// Requests to the token path, good and bad.
+    pub token_requests: u64,
+    /// Tokens issued over HTTPS.
+    pub tokens_issued: u64,
+    /// AUTH commands answered with 235.
+    pub auth_successes: u64,
+    /// AUTH commands refused after credentials were given.
+    pub auth_failures: u64,
+    /// Messages kept.
+    pub messages: u64,
+    /// DATA transfers cut off before the final dot.
+    pub cut_transfers: u64,
+}
+
+/// The live counts.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    connections: AtomicU64,
+    connections_peak: AtomicU64,
+    connections_total: AtomicU64,
+    pub(crate) token_requests: AtomicU64,
+    pub(crate) tokens_issued: AtomicU64,
+    auth_successes: AtomicU64,
+    auth_failures: AtomicU64,
+    pub(crate) cut_transfers: AtomicU64,
+    last_refusal: Mutex<Option<AuthRefusal>>,
+}
+
+impl Tally {
+    /// A connection was taken: its ordinal, from 1, and how many are open with it.
+    pub(crate) fn open(&self) -> (u64, u64) {
+        let open = self.connections.fetch_add(1, Relaxed) + 1;
+        self.connections_peak.fetch_max(open, Relaxed);
+        (self.connections_total.fetch_add(1, Relaxed) + 1, open)
+    }
+
+    pub(crate) fn close(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn authenticated(&self) {
+        self.auth_successes.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn refused(&self, why: AuthRefusal) {
+        self.auth_failures.fetch_add(1, Relaxed);
+        *self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    pub(crate) fn last_refusal(&self) -> Option<AuthRefusal> {
+        *self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn snapshot(&self, messages: u64) -> Counters {
+        Counters {
+            connections: self.connections.load(Relaxed),
+            connections_peak: self.connections_peak.load(Relaxed),
+            connections_total: self.connections_total.load(Relaxed),
+            token_requests: self.token_requests.load(Relaxed),
+            tokens_issued: self.tokens_issued.load(Relaxed),
+            auth_successes: self.auth_successes.load(Relaxed),
+            auth_failures: self.auth_failures.load(Relaxed),
+            messages,
+            cut_transfers: self.cut_transfers.load(Relaxed),
+        }
+    }
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}

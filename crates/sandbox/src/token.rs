@@ -1,0 +1,268 @@
+//! Access tokens: made as Entra makes them in shape and size, and read as Exchange reads them.
+//!
+//! They look like Exchange Online's v1 JWTs but are signed with HMAC-SHA256 under an honest `HS256` header and a key
+//! that lives as long as the sandbox. Clients must treat tokens as opaque (facts 1.3); nothing here may tempt them not to.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clock::{Clock, WallTime};
+use serde::{Deserialize, Serialize};
+
+use crate::sasl::AuthRefusal;
+use crate::tenant::Application;
+use crate::{SandboxError, TenantModel};
+
+/// The one scope for app-only SMTP (facts 0, point 3).
+pub const EXCHANGE_SCOPE: &str = "https://outlook.office365.com/.default";
+/// A scope that gives a good token for the wrong audience (facts 5.4).
+pub const GRAPH_SCOPE: &str = "https://graph.microsoft.com/.default";
+
+pub(crate) const EXCHANGE_AUDIENCE: &str = "https://outlook.office365.com";
+const GRAPH_AUDIENCE: &str = "https://graph.microsoft.com";
+
+/// Entra draws lifetimes from 60 to 90 minutes (facts 4.2).
+const SHORTEST_LIFETIME: Duration = Duration::from_mins(60);
+const LIFETIME_SPREAD_SECS: f64 = 1800.0;
+/// Entra dates a token five minutes back against slow clocks.
+const BACKDATED: Duration = Duration::from_mins(5);
+/// Octets of random filler: they bring the raw token to 1.5-2 kB, the usual size.
+const FILLER: std::ops::Range<usize> = 480..700;
+
+/// What a scope asks for; `None` for a scope that Entra would not know.
+pub(crate) fn audience(scope: &str) -> Option<&'static str> {
+    match scope {
+        EXCHANGE_SCOPE => Some(EXCHANGE_AUDIENCE),
+        GRAPH_SCOPE => Some(GRAPH_AUDIENCE),
+        _ => None,
+    }
+}
+
+/// An issued token and for how long it is good.
+pub(crate) struct Issued {
+    pub(crate) token: String,
+    pub(crate) expires_in: u64,
+}
+
+/// The claims that decide.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Claims {
+    pub(crate) aud: String,
+    pub(crate) tid: String,
+    pub(crate) appid: String,
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    pub(crate) nbf: i64,
+    pub(crate) exp: i64,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'a str,
+    nonce: String,
+    alg: &'a str,
+    x5t: &'a str,
+    kid: &'a str,
+}
+
+/// The claims of an app-only Exchange token in their usual order.
+#[derive(Serialize)]
+struct Payload<'a> {
+    aud: &'a str,
+    iss: String,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    aio: String,
+    app_displayname: &'a str,
+    appid: &'a str,
+    appidacr: &'a str,
+    idp: String,
+    idtyp: &'a str,
+    oid: String,
+    rh: String,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    roles: &'a [String],
+    sid: String,
+    sub: String,
+    tid: &'a str,
+    uti: String,
+    ver: &'a str,
+    wids: [&'a str; 1],
+    xms_idrel: &'a str,
+    xms_ftd: String,
+}
+
+/// Makes and checks tokens.
+pub(crate) struct TokenMint {
+    key: hmac::Key,
+    lifetime: Option<Duration>,
+}
+
+impl TokenMint {
+    pub(crate) fn new(lifetime: Option<Duration>) -> Result<Self, SandboxError> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
+            .map_err(|_| SandboxError::TokenKey)?;
+        Ok(Self { key, lifetime })
+    }
+
+    /// A token for `application`. It is issued without any permission too: that is what path B relies on (facts 4.2).
+    pub(crate) fn issue(
+        &self,
+        tenant: &TenantModel,
+        application: &Application,
+        audience: &str,
+        clock: &dyn Clock,
+    ) -> Issued {
+        let lifetime = self.lifetime.unwrap_or_else(|| {
+            SHORTEST_LIFETIME + Duration::from_secs_f64((clock.chance() * LIFETIME_SPREAD_SECS).floor())
+        });
+        let now = clock.wall();
+        let header = Header {
+            typ: "JWT",
+            nonce: filler(32),
+            alg: "HS256",
+            x5t: "sandbox-hmac-key-not-a-certificate",
+            kid: "sandbox-hmac-key-not-a-certificate",
+        };
+        let signed =
+            format!("{}.{}", segment(&header), segment(&payload(tenant, application, audience, now, lifetime)));
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, signed.as_bytes()));
+        Issued { token: format!("{signed}.{signature}"), expires_in: lifetime.as_secs() }
+    }
+
+    /// The claims of a token of this sandbox that is good at `now`.
+    pub(crate) fn verify(&self, token: &str, now: WallTime) -> Result<Claims, AuthRefusal> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(AuthRefusal::ForeignToken)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthRefusal::ForeignToken)?;
+        hmac::verify(&self.key, signed.as_bytes(), &signature).map_err(|_| AuthRefusal::ForeignToken)?;
+        let payload = signed.split('.').nth(1).ok_or(AuthRefusal::ForeignToken)?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| AuthRefusal::ForeignToken)?;
+        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| AuthRefusal::ForeignToken)?;
+        let now = seconds(now);
+        if now >= claims.exp {
+            return Err(AuthRefusal::Expired);
+        }
+        if now < claims.nbf { Err(AuthRefusal::NotYetValid) } else { Ok(claims) }
+    }
+}
+
+fn payload<'a>(
+    tenant: &'a TenantModel,
+    application: &'a Application,
+    audience: &'a str,
+    now: WallTime,
+    lifetime: Duration,
+) -> Payload<'a> {
+    let issuer = format!("https://sts.windows.net/{}/", tenant.tenant_id);
+    let issued = seconds(now - BACKDATED);
+    Payload {
+        aud: audience,
+        iss: issuer.clone(),
+        iat: issued,
+        nbf: issued,
+        exp: seconds(now + lifetime),
+        aio: filler(44),
+        app_displayname: "xoauth2-relay sandbox",
+        appid: &application.client_id,
+        appidacr: "1",
+        idp: issuer,
+        idtyp: "app",
+        oid: guid(),
+        rh: format!("1.{}.", filler(36)),
+        roles: &application.roles,
+        sid: guid(),
+        sub: guid(),
+        tid: &tenant.tenant_id,
+        uti: filler(22),
+        ver: "1.0",
+        // The id of "no directory role".
+        wids: ["0997a1d0-0d1d-4acb-b408-d5ca73121e90"],
+        xms_idrel: "7 26",
+        xms_ftd: filler(fastrand::usize(FILLER)),
+    }
+}
+
+fn segment(value: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(value).expect("structs of strings and integers always serialise"))
+}
+
+fn seconds(time: WallTime) -> i64 {
+    time.unix_millis().div_euclid(1000)
+}
+
+fn filler(length: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
+}
+
+/// A random GUID in the usual form.
+pub(crate) fn guid() -> String {
+    let bits = fastrand::u128(..);
+    let version = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{version:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use clock::ManualClock;
+
+    use super::*;
+    use crate::DEFAULT_CLIENT_ID;
+
+    fn issue(mint: &TokenMint, clock: &ManualClock) -> Issued {
+        let tenant = TenantModel::default();
+        mint.issue(&tenant, &tenant.applications[0], EXCHANGE_AUDIENCE, clock)
+    }
+
+    #[test]
+    fn tokens_are_jwts_of_the_usual_size() {
+        let mint = TokenMint::new(None).unwrap();
+        let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
+        for _ in 0..50 {
+            let Issued { token, expires_in } = issue(&mint, &clock);
+            assert!((1500..=2048).contains(&token.len()), "{}", token.len());
+            assert_eq!(token.split('.').count(), 3);
+            assert_eq!(expires_in, 4500);
+            let claims = mint.verify(&token, clock.wall()).unwrap();
+            assert_eq!((claims.appid.as_str(), claims.roles.len()), (DEFAULT_CLIENT_ID, 0));
+        }
+    }
+
+    #[test]
+    fn lifetimes_lie_between_3600_and_5399_seconds() {
+        let mint = TokenMint::new(None).unwrap();
+        let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
+        for (chance, lifetime) in [(0.0, 3600), (0.999_999, 5399)] {
+            clock.set_chance(chance);
+            assert_eq!(issue(&mint, &clock).expires_in, lifetime);
+        }
+    }
+
+    #[test]
+    fn only_genuine_tokens_in_their_time_pass() {
+        let mint = TokenMint::new(Some(Duration::from_mins(60))).unwrap();
+        let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
+        let token = issue(&mint, &clock).token;
+        let other = TokenMint::new(None).unwrap();
+        assert_eq!(other.verify(&token, clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);
+        assert_eq!(mint.verify(&format!("{token}A"), clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);
+        assert_eq!(mint.verify("x", clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);
+        let before = clock.wall() - Duration::from_mins(6);
+        assert_eq!(mint.verify(&token, before).unwrap_err(), AuthRefusal::NotYetValid);
+        clock.advance(Duration::from_secs(3599));
+        assert!(mint.verify(&token, clock.wall()).is_ok());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(mint.verify(&token, clock.wall()).unwrap_err(), AuthRefusal::Expired);
+    }
+
+    #[test]
+    fn guids_have_version_and_variant() {
+        let guid = guid();
+        assert_eq!(guid.len(), 36);
+        assert_eq!(&guid[14..15], "4");
+        assert!("89ab".contains(&guid[19..20]));
+    }
+}

@@ -1,0 +1,96 @@
+//! Counts open sessions, in all and by client address, and says who may open one more.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why a connection gets no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The listener has all the sessions it may have.
+    Listener,
+    /// This client address has.
+    Client,
+}
+
+/// Admits sessions up to two bounds.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    max_connections: usize,
+    max_connections_per_client: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// A place in the count, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    admission: Arc<Admission>,
+    client: IpAddr,
+}
+
+impl Admission {
+    pub(crate) fn new(max_connections: usize, max_connections_per_client: usize) -> Arc<Self> {
+        Arc::new(Self { max_connections, max_connections_per_client, open: Mutex::default() })
+    }
+
+    /// A ticket for one more session of `client`, or the bound that stands against it.
+    pub(crate) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Full> {
+        let client = client.to_canonical();
+        let mut open = self.open();
+        if open.total >= self.max_connections {
+            return Err(Full::Listener);
+        }
+        if open.by_client.get(&client).is_some_and(|count| *count >= self.max_connections_per_client) {
+            return Err(Full::Client);
+        }
+        *open.by_client.entry(client).or_default() += 1;
+        open.total += 1;
+        Ok(Ticket { admission: Arc::clone(self), client })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Counts are changed in one step; a panic elsewhere cannot leave them half-changed.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut open = self.admission.open();
+        if let Some(count) = open.by_client.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_client.remove(&self.client);
+            }
+            open.total -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_hold_and_places_come_back() {
+        let admission = Admission::new(3, 2);
+        let (one, mapped, two): (IpAddr, IpAddr, IpAddr) =
+            ("192.0.2.1".parse().unwrap(), "::ffff:192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let first = admission.admit(one).unwrap();
+        let _second = admission.admit(mapped).unwrap();
+        assert_eq!(admission.admit(one).unwrap_err(), Full::Client);
+        let third = admission.admit(two).unwrap();
+        assert_eq!(admission.admit(two).unwrap_err(), Full::Listener);
+        drop(first);
+        drop(third);
+        let _again = admission.admit(one).unwrap();
+        assert_eq!(admission.open().total, 2);
+        assert_eq!(admission.open().by_client.len(), 1);
+    }
+}

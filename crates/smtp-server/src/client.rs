@@ -1,0 +1,40 @@
+//! What is known of the client at the other end of a connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// One client connection, as the hooks of an intake see it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Number of the connection in this process, for logs.
+    pub session: u64,
+    /// Name of the listener it came to.
+    pub listener: Arc<str>,
+    /// Where it came from; IPv4-mapped addresses as IPv4.
+    pub peer: SocketAddr,
+    /// What it called itself in EHLO or HELO; empty before.
+    pub helo: String,
+    /// Whether it said EHLO.
+    pub esmtp: bool,
+}
+
+impl Client {
+    pub(crate) fn new(session: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self { session, listener, peer, helo: String::new(), esmtp: false }
+    }
+
+    /// The client's address.
+    pub fn address(&self) -> IpAddr {
+        self.peer.ip()
+    }
+
+    /// The protocol as a Received field names it (RFC 3848, RFC 6531 section 4.3).
+    pub fn protocol(&self, smtputf8: bool) -> &'static str {
+        match (smtputf8, self.esmtp) {
+            (true, _) => "UTF8SMTP",
+            (false, true) => "ESMTP",
+            (false, false) => "SMTP",
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The seam between the wire and whoever takes the mail: a hook for each verb that needs a decision.
+//!
+//! A hook answers with a reply for the client; its text is for outside. Sequence, syntax and the listener's own limits
+//! have been checked before a hook is called.
+
+use std::future::Future;
+
+use mail::{ForwardPath, ReversePath};
+use wire::{MailParameters, Reply};
+
+use crate::client::Client;
+
+/// Decides what comes in. One for each listener, shared by its connections.
+pub trait Intake: Send + Sync + 'static {
+    /// One mail transaction; dropped by RSET, EHLO or the client's going.
+    type Transaction: Transaction;
+
+    /// A connection was made. A refusal is sent in place of the banner and the connection closed.
+    fn connect(&self, client: &Client) -> impl Future<Output = Result<(), Reply>> + Send;
+
+    /// MAIL: a transaction, or a refusal.
+    fn mail(
+        &self,
+        client: &Client,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+    ) -> impl Future<Output = Result<Self::Transaction, Reply>> + Send;
+}
+
+/// A mail transaction between MAIL and DATA.
+pub trait Transaction: Send + 'static {
+    /// Takes the message.
+    type Sink: MessageSink;
+
+    /// RCPT: a positive reply takes the recipient.
+    fn rcpt(&mut self, forward_path: ForwardPath) -> impl Future<Output = Reply> + Send;
+
+    /// DATA, when at least one recipient was taken: a sink for the message, or a refusal. 354 is sent on `Ok`.
+    fn data(self) -> impl Future<Output = Result<Self::Sink, Reply>> + Send;
+}
+
+/// Takes a message at rest (dots unstuffed, line ends CRLF) as it arrives. Dropped before its end, the client has gone
+/// or the message was refused: nothing may stay of it.
+pub trait MessageSink: Send + 'static {
+    /// The next octets. After an error the rest of the message is read and dropped and the error is the final reply.
+    fn write(&mut self, chunk: &[u8]) -> impl Future<Output = Result<(), Reply>> + Send;
+
+    /// The final dot came. The reply is the promise: a positive one means the message is safe (invariant 1).
+    /// Never run under a timeout.
+    fn end(self) -> impl Future<Output = Reply> + Send;
+}

@@ -1,0 +1,335 @@
+//! Jobs as rows: what each writes inside the writer's transaction, and what follows once that is durable. Not here:
+//! the transaction itself, nor the answers.
+
+use mail::{BodyType, LaneId, Outcome, ReversePath};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::body::Stored;
+use super::job::{Batch, Incoming, Quarantine, Settle};
+use super::recipients;
+use super::schema::State;
+use super::split::{self, Remainder};
+use super::totals::Totals;
+use crate::id::QueueId;
+
+/// Rows of history that one call forgets at most.
+const PRUNED_AT_ONCE: u32 = 1000;
+
+/// What a transaction changes beside its rows; acted upon only once it is durable.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) totals: Totals,
+    /// Lanes that got something claimable, and its earliest due time.
+    pub(super) lanes: Vec<(LaneId, i64)>,
+    /// Messages whose body file has lost its row.
+    pub(super) unfiled: Vec<QueueId>,
+}
+
+impl Effects {
+    fn claimable(&mut self, lane: &LaneId, due: i64) {
+        match self.lanes.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, earliest)) => *earliest = due.min(*earliest),
+            None => self.lanes.push((lane.clone(), due)),
+        }
+    }
+
+    /// Adds the effects of one more job.
+    pub(super) fn add(&mut self, other: Self) {
+        self.totals += other.totals;
+        for (lane, due) in other.lanes {
+            self.claimable(&lane, due);
+        }
+        self.unfiled.extend(other.unfiled);
+    }
+}
+
+/// Writes jobs on one connection. Gives out delivery ids that this spool never used before.
+pub(super) struct Applier<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) boot: u32,
+    pub(super) next_delivery: &'a mut u32,
+}
+
+impl Applier<'_> {
+    fn delivery_id(&mut self) -> i64 {
+        *self.next_delivery += 1;
+        QueueId::new(self.boot, *self.next_delivery).to_i64()
+    }
+
+    /// The message and its deliveries.
+    pub(super) fn message(&mut self, incoming: &Incoming, effects: &mut Effects) -> rusqlite::Result<()> {
+        self.insert_message(incoming)?;
+        let due = incoming.message.accepted_at.unix_millis();
+        for delivery in &incoming.message.deliveries {
+            let id = self.delivery_id();
+            let mut statement = self.connection.prepare_cached(INSERT_DELIVERY)?;
+            let route_epoch = delivery.route_epoch.cast_signed();
+            let recipients = recipients::encode(&delivery.recipients);
+            statement.execute(params![
+                id,
+                incoming.id.to_i64(),
+                delivery.tenant,
+                delivery.lane.as_str(),
+                route_epoch,
+                State::Queued as i64,
+                due,
+                0,
+                0,
+                None::<&str>,
+                recipients
+            ])?;
+            effects.totals.count(State::Queued, 0, 1);
+            effects.claimable(&delivery.lane, due);
+        }
+        effects.totals.messages += 1;
+        effects.totals.bytes += incoming.size().cast_signed();
+        Ok(())
+    }
+
+    fn insert_message(&self, incoming: &Incoming) -> rusqlite::Result<()> {
+        let message = &incoming.message;
+        let (filed, body) = match &incoming.body {
+            Stored::Inline(body) => (0, Some(body)),
+            Stored::Filed(_) => (1, None),
+        };
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO message (id, accepted_at, reverse_path, body_type, smtputf8, message_id, listener, client, size,
+             body_len, body_filed, header, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
+        statement.execute(params![
+            incoming.id.to_i64(),
+            message.accepted_at.unix_millis(),
+            message.envelope.reverse_path.to_string(),
+            body_type_number(message.envelope.body_type),
+            message.envelope.smtputf8,
+            message.message_id,
+            message.listener,
+            message.client,
+            incoming.size().cast_signed(),
+            incoming.body_len.cast_signed(),
+            filed,
+            message.header,
+            body
+        ])?;
+        Ok(())
+    }
+
+    /// What became of a claim, with the messages it gave rise to. Does nothing if it was written already, as when the
+    /// sync of its first transaction failed and the log had it all the same.
+    pub(super) fn settle(&mut self, settle: &Settle, effects: &mut Effects) -> rusqlite::Result<()> {
+        let at = settle.at.unix_millis();
+        let rows = split::remainders(&settle.parts, settle.guard.row.progress, at);
+        if !self.replace(settle, rows.first())? {
+            return Ok(());
+        }
+        effects.totals.count(State::Queued, settle.guard.row.stored.uncertain, -1);
+        for row in &rows {
+            effects.totals.count(row.state, row.progress.uncertain, 1);
+            if row.state == State::Queued {
+                effects.claimable(&settle.lane, row.due);
+            }
+        }
+        for row in rows.iter().skip(1) {
+            self.insert_remainder(settle, row)?;
+        }
+        if rows.is_empty() {
+            self.delete_message_if_done(settle.message, effects)?;
+        }
+        self.write_history(settle)?;
+        for incoming in &settle.new_messages {
+            self.message(incoming, effects)?;
+        }
+        Ok(())
+    }
+
+    /// The claimed row becomes the first remainder, or goes; false if it is not the row that was claimed any more.
+    fn replace(&self, settle: &Settle, first: Option<&Remainder>) -> rusqlite::Result<bool> {
+        let (id, version) = (settle.guard.delivery(), settle.guard.row.version);
+        let Some(row) = first else {
+            let mut statement = self.connection.prepare_cached("DELETE FROM delivery WHERE id = ?1 AND version = ?2")?;
+            return Ok(statement.execute(params![id, version])? == 1);
+        };
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE delivery SET state = ?3, due = ?4, attempts = ?5, uncertain = ?6, in_flight = NULL,
+             version = version + 1, diagnostic = ?7, recipients = ?8 WHERE id = ?1 AND version = ?2",
+        )?;
+        let changed = statement.execute(params![
+            id,
+            version,
+            row.state as i64,
+            row.due,
+            row.progress.attempts,
+            row.progress.uncertain,
+            row.diagnostic,
+            chosen(settle, row)
+        ])?;
+        Ok(changed == 1)
+    }
+
+    fn insert_remainder(&mut self, settle: &Settle, row: &Remainder) -> rusqlite::Result<()> {
+        let id = self.delivery_id();
+        let mut statement = self.connection.prepare_cached(INSERT_DELIVERY)?;
+        statement.execute(params![
+            id,
+            settle.message.to_i64(),
+            settle.tenant,
+            settle.lane.as_str(),
+            settle.guard.row.route_epoch,
+            row.state as i64,
+            row.due,
+            row.progress.attempts,
+            row.progress.uncertain,
+            row.diagnostic,
+            chosen(settle, row)
+        ])?;
+        Ok(())
+    }
+
+    /// The message goes with its last delivery; its body file only after the transaction.
+    fn delete_message_if_done(&self, message: QueueId, effects: &mut Effects) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message = ?1)
+             RETURNING size, body_filed",
+        )?;
+        let gone: Option<(i64, bool)> =
+            statement.query_row([message.to_i64()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((size, filed)) = gone {
+            effects.totals.messages -= 1;
+            effects.totals.bytes -= size;
+            if filed {
+                effects.unfiled.push(message);
+            }
+        }
+        Ok(())
+    }
+
+    /// A line for each recipient. Pacing is no event, and the same trouble told again is none either: a held queue would
+    /// otherwise fill the disk with it.
+    fn write_history(&self, settle: &Settle) -> rusqlite::Result<()> {
+        let known = settle.guard.row.diagnostic.as_deref();
+        for part in &settle.parts {
+            let reply = part.outcome.diagnostic().to_string();
+            let again = matches!(part.outcome, Outcome::Held { .. }) && known == Some(reply.as_str());
+            if again || matches!(part.outcome, Outcome::Paced(_)) {
+                continue;
+            }
+            let paths = part.recipients.iter().filter_map(|position| settle.recipients.get(*position));
+            for recipient in paths {
+                self.write_event(settle, part.outcome.name(), &recipient.to_string(), &reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_event(&self, settle: &Settle, event: &str, recipient: &str, reply: &str) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO history (at, message, event, lane, tenant, mailbox, sender, recipient, client, message_id, reply,
+             attempt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?;
+        statement.execute(params![
+            settle.at.unix_millis(),
+            settle.message.to_i64(),
+            event,
+            settle.lane.as_str(),
+            settle.tenant,
+            settle.mailbox,
+            settle.sender,
+            recipient,
+            settle.guard.row.client,
+            settle.message_id,
+            reply,
+            settle.guard.row.progress.attempts.saturating_add(1)
+        ])?;
+        Ok(())
+    }
+
+    /// The transfer of `delivery` begins in this boot.
+    pub(super) fn mark(&self, delivery: i64) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached("UPDATE delivery SET in_flight = ?2 WHERE id = ?1")?;
+        statement.execute(params![delivery, self.boot])?;
+        Ok(())
+    }
+
+    /// Sets a delivery aside that does not decode.
+    pub(super) fn quarantine(&self, quarantine: &Quarantine, effects: &mut Effects) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE delivery SET state = ?2, in_flight = NULL, version = version + 1, diagnostic = ?3
+             WHERE id = ?1 AND state = ?4 RETURNING uncertain",
+        )?;
+        let (aside, queued) = (State::Quarantined, State::Queued);
+        let values = params![quarantine.guard.delivery(), aside as i64, quarantine.detail, queued as i64];
+        let uncertain: Option<u32> = statement.query_row(values, |row| row.get(0)).optional()?;
+        if let Some(uncertain) = uncertain {
+            effects.totals.count(queued, uncertain, -1);
+            effects.totals.count(aside, uncertain, 1);
+        }
+        Ok(())
+    }
+
+    /// Forgets history before `before`; gives how many rows.
+    pub(super) fn prune(&self, before: i64) -> rusqlite::Result<u64> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM history WHERE id IN (SELECT id FROM history WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        )?;
+        statement.execute(params![before, PRUNED_AT_ONCE]).map(|rows| rows as u64)
+    }
+
+    /// Takes a message back whose caller was told that it is not stored.
+    pub(super) fn undo(&self, incoming: &Incoming, effects: &mut Effects) -> rusqlite::Result<()> {
+        let id = incoming.id.to_i64();
+        let gone = self.connection.execute("DELETE FROM message WHERE id = ?1", [id])?;
+        let deliveries = self.connection.execute("DELETE FROM delivery WHERE message = ?1", [id])?;
+        effects.totals.messages -= gone.cast_signed() as i64;
+        effects.totals.bytes -= if gone > 0 { incoming.size().cast_signed() } else { 0 };
+        effects.totals.queued -= deliveries.cast_signed() as i64;
+        Ok(())
+    }
+
+    /// Everything in `batch`, in order; stops at the first error.
+    pub(super) fn batch(&mut self, batch: &Batch, effects: &mut Effects) -> rusqlite::Result<Vec<u64>> {
+        for settle in &batch.settles {
+            self.settle(settle, effects)?;
+        }
+        for mark in &batch.marks {
+            self.mark(*mark)?;
+        }
+        for quarantine in &batch.quarantines {
+            self.quarantine(quarantine, effects)?;
+        }
+        let pruned = batch.prunes.iter().map(|prune| self.prune(prune.before.unix_millis())).collect::<Result<_, _>>()?;
+        for commit in &batch.commits {
+            self.message(&commit.incoming, effects)?;
+        }
+        Ok(pruned)
+    }
+}
+
+const INSERT_DELIVERY: &str = "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain,
+    in_flight, version, diagnostic, recipients) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, 0, ?10, ?11)";
+
+/// The recipients of a remainder as their row stores them.
+fn chosen(settle: &Settle, row: &Remainder) -> String {
+    recipients::encode(row.recipients.iter().filter_map(|position| settle.recipients.get(*position)))
+}
+
+/// As `message.body_type` stores it.
+fn body_type_number(body_type: BodyType) -> i64 {
+    match body_type {
+        BodyType::SevenBit => 0,
+        BodyType::EightBitMime => 1,
+    }
+}
+
+/// From `message.body_type`.
+pub(super) fn body_type(number: i64) -> Option<BodyType> {
+    match number {
+        0 => Some(BodyType::SevenBit),
+        1 => Some(BodyType::EightBitMime),
+        _ => None,
+    }
+}
+
+/// From `message.reverse_path`.
+pub(super) fn reverse_path(text: &str) -> Option<ReversePath> {
+    ReversePath::parse(text.as_bytes()).ok()
+}

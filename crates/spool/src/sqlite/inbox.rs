@@ -1,0 +1,378 @@
+//! What waits for the writer, under one lock, and who may add to it: the state of the store as callers see it. Bounded by
+//! the permits that callers hold and by the number of claims. Not here: anything that touches the disk.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::claims::ClaimGuard;
+use super::job::{Batch, Commit, Prune, Quarantine, Settle};
+use crate::error::StoreError;
+
+/// Jobs of one kind in a transaction: enough to make a sync cheap, few enough to answer soon.
+const BATCH_JOBS: usize = 1024;
+/// Octets of one transaction: it stands in the log twice at most, and in memory once.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// The writer's queue.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<InboxState>,
+    /// Wakes the writer.
+    filled: Condvar,
+    /// Wakes who waits for the writer to stand still.
+    still: Condvar,
+}
+
+#[derive(Default)]
+struct InboxState {
+    settles: VecDeque<Settle>,
+    marks: BTreeSet<i64>,
+    quarantines: Vec<Quarantine>,
+    prunes: VecDeque<Prune>,
+    commits: VecDeque<Commit>,
+    /// Claims whose settlement cannot be written; held until the store is reopened.
+    abandoned: Vec<ClaimGuard>,
+    health: Health,
+    closing: bool,
+    paused: bool,
+    writing: bool,
+}
+
+/// Whether the store takes anything in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Health {
+    #[default]
+    Sound,
+    /// Something failed; the writer has not seen it yet.
+    Doubtful(String),
+    /// The writer is reopening the store.
+    Reopening(String),
+    /// The writer has died.
+    Dead,
+}
+
+/// What the writer does next.
+pub(super) enum Work {
+    Write(Batch),
+    Recover(String),
+    Idle,
+    Close,
+}
+
+impl Inbox {
+    /// Whether anything is taken in now.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.state().check()
+    }
+
+    pub(super) fn push_commit(&self, mut commit: Commit) {
+        let mut state = self.state();
+        if let Err(error) = state.check() {
+            drop(state);
+            commit.answer.give(Err(error));
+            return;
+        }
+        state.commits.push_back(commit);
+        self.filled.notify_one();
+    }
+
+    /// A settlement is kept even while the store is reopened: it is written afterwards, though its caller was told of
+    /// the failure, so that what upstream has accepted is not sent again.
+    pub(super) fn push_settle(&self, mut settle: Settle) {
+        let mut state = self.state();
+        // Its own mark, if still unwritten, must not come after it.
+        state.marks.remove(&settle.guard.delivery());
+        if let Err(error) = state.check() {
+            settle.answer.give(Err(error));
+        }
+        if state.closing || state.health == Health::Dead {
+            // The mark in the database makes it uncertain at the next start.
+            state.abandoned.push(settle.guard);
+            return;
+        }
+        state.settles.push_back(settle);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn push_mark(&self, delivery: i64) {
+        let mut state = self.state();
+        if !state.closing {
+            state.marks.insert(delivery);
+            self.filled.notify_one();
+        }
+    }
+
+    pub(super) fn push_quarantine(&self, quarantine: Quarantine) {
+        let mut state = self.state();
+        state.quarantines.push(quarantine);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn push_prune(&self, mut prune: Prune) {
+        let mut state = self.state();
+        match state.check() {
+            Ok(()) => state.prunes.push_back(prune),
+            Err(error) => prune.answer.give(Err(error)),
+        }
+        self.filled.notify_one();
+    }
+
+    /// Keeps a claim whose settlement cannot be written.
+    pub(super) fn abandon(&self, guard: ClaimGuard) {
+        self.state().abandoned.push(guard);
+    }
+
+    /// A sync failed elsewhere: nothing more is accepted until the store was reopened.
+    pub(super) fn doubt(&self, reason: String) {
+        let mut state = self.state();
+        if state.health == Health::Sound {
+            state.health = Health::Doubtful(reason);
+        }
+        self.filled.notify_one();
+    }
+
+    /// No new work; what waits is still written.
+    pub(super) fn close(&self) {
+        self.state().closing = true;
+        self.filled.notify_all();
+    }
+
+    /// The writer is gone: whoever waits is told so.
+    pub(super) fn die(&self) {
+        let mut state = self.state();
+        state.health = Health::Dead;
+        state.writing = false;
+        let mut waiting = state.take_all();
+        state.abandoned.extend(waiting.settles.drain(..).map(|settle| settle.guard));
+        self.still.notify_all();
+        drop(state);
+        // The other answers are dropped here, which their callers read as a failure.
+        drop(waiting);
+    }
+
+    /// The writer's next step; waits for one, at most `patience` if that is some.
+    pub(super) fn next(&self, patience: Option<Duration>) -> Work {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut state = self.state();
+        state.writing = false;
+        self.still.notify_all();
+        loop {
+            if let Some(work) = state.work() {
+                state.writing = true;
+                return work;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) && !state.paused {
+                state.writing = true;
+                return Work::Idle;
+            }
+            state = self.wait(state, left);
+        }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, InboxState>, left: Option<Duration>) -> MutexGuard<'a, InboxState> {
+        match left {
+            Some(left) if !left.is_zero() => {
+                self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+            _ => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Refuses all that is new, answers all that waits with the failure. Settlements and marks stay, for later.
+    pub(super) fn refuse(&self, reason: &str) {
+        let mut state = self.state();
+        state.health = Health::Reopening(reason.to_owned());
+        let commits = std::mem::take(&mut state.commits);
+        let prunes = std::mem::take(&mut state.prunes);
+        for settle in &mut state.settles {
+            settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        drop(state);
+        for mut commit in commits {
+            commit.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        for mut prune in prunes {
+            prune.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+    }
+
+    /// Puts back what a failed transaction held, before what came since.
+    pub(super) fn put_back(&self, settles: Vec<Settle>, marks: Vec<i64>, quarantines: Vec<Quarantine>) {
+        let mut state = self.state();
+        let settled: BTreeSet<i64> = state.settles.iter().map(|settle| settle.guard.delivery()).collect();
+        state.marks.extend(marks.into_iter().filter(|mark| !settled.contains(mark)));
+        state.quarantines.extend(quarantines);
+        for settle in settles.into_iter().rev() {
+            state.settles.push_front(settle);
+        }
+    }
+
+    /// All settlements, marks and quarantines that wait.
+    pub(super) fn take_kept(&self) -> Batch {
+        self.state().take_all()
+    }
+
+    /// Sleeps while the store is closed for reopening; false if it is to stay closed.
+    pub(super) fn sleep(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.state();
+        state.writing = false;
+        self.still.notify_all();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.closing {
+                return false;
+            }
+            if left.is_zero() {
+                state.writing = true;
+                return true;
+            }
+            state = self.wait(state, Some(left));
+        }
+    }
+
+    /// Takes work in again. The claims given back are dropped by the caller, outside the lock.
+    pub(super) fn accept(&self) -> Vec<ClaimGuard> {
+        let mut state = self.state();
+        state.health = Health::Sound;
+        std::mem::take(&mut state.abandoned)
+    }
+
+    /// Waits until the writer is between two transactions and keeps it there.
+    pub(super) fn pause(&self) -> Pause<'_> {
+        let mut state = self.state();
+        state.paused = true;
+        while state.writing {
+            state = self.still.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Pause { inbox: self }
+    }
+
+    fn state(&self) -> MutexGuard<'_, InboxState> {
+        // Each change is one step: a panic elsewhere leaves nothing half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer stands still while this lives.
+pub(super) struct Pause<'a> {
+    inbox: &'a Inbox,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.inbox.state().paused = false;
+        self.inbox.filled.notify_all();
+    }
+}
+
+impl InboxState {
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.health {
+            Health::Dead => Err(StoreError::Failed("the writer has stopped".to_owned())),
+            _ if self.closing => Err(StoreError::Closed),
+            Health::Sound => Ok(()),
+            Health::Doubtful(reason) | Health::Reopening(reason) => Err(StoreError::Failed(reason.clone())),
+        }
+    }
+
+    fn work(&mut self) -> Option<Work> {
+        if self.paused {
+            return None;
+        }
+        if let Health::Doubtful(reason) = &self.health {
+            return Some(Work::Recover(reason.clone()));
+        }
+        let batch = self.take_batch();
+        match (batch.is_empty(), self.closing) {
+            (false, _) => Some(Work::Write(batch)),
+            (true, true) => Some(Work::Close),
+            (true, false) => None,
+        }
+    }
+
+    fn take_batch(&mut self) -> Batch {
+        let settles = share(self.settles.iter().map(Settle::weight), BATCH_BYTES);
+        let commits = share(self.commits.iter().map(|commit| commit.incoming.weight()), BATCH_BYTES);
+        Batch {
+            settles: self.settles.drain(..settles).collect(),
+            marks: std::mem::take(&mut self.marks).into_iter().collect(),
+            quarantines: std::mem::take(&mut self.quarantines),
+            // One at a time: each may delete a thousand rows.
+            prunes: self.prunes.pop_front().into_iter().collect(),
+            commits: self.commits.drain(..commits).collect(),
+        }
+    }
+
+    fn take_all(&mut self) -> Batch {
+        Batch {
+            settles: std::mem::take(&mut self.settles).into(),
+            marks: std::mem::take(&mut self.marks).into_iter().collect(),
+            quarantines: std::mem::take(&mut self.quarantines),
+            prunes: std::mem::take(&mut self.prunes).into(),
+            commits: std::mem::take(&mut self.commits).into(),
+        }
+    }
+}
+
+/// How many of the jobs that wait fit into one transaction: at least one, if there is one.
+fn share(weights: impl Iterator<Item = usize>, bytes: usize) -> usize {
+    let mut sum = 0_usize;
+    let fit = weights.take(BATCH_JOBS).enumerate().take_while(|(at, weight)| {
+        sum = sum.saturating_add(*weight);
+        *at == 0 || sum <= bytes
+    });
+    fit.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_bounded_in_number_and_octets_but_never_stuck() {
+        for (weights, wanted) in [
+            (vec![], 0),
+            (vec![10], 1),
+            (vec![1_000], 1),
+            (vec![40, 60, 1], 2),
+            (vec![40, 61], 1),
+            (vec![0; 5_000], BATCH_JOBS),
+        ] {
+            assert_eq!(share(weights.iter().copied(), 100), wanted, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_written_once_and_doubt_comes_first() {
+        let inbox = Inbox::default();
+        inbox.push_mark(7);
+        inbox.push_mark(7);
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [7]));
+        assert!(matches!(inbox.next(Some(Duration::ZERO)), Work::Idle));
+        inbox.push_mark(8);
+        inbox.doubt("a sync failed".to_owned());
+        assert_eq!(inbox.check(), Err(StoreError::Failed("a sync failed".to_owned())));
+        assert!(matches!(inbox.next(None), Work::Recover(reason) if reason == "a sync failed"));
+        inbox.refuse("a sync failed");
+        assert!(inbox.check().is_err());
+        inbox.accept();
+        assert_eq!(inbox.check(), Ok(()));
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [8]));
+        inbox.close();
+        assert_eq!(inbox.check(), Err(StoreError::Closed));
+        assert!(matches!(inbox.next(None), Work::Close));
+    }
+
+    #[test]
+    fn a_paused_writer_takes_nothing() {
+        let inbox = Inbox::default();
+        let pause = inbox.pause();
+        inbox.push_mark(1);
+        assert!(inbox.state().work().is_none());
+        drop(pause);
+        assert!(matches!(inbox.next(None), Work::Write(_)));
+    }
+}

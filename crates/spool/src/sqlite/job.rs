@@ -1,0 +1,135 @@
+//! What callers ask of the writer, each with the place where its answer goes. Not here: how it is written.
+
+use clock::WallTime;
+use mail::{ForwardPath, LaneId};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::body::{BodyFile, Finished, Stored};
+use super::claims::ClaimGuard;
+use super::space::{Memory, Reservation};
+use crate::error::StoreError;
+use crate::id::QueueId;
+use crate::message::NewMessage;
+use crate::settlement::Part;
+
+/// Where an answer goes. Taken when it was given; a caller that went away is no trouble.
+pub(super) struct Answer<T>(Option<oneshot::Sender<Result<T, StoreError>>>);
+
+impl<T> Answer<T> {
+    pub(super) fn new() -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Gives the answer; only the first one counts.
+    pub(super) fn give(&mut self, result: Result<T, StoreError>) {
+        if let Some(sender) = self.0.take() {
+            // The caller may have been dropped; what was written stays written.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+/// A message ready for its row.
+pub(super) struct Incoming {
+    pub(super) id: QueueId,
+    pub(super) message: NewMessage,
+    /// None once it is in its row for good.
+    pub(super) body: Stored,
+    pub(super) body_len: u64,
+    _memory: Memory,
+    _reservation: Reservation,
+}
+
+impl Incoming {
+    pub(super) fn new(body: Finished, message: NewMessage) -> Self {
+        let Finished { id, body, len, reservation, memory } = body;
+        Self { id, message, body, body_len: len, _memory: memory, _reservation: reservation }
+    }
+
+    /// Octets of header and body.
+    pub(super) fn size(&self) -> u64 {
+        self.body_len + self.message.header.len() as u64
+    }
+
+    /// Octets that it holds in memory and adds to a transaction, with something for its envelope.
+    pub(super) fn weight(&self) -> usize {
+        let body = match &self.body {
+            Stored::Inline(body) => body.len(),
+            Stored::Filed(_) => 0,
+        };
+        let recipients: usize = self.message.deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
+        1024 + body + self.message.header.len() + 64 * recipients
+    }
+
+    /// Its rows are durable: a body file now belongs to them.
+    pub(super) fn stored(self) {
+        match self.body {
+            Stored::Filed(file) => BodyFile::keep(file),
+            Stored::Inline(_) => {}
+        }
+    }
+}
+
+/// Store a message.
+pub(super) struct Commit {
+    pub(super) incoming: Incoming,
+    pub(super) answer: Answer<()>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Write what became of a claim.
+pub(super) struct Settle {
+    pub(super) guard: ClaimGuard,
+    pub(super) message: QueueId,
+    pub(super) tenant: String,
+    pub(super) lane: LaneId,
+    pub(super) sender: String,
+    pub(super) message_id: String,
+    pub(super) recipients: Vec<ForwardPath>,
+    pub(super) parts: Vec<Part>,
+    pub(super) at: WallTime,
+    pub(super) mailbox: String,
+    pub(super) new_messages: Vec<Incoming>,
+    pub(super) answer: Answer<()>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Settle {
+    pub(super) fn weight(&self) -> usize {
+        1024 + 256 * self.recipients.len() + self.new_messages.iter().map(Incoming::weight).sum::<usize>()
+    }
+}
+
+/// Set a delivery aside that does not decode.
+pub(super) struct Quarantine {
+    pub(super) guard: ClaimGuard,
+    pub(super) detail: String,
+}
+
+/// Forget history.
+pub(super) struct Prune {
+    pub(super) before: WallTime,
+    pub(super) answer: Answer<u64>,
+}
+
+/// What one transaction writes, in this order.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) settles: Vec<Settle>,
+    /// Deliveries whose transfer begins.
+    pub(super) marks: Vec<i64>,
+    pub(super) quarantines: Vec<Quarantine>,
+    pub(super) prunes: Vec<Prune>,
+    pub(super) commits: Vec<Commit>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.settles.is_empty()
+            && self.marks.is_empty()
+            && self.quarantines.is_empty()
+            && self.prunes.is_empty()
+            && self.commits.is_empty()
+    }
+}

@@ -1,0 +1,415 @@
+//! The writer: one thread, one connection, one transaction for all that waits, one sync. It alone changes rows after the
+//! start. When a sync fails it closes the connection and opens the store anew, since a second sync of the same handle
+//! may lie (invariant 1). Not here: what a job writes (`apply`), what waits (`inbox`).
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::Shared;
+use super::apply::{Applier, Effects};
+use super::connection::{self, Purpose, Trouble};
+use super::inbox::Work;
+use super::job::{Batch, Commit, Incoming, Prune, Quarantine, Settle};
+use super::totals::Totals;
+use crate::error::StoreError;
+
+/// How long nothing must happen before free pages are given back and the log is emptied.
+const QUIET: Duration = Duration::from_secs(1);
+/// Free pages kept for what comes next (4 MiB), and given back at once.
+const SPARE_PAGES: i64 = 1024;
+const VACUUM: &str = "PRAGMA incremental_vacuum(512)";
+/// Octets written between two checkpoints, roughly: pages are counted by the payload and the rows' neighbours.
+const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+const ROW_BYTES: usize = 8 * 1024;
+/// Waits between attempts to reopen the store.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// The thread's own things.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// None only while the store is reopened.
+    connection: Option<Connection>,
+    next_delivery: u32,
+    /// Messages whose commit failed: their callers were told that nothing is stored, so nothing may be found later.
+    doubtful: Vec<Incoming>,
+    /// Octets logged since the last checkpoint was asked for.
+    logged: usize,
+    rest: Rest,
+}
+
+/// What is left to do when nothing waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// Something was written: tidy up after a quiet while.
+    Tidy,
+    /// More free pages to give back.
+    Vacuum,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
+        let doubtful = Vec::new();
+        Self { shared, connection: Some(connection), next_delivery: 0, doubtful, logged: 0, rest: Rest::Tidy }
+    }
+
+    /// Until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            let patience = match self.rest {
+                Rest::Nothing => None,
+                Rest::Tidy => Some(QUIET),
+                Rest::Vacuum => Some(Duration::ZERO),
+            };
+            match self.shared.inbox.next(patience) {
+                Work::Write(batch) => self.write(batch),
+                Work::Recover(reason) => self.recover(&reason),
+                Work::Idle => self.tidy(),
+                Work::Close => return,
+            }
+        }
+    }
+
+    fn write(&mut self, mut batch: Batch) {
+        #[cfg(test)]
+        self.shared.faults.panic_if_asked();
+        self.rest = Rest::Tidy;
+        match self.transact(&mut batch) {
+            Ok(done) => self.finish(batch, done),
+            Err(Trouble::Full(text)) => self.write_on_a_full_disk(batch, text),
+            Err(Trouble::Row(text) | Trouble::Broken(text)) => self.fail(batch, &text),
+        }
+    }
+
+    /// No room: what comes in is refused, what goes out gets the ballast's.
+    fn write_on_a_full_disk(&mut self, mut batch: Batch, text: String) {
+        self.shared.space.forget_free_bytes();
+        for commit in mem::take(&mut batch.commits) {
+            refuse(commit, StoreError::Full(text.clone()));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.space.release_ballast();
+        match self.transact(&mut batch) {
+            Ok(done) => self.finish(batch, done),
+            Err(Trouble::Full(text) | Trouble::Row(text) | Trouble::Broken(text)) => self.fail(batch, &text),
+        }
+    }
+
+    /// All in one transaction; if one row is wrong, again with each job for itself, so that it hurts no neighbour.
+    fn transact(&mut self, batch: &mut Batch) -> Result<Done, Trouble> {
+        let done = self.attempt(|applier, effects| Ok(applier.batch(batch, effects)?));
+        match done {
+            Err(Trouble::Row(text)) => {
+                tracing::error!(error = text, "a row of the queue was refused; writing the others without it");
+                let inbox = &Arc::clone(&self.shared).inbox;
+                self.attempt(|applier, effects| {
+                    let (pruned, spoiled) = one_by_one(applier, batch, effects)?;
+                    for guard in spoiled {
+                        inbox.abandon(guard);
+                    }
+                    Ok(pruned)
+                })
+            }
+            done => done,
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        apply: impl FnOnce(&mut Applier<'_>, &mut Effects) -> Result<Vec<u64>, Trouble>,
+    ) -> Result<Done, Trouble> {
+        let closed = || Trouble::Broken("the queue is being reopened".to_owned());
+        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut effects = Effects::default();
+        let next_delivery = &mut self.next_delivery;
+        let mut applier = Applier { connection: &transaction, boot: self.shared.boot, next_delivery };
+        let pruned = apply(&mut applier, &mut effects)?;
+        effects.totals.save_change(&transaction)?;
+        self.shared.commit(transaction)?;
+        Ok(Done { effects, pruned })
+    }
+
+    /// It is durable: acts upon it and answers.
+    fn finish(&mut self, batch: Batch, done: Done) {
+        self.note_logged(&batch);
+        let Batch { settles, marks: _, quarantines, prunes, commits } = batch;
+        let Effects { totals, lanes, unfiled } = done.effects;
+        self.shared.space.add_stored(totals);
+        self.shared.janitor.unlink(unfiled);
+        let mut answers: Vec<_> = settles.into_iter().map(settled).collect();
+        answers.extend(commits.into_iter().map(stored));
+        quarantines.into_iter().for_each(set_aside);
+        for (lane, due) in lanes {
+            self.shared.claims.wake(&lane, due);
+        }
+        for mut answer in answers {
+            answer.give(Ok(()));
+        }
+        for (mut prune, rows) in prunes.into_iter().zip(done.pruned) {
+            prune.answer.give(Ok(rows));
+        }
+    }
+
+    fn note_logged(&mut self, batch: &Batch) {
+        let settles: usize = batch.settles.iter().map(|settle| settle.weight() + ROW_BYTES).sum();
+        let commits: usize = batch.commits.iter().map(|commit| commit.incoming.weight() + ROW_BYTES).sum();
+        self.logged += settles + commits + ROW_BYTES * batch.marks.len();
+        if self.logged >= CHECKPOINT_BYTES {
+            self.logged = 0;
+            self.shared.janitor.checkpoint();
+        }
+    }
+
+    /// Nothing was stored: tells so, keeps what must not be forgotten and reopens the store.
+    fn fail(&mut self, batch: Batch, reason: &str) {
+        let inbox = &self.shared.inbox;
+        inbox.refuse(reason);
+        let Batch { mut settles, marks, quarantines, prunes, commits } = batch;
+        for settle in &mut settles {
+            settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        inbox.put_back(settles, marks, quarantines);
+        for Prune { mut answer, .. } in prunes {
+            answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        for Commit { incoming, mut answer, permit } in commits {
+            // Before the answer, so that the body file is there as long as a row might be.
+            self.doubtful.push(incoming);
+            drop(permit);
+            answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        self.recover(reason);
+    }
+
+    /// Closes the store and opens it anew, with growing patience, until it can be written again or is closed.
+    fn recover(&mut self, reason: &str) {
+        tracing::error!(error = reason, "the queue cannot be written: nothing is accepted until it is reopened");
+        self.shared.inbox.refuse(reason);
+        self.close_connection();
+        let mut wait = FIRST_RETRY;
+        while self.shared.inbox.sleep(wait) {
+            match self.reopen() {
+                Ok(()) => return self.resume(),
+                Err(trouble) => {
+                    tracing::warn!(error = ?trouble, "the queue cannot be reopened yet");
+                    self.shared.space.release_ballast();
+                    self.close_connection();
+                    wait = LAST_RETRY.min(wait * 2);
+                }
+            }
+        }
+        self.give_up();
+    }
+
+    fn close_connection(&mut self) {
+        self.connection = None;
+        // Readers and janitor leave their old handles too.
+        self.shared.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Opens, brings the whole log into the database with fresh syncs, takes back what was told to have failed and
+    /// writes the settlements that could not be written.
+    fn reopen(&mut self) -> Result<(), Trouble> {
+        let connection = connection::open(&self.shared.database, Purpose::Write)?;
+        let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy != 0 {
+            return Err(Trouble::Broken("the log is still being read".to_owned()));
+        }
+        self.connection = Some(connection);
+        self.undo()?;
+        let mut kept = self.shared.inbox.take_kept();
+        match self.transact(&mut kept) {
+            Ok(done) => {
+                self.finish(kept, done);
+                Ok(())
+            }
+            Err(trouble) => {
+                self.shared.inbox.put_back(kept.settles, kept.marks, kept.quarantines);
+                Err(trouble)
+            }
+        }
+    }
+
+    fn undo(&mut self) -> Result<(), Trouble> {
+        let doubtful = mem::take(&mut self.doubtful);
+        let undone = self.attempt(|applier, effects| {
+            for incoming in &doubtful {
+                applier.undo(incoming, effects)?;
+            }
+            Ok(Vec::new())
+        });
+        if let Err(trouble) = undone {
+            self.doubtful = doubtful;
+            return Err(trouble);
+        }
+        if let Some(connection) = &self.connection {
+            self.shared.space.set_stored(Totals::load(connection)?);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        tracing::info!("the queue can be written again");
+        drop(self.shared.inbox.accept());
+        self.shared.claims.wake_all();
+        self.rest = Rest::Tidy;
+    }
+
+    /// Closed while it could not be written. Body files stay: if their rows are found at the next start they are
+    /// needed, if not they are swept.
+    fn give_up(&mut self) {
+        self.doubtful.drain(..).for_each(Incoming::stored);
+        for settle in self.shared.inbox.take_kept().settles {
+            tracing::error!(message = %settle.message, "what became of this message could not be recorded");
+            self.shared.inbox.abandon(settle.guard);
+        }
+    }
+
+    /// Gives free pages back, a few at a time, then lets the janitor empty the log.
+    fn tidy(&mut self) {
+        match self.vacuum() {
+            Ok(true) => self.rest = Rest::Vacuum,
+            Ok(false) => {
+                self.rest = Rest::Nothing;
+                self.shared.janitor.empty_log();
+            }
+            Err(Trouble::Broken(text)) => self.recover(&text),
+            Err(Trouble::Full(_) | Trouble::Row(_)) => self.rest = Rest::Nothing,
+        }
+    }
+
+    /// Whether pages were given back.
+    fn vacuum(&self) -> Result<bool, Trouble> {
+        let Some(connection) = &self.connection else { return Ok(false) };
+        let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free <= SPARE_PAGES {
+            return Ok(false);
+        }
+        let mut statement = connection.prepare_cached(VACUUM)?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(true)
+    }
+}
+
+/// A transaction that is durable.
+struct Done {
+    effects: Effects,
+    /// Rows forgotten by each prune.
+    pruned: Vec<u64>,
+}
+
+/// Each job in a savepoint of its own; those refused are answered and leave the batch, the claims of refused settlements
+/// are given out.
+fn one_by_one(
+    applier: &mut Applier<'_>,
+    batch: &mut Batch,
+    effects: &mut Effects,
+) -> Result<(Vec<u64>, Vec<super::claims::ClaimGuard>), Trouble> {
+    let mut spoiled = Vec::new();
+    for mut settle in mem::take(&mut batch.settles) {
+        match alone(applier, effects, |applier, effects| applier.settle(&settle, effects))? {
+            Ok(()) => batch.settles.push(settle),
+            Err(text) => {
+                settle.answer.give(Err(StoreError::Failed(text)));
+                spoiled.push(settle.guard);
+            }
+        }
+    }
+    for mark in mem::take(&mut batch.marks) {
+        if alone(applier, effects, |applier, _| applier.mark(mark))?.is_ok() {
+            batch.marks.push(mark);
+        }
+    }
+    for quarantine in mem::take(&mut batch.quarantines) {
+        match alone(applier, effects, |applier, effects| applier.quarantine(&quarantine, effects))? {
+            Ok(()) => batch.quarantines.push(quarantine),
+            Err(_) => spoiled.push(quarantine.guard),
+        }
+    }
+    let mut pruned = Vec::new();
+    for prune in &batch.prunes {
+        pruned.push(applier.prune(prune.before.unix_millis())?);
+    }
+    for commit in mem::take(&mut batch.commits) {
+        match alone(applier, effects, |applier, effects| applier.message(&commit.incoming, effects))? {
+            Ok(()) => batch.commits.push(commit),
+            Err(text) => refuse(commit, StoreError::Failed(text)),
+        }
+    }
+    Ok((pruned, spoiled))
+}
+
+/// One job in a savepoint: `Ok(Err)` if its row was refused, `Err` if the transaction is lost.
+fn alone(
+    applier: &mut Applier<'_>,
+    effects: &mut Effects,
+    apply: impl FnOnce(&mut Applier<'_>, &mut Effects) -> rusqlite::Result<()>,
+) -> Result<Result<(), String>, Trouble> {
+    let connection = applier.connection;
+    connection.execute_batch("SAVEPOINT job")?;
+    let mut own = Effects::default();
+    let applied = apply(applier, &mut own).map_err(Trouble::from);
+    match applied {
+        Ok(()) => {
+            connection.execute_batch("RELEASE job")?;
+            effects.add(own);
+            Ok(Ok(()))
+        }
+        Err(Trouble::Row(text)) => {
+            connection.execute_batch("ROLLBACK TO job; RELEASE job")?;
+            Ok(Err(text))
+        }
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// Nothing of it is stored; its body file goes with it.
+fn refuse(commit: Commit, error: StoreError) {
+    let Commit { incoming, mut answer, permit } = commit;
+    drop((incoming, permit));
+    answer.give(Err(error));
+}
+
+/// Room and permit are given back before the answer, so that the caller finds them free.
+fn stored(commit: Commit) -> super::job::Answer<()> {
+    let Commit { incoming, answer, permit } = commit;
+    incoming.stored();
+    drop(permit);
+    answer
+}
+
+fn settled(settle: Settle) -> super::job::Answer<()> {
+    let Settle { guard, new_messages, answer, permit, .. } = settle;
+    new_messages.into_iter().for_each(Incoming::stored);
+    guard.settle();
+    drop(permit);
+    answer
+}
+
+fn set_aside(quarantine: Quarantine) {
+    let Quarantine { guard, detail } = quarantine;
+    tracing::error!(delivery = guard.delivery(), detail, "a stored message is damaged and was quarantined");
+    guard.settle();
+}
+
+impl Shared {
+    /// The one place that commits: counts it, and fails on demand in tests.
+    fn commit(&self, transaction: Transaction<'_>) -> Result<(), Trouble> {
+        #[cfg(test)]
+        self.faults.fail_commit_if_asked()?;
+        transaction.commit()?;
+        #[cfg(test)]
+        self.faults.fail_sync_if_asked()?;
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
