@@ -18,12 +18,22 @@ fn by_class(class: FailureClass) -> &'static str {
         FailureClass::Transient => {
             "nothing to do if it passes; else check DNS, firewall and proxy from this machine to the token endpoint on port 443, and Microsoft's service health"
         }
-        FailureClass::Throttled => "nothing to do if it passes; else find what else requests tokens with this client id",
-        FailureClass::Credential => "check the credential of this tenant: that it can be read, belongs to this client id and has not expired",
-        FailureClass::Configuration => "check tenant_id, client_id, cloud and scope of this tenant against the app registration",
+        FailureClass::Throttled => {
+            "nothing to do if it passes; else find what else requests tokens with this client id"
+        }
+        FailureClass::Credential => {
+            "check the credential of this tenant: that it can be read, belongs to this client id and has not expired"
+        }
+        FailureClass::Configuration => {
+            "check tenant_id, client_id, cloud and scope of this tenant against the app registration"
+        }
         FailureClass::Consent => "have an administrator of the tenant grant consent to the application",
-        FailureClass::Grant => "sign in again with `xoauth2-relay login`; for client credentials look the code up at https://login.microsoftonline.com/error",
-        FailureClass::Policy => "look at the Entra sign-in log for the policy that blocked it, and exclude this application or user",
+        FailureClass::Grant => {
+            "sign in again with `xoauth2-relay login`; for client credentials look the code up at https://login.microsoftonline.com/error"
+        }
+        FailureClass::Policy => {
+            "look at the Entra sign-in log for the policy that blocked it, and exclude this application or user"
+        }
         FailureClass::Unexpected => {
             "this was no answer of Entra ID: check the authority, and whether a proxy or captive portal stands between"
         }
@@ -31,46 +41,93 @@ fn by_class(class: FailureClass) -> &'static str {
 }
 
 const NOT_IN_TENANT: &str = "the application is not in this tenant: check client_id, tenant_id and cloud, and that an administrator consented to it";
-const SERVICE_FAULT: &str = "a fault at Microsoft, nothing to do here; if it lasts, look at the Microsoft 365 service health";
-const SUPPORT: &str = "an internal failure at Microsoft; if it lasts, open a ticket with the trace id and correlation id";
+const SERVICE_FAULT: &str =
+    "a fault at Microsoft, nothing to do here; if it lasts, look at the Microsoft 365 service health";
+const SUPPORT: &str =
+    "an internal failure at Microsoft; if it lasts, open a ticket with the trace id and correlation id";
 
 const TABLE: &[(&[u32], &str)] = &[
-    (&[7_000_215], "the client secret is wrong: paste the secret's Value, not its Secret ID, and check that it belongs to this client_id"),
+    (
+        &[7_000_215],
+        "the client secret is wrong: paste the secret's Value, not its Secret ID, and check that it belongs to this client_id",
+    ),
     (&[7_000_222], "the client secret has expired: create a new one in the app registration, or use a certificate"),
-    (&[700_027], "Entra ID does not know the certificate: upload its public part to this app registration, then wait a few minutes"),
+    (
+        &[700_027],
+        "Entra ID does not know the certificate: upload its public part to this app registration, then wait a few minutes",
+    ),
     (&[700_024], "the assertion is outside its time window: set this machine's clock right (NTP)"),
-    (&[50_012], "the certificate or assertion was not accepted: check the certificate, its thumbprint and the tenant's policy for application credentials"),
+    (
+        &[50_012],
+        "the certificate or assertion was not accepted: check the certificate, its thumbprint and the tenant's policy for application credentials",
+    ),
     (&[700_016], NOT_IN_TENANT),
     (&[700_011], NOT_IN_TENANT),
     (&[7_000_112, 70_001], "the application is disabled in this tenant: enable it under Enterprise applications"),
-    (&[7_000_218], "no credential was sent: configure one, or for `xoauth2-relay login` turn on \"Allow public client flows\" in the app registration"),
+    (
+        &[7_000_218],
+        "no credential was sent: configure one, or for `xoauth2-relay login` turn on \"Allow public client flows\" in the app registration",
+    ),
     (&[700_025], "the application is a public client: remove the client secret from this tenant's configuration"),
-    (&[90_002], "Entra ID does not know this tenant: check tenant_id, and cloud if the tenant is not in the worldwide one"),
+    (
+        &[90_002],
+        "Entra ID does not know this tenant: check tenant_id, and cloud if the tenant is not in the worldwide one",
+    ),
     (&[90_038], "the tenant is in another national cloud: change the cloud setting of this tenant"),
     (&[900_144], "the request lacked a parameter: this is a bug of the relay, please report it"),
-    (&[70_011, 28_002], "the scope is wrong: for client credentials it is https://outlook.office365.com/.default in the worldwide cloud"),
+    (
+        &[70_011, 28_002],
+        "the scope is wrong: for client credentials it is https://outlook.office365.com/.default in the worldwide cloud",
+    ),
     (&[500_011], "this tenant has no Exchange Online, or the scope is that of another cloud"),
-    (&[650_052, 65_005], "the organisation has not enabled the service that the application asks for: assign a licence, or correct the application's permissions"),
+    (
+        &[650_052, 65_005],
+        "the organisation has not enabled the service that the application asks for: assign a licence, or correct the application's permissions",
+    ),
     (&[65_001], "nobody consented to the application: have an administrator of the tenant grant admin consent"),
     (&[90_094], "an administrator must consent: have one grant admin consent to the application"),
     (&[50_034], "the user is not in this tenant: check the user name and tenant_id"),
     (&[50_126, 50_056], "the user's password is wrong or missing: use another grant than a password"),
     (&[50_053], "the account is locked or its address is blocked: unblock the user and look at the Entra sign-in log"),
-    (&[50_055, 50_057, 50_144], "the user's password has expired or the user is disabled: reset the password or enable the user"),
-    (&[50_076, 50_079, 50_074, 50_078, 50_072], "multi-factor authentication is wanted: sign in again with `xoauth2-relay login`"),
-    (&[50_158, 50_097, 53_000, 53_001, 530_032], "a policy wants a device or an external check: exclude the service user, or use client credentials"),
-    (&[53_003], "Conditional Access blocked it: allow this user or workload identity, and this machine's address, in the policy"),
+    (
+        &[50_055, 50_057, 50_144],
+        "the user's password has expired or the user is disabled: reset the password or enable the user",
+    ),
+    (
+        &[50_076, 50_079, 50_074, 50_078, 50_072],
+        "multi-factor authentication is wanted: sign in again with `xoauth2-relay login`",
+    ),
+    (
+        &[50_158, 50_097, 53_000, 53_001, 530_032],
+        "a policy wants a device or an external check: exclude the service user, or use client credentials",
+    ),
+    (
+        &[53_003],
+        "Conditional Access blocked it: allow this user or workload identity, and this machine's address, in the policy",
+    ),
     (&[530_035], "security defaults blocked it: use OAuth client credentials, or adjust the security defaults"),
-    (&[70_043], "the sign-in frequency has been reached: sign in again with `xoauth2-relay login`, and exempt the account from that policy"),
+    (
+        &[70_043],
+        "the sign-in frequency has been reached: sign in again with `xoauth2-relay login`, and exempt the account from that policy",
+    ),
     (&[70_008, 700_082], "the refresh token expired after long disuse: sign in again with `xoauth2-relay login`"),
-    (&[50_173, 50_133, 50_132], "the sign-in was revoked, as after a change of password: sign in again with `xoauth2-relay login`"),
+    (
+        &[50_173, 50_133, 50_132],
+        "the sign-in was revoked, as after a change of password: sign in again with `xoauth2-relay login`",
+    ),
     (&[54_005], "the sign-in code was used before: start `xoauth2-relay login` again"),
     (&[9_001_023, 50_194], "`common` is not allowed here: set tenant_id to the tenant's own id"),
     (&[700_229], "a user's token was used as federated credential: only an application's token is allowed"),
     (&[70_016], "the sign-in has not been finished yet: enter the code that `xoauth2-relay login` shows"),
     (&[70_018, 70_019], "the sign-in code is wrong or has expired: start `xoauth2-relay login` again"),
-    (&[50_196], "Entra ID sees a loop of like requests: the relay waits; find what else requests tokens with this client id"),
-    (&[90_055], "the tenant is throttled at Microsoft: the relay backs off; look for other applications that request many tokens"),
+    (
+        &[50_196],
+        "Entra ID sees a loop of like requests: the relay waits; find what else requests tokens with this client id",
+    ),
+    (
+        &[90_055],
+        "the tenant is throttled at Microsoft: the relay backs off; look for other applications that request many tokens",
+    ),
     (&[90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010, 80_002, 80_014], SERVICE_FAULT),
     (&[50_000, 90_036], SUPPORT),
 ];
@@ -81,12 +138,12 @@ mod tests {
 
     /// Every code of facts/exchange-online.md section 4.6.
     const KNOWN: &[u32] = &[
-        7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_016, 700_011, 7_000_112, 70_001, 7_000_218, 700_025, 90_002,
-        90_038, 900_144, 70_011, 28_002, 500_011, 650_052, 65_005, 65_001, 90_094, 50_034, 50_126, 50_056, 50_053, 50_055,
-        50_057, 50_144, 50_076, 50_079, 50_074, 50_078, 50_072, 50_158, 50_097, 53_000, 53_001, 530_032, 53_003, 530_035,
-        70_043, 70_008, 700_082, 50_173, 50_133, 50_132, 54_005, 9_001_023, 50_194, 700_229, 70_016, 70_018, 70_019,
-        50_196, 90_055, 90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010, 80_002, 80_014, 50_000,
-        90_036,
+        7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_016, 700_011, 7_000_112, 70_001, 7_000_218, 700_025,
+        90_002, 90_038, 900_144, 70_011, 28_002, 500_011, 650_052, 65_005, 65_001, 90_094, 50_034, 50_126, 50_056,
+        50_053, 50_055, 50_057, 50_144, 50_076, 50_079, 50_074, 50_078, 50_072, 50_158, 50_097, 53_000, 53_001,
+        530_032, 53_003, 530_035, 70_043, 70_008, 700_082, 50_173, 50_133, 50_132, 54_005, 9_001_023, 50_194, 700_229,
+        70_016, 70_018, 70_019, 50_196, 90_055, 90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010,
+        80_002, 80_014, 50_000, 90_036,
     ];
 
     #[test]

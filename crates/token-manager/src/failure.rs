@@ -72,7 +72,11 @@ pub(crate) fn classify(grounds: Grounds<'_>) -> FailureClass {
     match grounds.error.unwrap_or_default() {
         "temporarily_unavailable" | "server_error" => FailureClass::Transient,
         "invalid_client" => FailureClass::Credential,
-        "unauthorized_client" | "invalid_request" | "invalid_scope" | "invalid_resource" | "invalid_target"
+        "unauthorized_client"
+        | "invalid_request"
+        | "invalid_scope"
+        | "invalid_resource"
+        | "invalid_target"
         | "unsupported_grant_type" => FailureClass::Configuration,
         "consent_required" => FailureClass::Consent,
         "access_denied" => FailureClass::Policy,

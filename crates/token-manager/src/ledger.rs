@@ -38,10 +38,13 @@ impl Ledger {
     pub fn open(path: impl Into<PathBuf>, clock: &dyn Clock) -> Self {
         let path = path.into();
         let now = Now::of(clock);
-        let mut window = read(&path).map(|times| Window::from_times(&times, now)).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "token request ledger unreadable; {CAUTION}");
-            Window::full(now)
-        });
+        let mut window = read(&path).map_or_else(
+            |error| {
+                tracing::warn!(path = %path.display(), %error, "token request ledger unreadable; {CAUTION}");
+                Window::full(now)
+            },
+            |times| Window::from_times(&times, now),
+        );
         // Written at once: a ledger that cannot be kept must not give a fresh budget at each restart, and what was
         // unreadable or in the future must not cost the next start another wait.
         let written = write(&path, &render(&window, now));
@@ -146,7 +149,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_ledger_is_met_with_caution_once() {
-        for garbage in [&b"\xff\xfe\x00"[..], b"", b"xoauth2-relay token requests 2\n", b"xoauth2-relay token requests 1\n12\n1", b"xoauth2-relay token requests 1\nx\n", &[b'1'; 9999]] {
+        for garbage in [
+            &b"\xff\xfe\x00"[..],
+            b"",
+            b"xoauth2-relay token requests 2\n",
+            b"xoauth2-relay token requests 1\n12\n1",
+            b"xoauth2-relay token requests 1\nx\n",
+            &[b'1'; 9999],
+        ] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("ledger");
             fs::write(&path, garbage).unwrap();
@@ -173,7 +183,7 @@ mod tests {
         for _ in 0..REQUEST_LIMIT {
             ledger.record(Now::of(&clock)).await;
         }
-        clock.set_wall(clock.wall() - Duration::from_secs(86_400));
+        clock.set_wall(clock.wall() - Duration::from_hours(24));
         let mut waits = Vec::new();
         for _ in 0..4 {
             waits.push(wait(&Ledger::open(&path, &clock), &clock).as_secs());

@@ -193,6 +193,7 @@ impl Drop for StopMark {
             board.stopped = true;
             board.fetching = false;
         });
+        self.0.status.send_modify(|status| status.fetching = false);
     }
 }
 

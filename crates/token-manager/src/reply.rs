@@ -132,7 +132,15 @@ mod tests {
 
     #[test]
     fn seconds_come_in_many_shapes() {
-        for (json, expected) in [("3599", Some(3599)), ("\"3599\"", Some(3599)), ("null", None), ("-1", None), ("1.5", None), ("{}", None), ("\"soon\"", None)] {
+        for (json, expected) in [
+            ("3599", Some(3599)),
+            ("\"3599\"", Some(3599)),
+            ("null", None),
+            ("-1", None),
+            ("1.5", None),
+            ("{}", None),
+            ("\"soon\"", None),
+        ] {
             let json = format!(r#"{{"token_type":"bearer","access_token":"t","expires_in":{json}}}"#);
             assert_eq!(reply(&json).unwrap().lifetime(), expected.map(Duration::from_secs), "{json}");
         }

@@ -23,10 +23,10 @@ use crate::secret::Secret;
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A token that lives shorter than this is of no use to a mail session and would make us ask without pause.
-const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+const SHORTEST_LIFE: Duration = Duration::from_mins(1);
 
 /// Entra ID gives 60-90 minutes, 28 hours at most (facts 4.2); what says more is not believed.
-const LONGEST_LIFE: Duration = Duration::from_secs(48 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_hours(48);
 
 const LONGEST_TEXT: usize = 500;
 const LONGEST_WORD: usize = 80;
@@ -73,7 +73,13 @@ pub(crate) async fn request_token(
     };
     let seen = endpoint.seen();
     let reply = match answer {
-        Err(_) => return Err(failure(FailureClass::Transient, &seen, format!("no reply within {} s", REQUEST_TIMEOUT.as_secs()))),
+        Err(_) => {
+            return Err(failure(
+                FailureClass::Transient,
+                &seen,
+                format!("no reply within {} s", REQUEST_TIMEOUT.as_secs()),
+            ));
+        }
         Ok(Err(refusal)) => return Err(refused(refusal, &seen, secret)),
         Ok(Ok(reply)) => reply,
     };
@@ -85,7 +91,8 @@ async fn client_credentials(
     application: &Application,
     secret: &Secret,
 ) -> Result<TokenReply, Refusal> {
-    let client: EntraClient<Unset, Unset, Unset, Unset, Unset> = Client::new(ClientId::new(application.client_id.clone()));
+    let client: EntraClient<Unset, Unset, Unset, Unset, Unset> =
+        Client::new(ClientId::new(application.client_id.clone()));
     client
         .set_auth_type(AuthType::RequestBody)
         .set_client_secret(ClientSecret::new(secret.expose().to_owned()))
@@ -112,7 +119,9 @@ fn accept(reply: TokenReply, asked: clock::WallTime) -> Result<Issued, String> {
 fn refused(refusal: Refusal, seen: &Seen, secret: &Secret) -> TokenFailure {
     match refusal {
         RequestTokenError::ServerResponse(reply) => explained(reply, seen, secret),
-        RequestTokenError::Request(HttpError::Network(text)) => failure(FailureClass::Transient, seen, filter(&text, LONGEST_TEXT, secret)),
+        RequestTokenError::Request(HttpError::Network(text)) => {
+            failure(FailureClass::Transient, seen, filter(&text, LONGEST_TEXT, secret))
+        }
         RequestTokenError::Request(error) => failure(by_status(seen), seen, error.to_string()),
         RequestTokenError::Parse(_, body) => {
             let body = Zeroizing::new(body);
@@ -172,7 +181,10 @@ fn failure(class: FailureClass, seen: &Seen, text: String) -> TokenFailure {
 /// The failure of a credential that could not even be read.
 pub(crate) fn unreadable_credential(place: &str, error: &str) -> TokenFailure {
     let text = format!("{place}: {error}");
-    TokenFailure { advice: format!("make it readable for this service: {place}"), ..failure(FailureClass::Credential, &Seen::default(), text) }
+    TokenFailure {
+        advice: format!("make it readable for this service: {place}"),
+        ..failure(FailureClass::Credential, &Seen::default(), text)
+    }
 }
 
 fn is_id(text: &str) -> bool {
@@ -182,7 +194,8 @@ fn is_id(text: &str) -> bool {
 /// The first line of a text of the network's, without control characters, at most `longest` characters. A text that
 /// repeats our secret, as a helpful proxy's might, is withheld altogether.
 fn filter(text: &str, longest: usize, secret: &Secret) -> String {
-    let encoded: Zeroizing<String> = Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
+    let encoded: Zeroizing<String> =
+        Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
     if text.contains(secret.expose()) || text.contains(encoded.as_str()) {
         return "(withheld: it repeats the secret)".to_owned();
     }
@@ -226,7 +239,9 @@ mod tests {
         ] {
             assert!(accept(json).unwrap_err().contains(text), "{json}");
         }
-        let issued = accept(r#"{"token_type":"Bearer","expires_in":9999999999999,"refresh_in":"7","access_token":"a"}"#).unwrap();
+        let issued =
+            accept(r#"{"token_type":"Bearer","expires_in":9999999999999,"refresh_in":"7","access_token":"a"}"#)
+                .unwrap();
         assert_eq!((issued.lifetime, issued.refresh_in), (LONGEST_LIFE, Some(Duration::from_secs(7))));
         assert_eq!(issued.token.expires_at(), asked + LONGEST_LIFE);
     }

@@ -12,22 +12,22 @@ use clock::{Clock, Monotonic, WallTime};
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// Exchange's High Volume Email refuses a token with less than ten minutes to live (`501 5.5.127`).
-const LEAST_LIFE_LEFT: Duration = Duration::from_secs(10 * 60);
+const LEAST_LIFE_LEFT: Duration = Duration::from_mins(10);
 
 /// A `refresh_in` below this would spend the request budget on refreshes; it is taken as absent.
-const SHORTEST_REFRESH: Duration = Duration::from_secs(60);
+const SHORTEST_REFRESH: Duration = Duration::from_mins(1);
 
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
 /// Five tries at 0, 5, 20, 65 and 200 s, the sixth beyond 5 minutes: an outage alone never meets the request budget.
 const RETRY_GROWTH: u32 = 3;
 const RETRY_SPREAD: f64 = 0.25;
 
 /// The least wait after HTTP 400 or 401, as MSAL does: the same request meets the same answer.
-const REFUSED_RETRY: Duration = Duration::from_secs(60);
+const REFUSED_RETRY: Duration = Duration::from_mins(1);
 
 /// The longest `Retry-After` that is honoured, as in MSAL.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +142,8 @@ mod tests {
     fn either_clock_ends_a_wait() {
         let start = Now { wall: WallTime::from_unix_millis(1_000_000), monotonic: Monotonic::from_start(secs(50)) };
         let deadline = Deadline::after(start, secs(100));
-        let at = |wall, mono| Now { wall: WallTime::from_unix_millis(wall), monotonic: Monotonic::from_start(secs(mono)) };
+        let at =
+            |wall, mono| Now { wall: WallTime::from_unix_millis(wall), monotonic: Monotonic::from_start(secs(mono)) };
         for (wall, mono, left) in [
             (1_000_000, 50, 100),
             (1_040_000, 90, 60),

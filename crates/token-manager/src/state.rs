@@ -168,7 +168,10 @@ mod tests {
 
     fn issued(asked: Now) -> Event {
         let token = AccessToken::new("t".to_owned(), asked.wall + secs(3600)).unwrap();
-        Event::Issued { issued: Issued { token, lifetime: secs(3600), refresh_in: None, extended_lifetime: None }, asked }
+        Event::Issued {
+            issued: Issued { token, lifetime: secs(3600), refresh_in: None, extended_lifetime: None },
+            asked,
+        }
     }
 
     fn failed(http_status: Option<u16>, retry_after: Option<u64>) -> Event {
@@ -212,7 +215,8 @@ mod tests {
             (false, Event::BudgetUsed(secs(200)), 0.5, 200, false, true),
             (true, Event::BudgetUsed(secs(200)), 0.5, 2330, true, true),
         ] {
-            let before = if active { TokenState::default().after(issued(at(0)), at(0), 0.5) } else { TokenState::default() };
+            let before =
+                if active { TokenState::default().after(issued(at(0)), at(0), 0.5) } else { TokenState::default() };
             let what = format!("{active} {event:?}");
             let state = before.after(event, at(100), chance);
             assert_eq!(due_in(&state, at(100)), due, "{what}");

@@ -1,0 +1,12 @@
+//! The token manager at its API, against a strict token endpoint on loopback. Time is a manual clock; nothing sleeps.
+
+// clippy's own exception sees only `#[test]` functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod budget;
+mod endpoint;
+mod flights;
+mod refresh;
+mod secrecy;
+mod world;
