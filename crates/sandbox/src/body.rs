@@ -157,16 +157,13 @@ impl Keeper {
         if self.overflow.is_none() && self.octets.len() > self.keep_up_to {
             self.overflow = Some(self.spill(b""));
         }
-        match self.overflow {
-            Some(Overflow { header, length, context }) => {
-                let mut sha256 = [0; 32];
-                sha256.copy_from_slice(context.finish().as_ref());
-                (Body::Digest { length, sha256 }, header)
-            }
-            None => {
-                let header = Header::of(&self.octets);
-                (Body::Octets(self.octets), header)
-            }
+        if let Some(Overflow { header, length, context }) = self.overflow {
+            let mut sha256 = [0; 32];
+            sha256.copy_from_slice(context.finish().as_ref());
+            (Body::Digest { length, sha256 }, header)
+        } else {
+            let header = Header::of(&self.octets);
+            (Body::Octets(self.octets), header)
         }
     }
 }
@@ -247,7 +244,7 @@ mod tests {
     #[test]
     fn a_small_body_is_hashed_too_when_nothing_is_to_be_kept() {
         let mut reader = BodyReader::new(0, 10_000_000);
-        assert_eq!(reader.feed(b"Message-ID: <x@y>\r\n\r\nhi\r\n.\r\n").1, true);
+        assert!(reader.feed(b"Message-ID: <x@y>\r\n\r\nhi\r\n.\r\n").1);
         let finished = reader.finish();
         assert!(matches!(finished.body, Body::Digest { length: 25, .. }));
         assert_eq!(finished.header.message_id.as_deref(), Some("<x@y>"));

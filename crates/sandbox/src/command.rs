@@ -229,7 +229,8 @@ mod tests {
         for good in ["a@b", "a.b+c@d.e", "\"a b\"@c.d", "\"a\\\"@\"@c.d"] {
             assert_eq!(check_address(good, false), Ok(()), "{good}");
         }
-        for bad in ["a", "@b", "a@", ".a@b", "a..b@c", "a b@c", "a@b c", "a@[1.2.3.4]", "@x:a@b", "\"a\"b\"@c", "a@b\0"] {
+        for bad in ["a", "@b", "a@", ".a@b", "a..b@c", "a b@c", "a@b c", "a@[1.2.3.4]", "@x:a@b", "\"a\"b\"@c", "a@b\0"]
+        {
             assert_eq!(check_address(bad, false), Err(AddressFault::Syntax), "{bad}");
         }
         assert_eq!(check_address("gr\u{fc}n@b.c", false), Err(AddressFault::NeedsSmtpUtf8));

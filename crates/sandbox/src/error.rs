@@ -19,7 +19,7 @@ pub enum SandboxError {
     Certificate(#[from] rcgen::Error),
     /// rustls refused the certificate or the protocol versions.
     #[error("cannot configure TLS")]
-    Tls(#[from] tokio_rustls::rustls::Error),
+    Tls(#[from] rustls::Error),
     /// The system's random number generator failed while the token key was made.
     #[error("cannot make the token signing key")]
     TokenKey,

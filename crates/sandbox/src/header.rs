@@ -80,21 +80,27 @@ struct Entry {
 }
 
 impl Entry {
+    /// White space within angle brackets is folding, not part of the address.
     fn push(&mut self, character: char) {
+        if self.angle.is_none() || !character.is_whitespace() {
+            self.push_as_is(character);
+        }
+    }
+
+    fn push_as_is(&mut self, character: char) {
         match &mut self.angle {
             Some(_) if self.closed => {}
-            Some(angle) if !character.is_whitespace() => angle.push(character),
-            Some(_) => {}
+            Some(angle) => angle.push(character),
             None => self.plain.push(character),
         }
     }
 
     fn push_quoted(&mut self, characters: &mut std::str::Chars<'_>) {
-        self.push('"');
+        self.push_as_is('"');
         while let Some(character) = characters.next() {
-            self.push(character);
+            self.push_as_is(character);
             match character {
-                '\\' => characters.next().into_iter().for_each(|escaped| self.push(escaped)),
+                '\\' => characters.next().into_iter().for_each(|escaped| self.push_as_is(escaped)),
                 '"' => return,
                 _ => {}
             }
@@ -135,6 +141,7 @@ mod tests {
             ("From: x@y.z <a@b.c>\r\n\r\n", &["a@b.c"]),
             ("From: A <a@b.c>, d@e.f\r\n\r\n", &["a@b.c", "d@e.f"]),
             ("From: team: a@b.c, B <d@e.f>;\r\n\r\n", &["a@b.c", "d@e.f"]),
+            ("From: < \"a b\"@c.d >\r\n\r\n", &["\"a b\"@c.d"]),
             ("From: Scanner\r\n\r\n", &[]),
             ("Subject: x\nFrom: a@b.c\r\n\r\n", &["a@b.c"]),
             ("From: a@b.c\r\nFrom: d@e.f\r\n\r\n", &["a@b.c", "d@e.f"]),

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod answer;
 mod authority;
 mod body;
 mod command;
@@ -32,6 +33,7 @@ mod front_end;
 mod header;
 mod inbox;
 mod limits;
+mod listener;
 mod mailstore;
 mod options;
 mod replies;

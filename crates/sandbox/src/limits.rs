@@ -26,8 +26,6 @@ const RECIPIENTS: usize = 10_000;
 const RECIPIENT_WINDOW: Duration = Duration::from_hours(24);
 const TOKEN_REQUESTS: usize = 15;
 const TOKEN_WINDOW: Duration = Duration::from_mins(5);
-/// Requests of which this many kinds are remembered; enough for any test, and a bound.
-const TOKEN_KINDS: usize = 4_096;
 
 /// The counts of every mailbox.
 #[derive(Debug)]
@@ -117,7 +115,8 @@ impl Limiter {
     }
 }
 
-/// Recent token requests by kind, for AADSTS50196.
+/// Recent token requests by kind, for AADSTS50196. A kind is an application of the model with a known scope, so their
+/// number has a bound.
 #[derive(Debug)]
 pub(crate) struct RequestLog {
     limits: Limits,
@@ -136,9 +135,6 @@ impl RequestLog {
             return true;
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= TOKEN_KINDS && !recent.contains_key(kind) {
-            recent.retain(|_, times| times.back().is_some_and(|&last| now.saturating_since(last) < TOKEN_WINDOW));
-        }
         let times = recent.entry(kind.to_owned()).or_default();
         let full = times.len() >= TOKEN_REQUESTS;
         let refused = full && times.front().is_some_and(|&first| now.saturating_since(first) < TOKEN_WINDOW);

@@ -127,7 +127,7 @@ pub struct Duplicate {
 /// Where accepted messages are kept.
 #[derive(Debug)]
 pub(crate) struct MailStore {
-    shelf: Mutex<Shelf>,
+    held: Mutex<Held>,
     bodies: BodyPolicy,
     records: usize,
     /// Octets of all kept bodies.
@@ -137,7 +137,7 @@ pub(crate) struct MailStore {
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Held {
     /// All that ever came; the index of the next.
     total: u64,
     kept: VecDeque<Arc<Message>>,
@@ -146,7 +146,7 @@ struct Shelf {
 impl MailStore {
     pub(crate) fn new(bodies: BodyPolicy, records: usize) -> Self {
         Self {
-            shelf: Mutex::default(),
+            held: Mutex::default(),
             bodies,
             records: records.max(1),
             octets: AtomicUsize::new(0),
@@ -163,35 +163,35 @@ impl MailStore {
 
     /// Keeps a message under the next index.
     pub(crate) fn put(&self, mut message: Message) {
-        let mut shelf = self.shelf();
-        message.index = shelf.total;
+        let mut held = self.held();
+        message.index = held.total;
         let message = Arc::new(message);
         self.octets.fetch_add(message.body.in_memory(), Ordering::Relaxed);
-        shelf.kept.push_back(Arc::clone(&message));
-        shelf.total += 1;
-        if shelf.kept.len() > self.records
-            && let Some(oldest) = shelf.kept.pop_front()
+        held.kept.push_back(Arc::clone(&message));
+        held.total += 1;
+        if held.kept.len() > self.records
+            && let Some(oldest) = held.kept.pop_front()
         {
             self.octets.fetch_sub(oldest.body.in_memory(), Ordering::Relaxed);
         }
         // Sent under the lock so that subscribers see the order of the indices. Nobody may be listening.
         let _ = self.fan_out.send(message);
-        self.total.send_replace(shelf.total);
+        self.total.send_replace(held.total);
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.shelf().total
+        self.held().total
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Message>> {
-        self.shelf().kept.iter().cloned().collect()
+        self.held().kept.iter().cloned().collect()
     }
 
     pub(crate) fn at(&self, index: u64) -> Option<Arc<Message>> {
-        let shelf = self.shelf();
-        let forgotten = shelf.total - shelf.kept.len() as u64;
+        let held = self.held();
+        let forgotten = held.total - held.kept.len() as u64;
         let place = usize::try_from(index.checked_sub(forgotten)?).ok()?;
-        shelf.kept.get(place).cloned()
+        held.kept.get(place).cloned()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Message>> {
@@ -203,11 +203,7 @@ impl MailStore {
         // The sender lives in `self`, so waiting ends only by the condition or the deadline.
         let _ = tokio::time::timeout(within, total.wait_for(|&total| total >= awaited)).await;
         let arrived = self.total();
-        if arrived >= awaited {
-            Ok(self.all())
-        } else {
-            Err(SandboxError::TooFewMessages { awaited, arrived, within })
-        }
+        if arrived >= awaited { Ok(self.all()) } else { Err(SandboxError::TooFewMessages { awaited, arrived, within }) }
     }
 
     pub(crate) fn duplicates(&self) -> Vec<Duplicate> {
@@ -221,7 +217,7 @@ impl MailStore {
         repeated.map(|((message_id, recipient), count)| Duplicate { message_id, recipient, count }).collect()
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

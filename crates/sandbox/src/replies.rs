@@ -36,8 +36,7 @@ pub(crate) const HELP: &str = "214-This server supports the following commands:\
 pub(crate) const AUTH_FAILED: &str = "535 5.7.3 Authentication unsuccessful";
 pub(crate) const TENANT_SWITCH: &str = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.";
 pub(crate) const MAILBOX_SWITCH: &str = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information.";
-pub(crate) const BASIC_DISABLED: &str =
-    "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.";
+pub(crate) const BASIC_DISABLED: &str = "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.";
 pub(crate) const MECHANISM_UNKNOWN: &str = "504 5.7.4 Unrecognized authentication type";
 pub(crate) const NOT_AUTHENTICATED: &str = "530 5.7.57 Client not authenticated to send mail.";
 /// Facts 1.5: reported for Exchange's connectors; whether this front end says it is U.
@@ -67,12 +66,14 @@ pub(crate) const TOO_MANY_RECIPIENTS: &str = "452 4.5.3 Too many recipients";
 pub(crate) const SIZE_EXCEEDED: &str = "552 5.3.4 Message size exceeds fixed maximum message size";
 pub(crate) const RATE_EXCEEDED: &str =
     "421 4.4.2 Message submission rate for this client has exceeded the configured limit";
-pub(crate) const CONCURRENCY_EXCEEDED: &str = "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.";
+pub(crate) const CONCURRENCY_EXCEEDED: &str =
+    "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.";
 pub(crate) const QUOTA_EXCEEDED: &str =
     "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message";
 pub(crate) const MAILBOX_FULL: &str = "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded; Failed to process message";
 /// U: the facts have only the code; what follows it is ours.
-pub(crate) const TOO_LARGE: &str = "554 5.2.270 Message too large; the message exceeds the maximum send size of the mailbox";
+pub(crate) const TOO_LARGE: &str =
+    "554 5.2.270 Message too large; the message exceeds the maximum send size of the mailbox";
 
 /// The greeting (facts 1.2): date in UTC, then the session's id.
 pub(crate) fn banner(now: WallTime, session_id: &str) -> String {
@@ -129,7 +130,7 @@ pub(crate) fn accepted(message_id: &str) -> String {
     format!("250 2.0.0 OK {message_id} [Hostname={BACK_END}]")
 }
 
-/// SendAsDenied with the shape of Exchange's diagnostics; the numbers in them mean nothing (facts 1.6).
+/// `SendAsDenied` with the shape of Exchange's diagnostics; the numbers in them mean nothing (facts 1.6).
 pub(crate) fn send_as_denied(login: &str, from: &str) -> String {
     from_back_end(&format!(
         "554 5.2.252 SendAsDenied; {login} not allowed to send as {from}; \

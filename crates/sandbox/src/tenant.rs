@@ -214,8 +214,7 @@ impl Mailbox {
     }
 
     fn admits(&self, claims: &Claims) -> bool {
-        let needed =
-            if claims.roles.iter().any(|role| role == SEND_AS_APP) { Grant::FullAccess } else { Grant::Rbac };
+        let needed = if claims.roles.iter().any(|role| role == SEND_AS_APP) { Grant::FullAccess } else { Grant::Rbac };
         self.grants.contains(&(claims.appid.to_ascii_lowercase(), needed))
     }
 }
@@ -326,8 +325,8 @@ mod tests {
     #[test]
     fn the_two_paths_do_not_mix() {
         let admit = |grant, roles: &[&str]| {
-            let mut tenant = TenantModel::default();
-            tenant.mailboxes = vec![Mailbox::new(DEFAULT_MAILBOX).granted(DEFAULT_CLIENT_ID, grant)];
+            let mailboxes = vec![Mailbox::new(DEFAULT_MAILBOX).granted(DEFAULT_CLIENT_ID, grant)];
+            let tenant = TenantModel { mailboxes, ..TenantModel::default() };
             Directory::new(vec![tenant]).admit("Scanner@Contoso.com", &claims(roles))
         };
         assert_eq!(admit(Grant::Rbac, &[]).as_deref(), Ok(DEFAULT_MAILBOX));
@@ -339,8 +338,7 @@ mod tests {
     #[test]
     fn a_mailbox_switch_overrides_the_tenants() {
         let admit = |tenant_off, smtp_auth| {
-            let mut tenant = TenantModel::default();
-            tenant.smtp_auth_disabled = tenant_off;
+            let mut tenant = TenantModel { smtp_auth_disabled: tenant_off, ..TenantModel::default() };
             tenant.mailboxes[0].smtp_auth = smtp_auth;
             Directory::new(vec![tenant]).admit(DEFAULT_MAILBOX, &claims(&[])).err()
         };

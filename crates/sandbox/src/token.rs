@@ -24,12 +24,12 @@ pub(crate) const EXCHANGE_AUDIENCE: &str = "https://outlook.office365.com";
 const GRAPH_AUDIENCE: &str = "https://graph.microsoft.com";
 
 /// Entra draws lifetimes from 60 to 90 minutes (facts 4.2).
-const SHORTEST_LIFETIME: Duration = Duration::from_mins(60);
+const SHORTEST_LIFETIME: Duration = Duration::from_hours(1);
 const LIFETIME_SPREAD_SECS: f64 = 1800.0;
 /// Entra dates a token five minutes back against slow clocks.
 const BACKDATED: Duration = Duration::from_mins(5);
 /// Octets of random filler: they bring the raw token to 1.5-2 kB, the usual size.
-const FILLER: std::ops::Range<usize> = 480..700;
+const FILLER: std::ops::Range<usize> = 290..560;
 
 /// What a scope asks for; `None` for a scope that Entra would not know.
 pub(crate) fn audience(scope: &str) -> Option<&'static str> {
@@ -157,12 +157,12 @@ fn payload<'a>(
     lifetime: Duration,
 ) -> Payload<'a> {
     let issuer = format!("https://sts.windows.net/{}/", tenant.tenant_id);
-    let issued = seconds(now - BACKDATED);
+    let start = seconds(now - BACKDATED);
     Payload {
         aud: audience,
         iss: issuer.clone(),
-        iat: issued,
-        nbf: issued,
+        iat: start,
+        nbf: start,
         exp: seconds(now + lifetime),
         aio: filler(44),
         app_displayname: "xoauth2-relay sandbox",
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn only_genuine_tokens_in_their_time_pass() {
-        let mint = TokenMint::new(Some(Duration::from_mins(60))).unwrap();
+        let mint = TokenMint::new(Some(Duration::from_hours(1))).unwrap();
         let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
         let token = issue(&mint, &clock).token;
         let other = TokenMint::new(None).unwrap();

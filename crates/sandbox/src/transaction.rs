@@ -155,7 +155,7 @@ fn is_one_of(value: &str, words: &[&str]) -> bool {
 /// RFC 3461 section 4: printable, without `=`, and `+` only before two upper-case hexadecimal digits.
 fn is_xtext(text: &str) -> bool {
     let mut octets = text.bytes();
-    let mut hex = |octet: Option<u8>| matches!(octet, Some(b'0'..=b'9' | b'A'..=b'F'));
+    let hex = |octet: Option<u8>| matches!(octet, Some(b'0'..=b'9' | b'A'..=b'F'));
     while let Some(octet) = octets.next() {
         let good = match octet {
             b'+' => hex(octets.next()) && hex(octets.next()),

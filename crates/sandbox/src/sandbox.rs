@@ -1,0 +1,201 @@
+//! The handle that whoever runs the sandbox holds: starts both listeners, changes the tenants, shows what came in.
+//! Everything it tells is for tests and people; no client of the simulated services can see it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::authority::{Authority, HOST};
+use crate::tenant::SmtpAuth;
+use crate::world::World;
+use crate::{
+    Application, AuthRefusal, Counters, Duplicate, Fault, Grant, Mailbox, Message, SandboxError, SandboxOptions,
+    TenantModel, endpoint, front_end, token,
+};
+
+/// A running Microsoft 365. Dropping it ends it; [`stop`](Self::stop) also waits for its tasks.
+pub struct Sandbox {
+    world: Arc<World>,
+    ca_pem: String,
+    smtp_port: u16,
+    token_port: u16,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Sandbox {
+    /// Makes the certificates, opens both listeners on 127.0.0.1 and serves them from tasks of the current runtime.
+    pub async fn start(options: SandboxOptions) -> Result<Self, SandboxError> {
+        let (smtp, smtp_port) = listen(options.smtp_port).await?;
+        let (https, token_port) = listen(options.token_port).await?;
+        let authority = Authority::make()?;
+        let world = Arc::new(World::new(options)?);
+        let stop = CancellationToken::new();
+        let front_end = front_end::run(smtp, TlsAcceptor::from(authority.smtp), Arc::clone(&world), stop.clone());
+        let endpoint = endpoint::run(https, TlsAcceptor::from(authority.https), Arc::clone(&world), stop.clone());
+        let tasks = vec![tokio::spawn(front_end), tokio::spawn(endpoint)];
+        Ok(Self { world, ca_pem: authority.ca_pem, smtp_port, token_port, stop, tasks })
+    }
+
+    /// Closes the listeners, cuts every connection and waits until all tasks have ended.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        for task in std::mem::take(&mut self.tasks) {
+            // A panic in a listener has been reported by the runtime; there is nothing left to stop.
+            let _ = task.await;
+        }
+    }
+
+    /// The CA certificate that a client must trust, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The authority, as `https://localhost:PORT`; the token endpoint is `{authority}/{tenant}/oauth2/v2.0/token`.
+    pub fn authority(&self) -> String {
+        format!("https://{HOST}:{}", self.token_port)
+    }
+
+    /// The front end's host name, for which its certificate is.
+    pub fn smtp_host(&self) -> &'static str {
+        HOST
+    }
+
+    /// The front end's port.
+    pub fn smtp_port(&self) -> u16 {
+        self.smtp_port
+    }
+
+    /// A token as the endpoint would issue, without HTTP and without counting. For tests of what comes after it.
+    pub fn issue_token(&self, client_id: &str, scope: &str) -> Result<String, SandboxError> {
+        let audience = token::audience(scope).ok_or_else(|| SandboxError::UnknownScope(scope.to_owned()))?;
+        let directory = self.world.directory();
+        let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
+        Ok(self.world.mint.issue(tenant, application, audience, self.world.clock.as_ref()).token)
+    }
+
+    /// Changes a tenant, named by GUID or domain, in any way at all. Takes effect with the next command or request;
+    /// real changes take up to two hours (facts 0, point 15).
+    pub fn change_tenant(&self, tenant: &str, change: impl FnOnce(&mut TenantModel)) -> Result<(), SandboxError> {
+        let changed = self.world.directory_mut().change_tenant(tenant, change);
+        changed.ok_or_else(|| SandboxError::UnknownTenant(tenant.to_owned()))
+    }
+
+    /// Changes a mailbox in any way at all.
+    pub fn change_mailbox(&self, address: &str, change: impl FnOnce(&mut Mailbox)) -> Result<(), SandboxError> {
+        let changed = self.world.directory_mut().change_mailbox(address, change);
+        changed.ok_or_else(|| SandboxError::UnknownMailbox(address.to_owned()))
+    }
+
+    /// Changes an application in any way at all. Tokens already issued keep their roles (facts 4.2).
+    pub fn change_application(
+        &self,
+        client_id: &str,
+        change: impl FnOnce(&mut Application),
+    ) -> Result<(), SandboxError> {
+        let changed = self.world.directory_mut().change_application(client_id, change);
+        changed.ok_or_else(|| no_application(client_id))
+    }
+
+    /// Grants a mailbox to an application (facts 5).
+    pub fn grant(&self, address: &str, client_id: &str, grant: Grant) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| {
+            mailbox.grants.insert((client_id.to_ascii_lowercase(), grant));
+        })
+    }
+
+    /// Takes every grant of a mailbox from an application. Sessions already logged in go on.
+    pub fn revoke(&self, address: &str, client_id: &str) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| {
+            mailbox.grants.retain(|(granted, _)| !granted.eq_ignore_ascii_case(client_id));
+        })
+    }
+
+    /// Replaces every secret of an application. Tokens already issued stay good.
+    pub fn rotate_secret(&self, client_id: &str, secret: &str) -> Result<(), SandboxError> {
+        self.change_application(client_id, |application| application.secrets = vec![secret.to_owned()])
+    }
+
+    /// Sets the tenant's switch `SmtpClientAuthenticationDisabled`.
+    pub fn set_tenant_smtp_auth_disabled(&self, tenant: &str, disabled: bool) -> Result<(), SandboxError> {
+        self.change_tenant(tenant, |tenant| tenant.smtp_auth_disabled = disabled)
+    }
+
+    /// Sets the mailbox's switch.
+    pub fn set_mailbox_smtp_auth(&self, address: &str, smtp_auth: SmtpAuth) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| mailbox.smtp_auth = smtp_auth)
+    }
+
+    /// Fills a mailbox or empties it: full, it answers `554 5.2.2` behind the final dot.
+    pub fn set_mailbox_full(&self, address: &str, full: bool) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| mailbox.full = full)
+    }
+
+    /// Lets a fault strike. Faults at the same stage strike in the order in which they were injected.
+    pub fn inject(&self, fault: Fault) -> Result<(), SandboxError> {
+        self.world.faults.inject(fault)
+    }
+
+    /// Forgets every fault that waits.
+    pub fn clear_faults(&self) {
+        self.world.faults.clear();
+    }
+
+    /// The messages that are kept, oldest first.
+    pub fn messages(&self) -> Vec<Arc<Message>> {
+        self.world.mail.all()
+    }
+
+    /// The message with this index; `None` if it has not come or was forgotten.
+    pub fn message(&self, index: u64) -> Option<Arc<Message>> {
+        self.world.mail.at(index)
+    }
+
+    /// Waits until `count` messages have come since the start, and gives all that are kept.
+    pub async fn wait_for(&self, count: u64, within: Duration) -> Result<Vec<Arc<Message>>, SandboxError> {
+        self.world.mail.wait_for(count, within).await
+    }
+
+    /// Every message from now on. Bounded: a subscriber that lags by more than 1,024 loses the oldest and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Message>> {
+        self.world.mail.subscribe()
+    }
+
+    /// Recipients that were sent the same Message-ID more than once, among the messages that are kept.
+    pub fn duplicates(&self) -> Vec<Duplicate> {
+        self.world.mail.duplicates()
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.world.tally.snapshot(self.world.mail.total())
+    }
+
+    /// Why the latest AUTH was refused: what Exchange never tells.
+    pub fn last_auth_refusal(&self) -> Option<AuthRefusal> {
+        self.world.tally.last_refusal()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn listen(port: u16) -> Result<(TcpListener, u16), SandboxError> {
+    let failed = |source| SandboxError::Listen { port, source };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, port))
+}
+
+fn no_application(client_id: &str) -> SandboxError {
+    SandboxError::UnknownApplication(client_id.to_owned())
+}

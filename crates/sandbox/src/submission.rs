@@ -1,0 +1,84 @@
+//! The verdict behind the final dot. Exchange proxies the message to the mailbox server and decides there what neither
+//! MAIL nor RCPT showed: concurrency, size, a full mailbox, SendAs, the day's quota (facts 1.6). The order among them is U.
+
+use crate::body::FinishedBody;
+use crate::mailstore::Message;
+use crate::replies;
+use crate::session::Login;
+use crate::transaction::Transaction;
+use crate::world::World;
+
+/// Where a message came in.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) login: &'a Login,
+    pub(crate) session_id: &'a str,
+    pub(crate) before_354: bool,
+}
+
+/// Decides on a message, keeps it if it is good, and gives the reply.
+pub(crate) fn submit(world: &World, origin: Origin<'_>, transaction: Transaction, finished: FinishedBody) -> String {
+    if let Err(refusal) = judge(world, origin.login, &transaction, &finished) {
+        return refusal;
+    }
+    let message_id = finished.header.message_id.unwrap_or_else(made_up_id);
+    let reply = replies::accepted(&message_id);
+    world.mail.put(Message {
+        index: 0,
+        login: origin.login.address.clone(),
+        reverse_path: transaction.reverse_path,
+        parameters: transaction.parameters,
+        recipients: transaction.recipients,
+        body: finished.body,
+        message_id,
+        header_from: finished.header.from,
+        bare_lf: finished.bare_lf,
+        bare_cr: finished.bare_cr,
+        before_354: origin.before_354,
+        received: world.clock.wall(),
+        session_id: origin.session_id.to_owned(),
+        connection: origin.login.connection,
+    });
+    reply
+}
+
+fn judge(world: &World, login: &Login, transaction: &Transaction, finished: &FinishedBody) -> Result<(), String> {
+    let back_end = |text| Err(replies::from_back_end(text));
+    if !world.limiter.may_submit(&login.address, login.connection) {
+        return back_end(replies::CONCURRENCY_EXCEEDED);
+    }
+    let length = finished.body.length();
+    if length > replies::ADVERTISED_SIZE {
+        return back_end(replies::SIZE_EXCEEDED);
+    }
+    {
+        let directory = world.directory();
+        let Some((_, mailbox)) = directory.mailbox(&login.address) else {
+            // Deleted while the session was open; nothing could be stored for it. U: the text is our choice.
+            return back_end(replies::MAILBOX_FULL);
+        };
+        if length > mailbox.max_send_size {
+            return back_end(replies::TOO_LARGE);
+        }
+        if mailbox.full {
+            return back_end(replies::MAILBOX_FULL);
+        }
+        let null = transaction.reverse_path.is_empty();
+        let envelope = Some(&transaction.reverse_path).filter(|_| !null);
+        if let Some(from) = finished.header.from.iter().chain(envelope).find(|from| !mailbox.may_be_from(from)) {
+            return Err(replies::send_as_denied(&login.address, from));
+        }
+    }
+    // Charged last: a message refused for another reason does not use the quota.
+    if world.limiter.charge_recipients(&login.address, transaction.recipients.len(), world.clock.monotonic()) {
+        Ok(())
+    } else {
+        back_end(replies::QUOTA_EXCEEDED)
+    }
+}
+
+/// Exchange gives a message without Message-ID one of its own.
+fn made_up_id() -> String {
+    let host = replies::BACK_END.split('.').next().unwrap_or_default();
+    format!("<{host}{:016X}{:016X}@{}>", fastrand::u64(..), fastrand::u64(..), replies::BACK_END)
+}

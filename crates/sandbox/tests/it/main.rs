@@ -1,0 +1,12 @@
+//! The sandbox as its clients see it: real sockets, STARTTLS, HTTPS. Nothing here sleeps; time is a manual clock, and
+//! waiting is for conditions.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod auth;
+mod entra;
+mod faults;
+mod greeting;
+mod limits;
+mod replies;
+mod submission;
+mod support;
