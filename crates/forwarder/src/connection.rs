@@ -78,9 +78,12 @@ impl Connection {
         let mut client = SmtpClient { stream, timeout: endpoint.timeouts.greeting };
         let named = |error| said(endpoint, error);
         banner(&mut client, endpoint).await?;
-        client.ehlo(&endpoint.hostname).await.map_err(named)?;
+        let offered = client.ehlo(&endpoint.hostname).await.map_err(named)?;
+        if !offered.has_capability(smtp_proto::EXT_START_TLS) {
+            return Err(OpenError::Network(format!("{} does not offer STARTTLS", endpoint.host)));
+        }
         let connector = TlsConnector::from(Arc::clone(&endpoint.tls));
-        // STARTTLS that is refused or missing is an error here: never a word in clear beyond it.
+        // STARTTLS that is refused is an error here: never a word in clear beyond it.
         let mut client = client.start_tls(&connector, &endpoint.host).await.map_err(named)?;
         let offered = client.ehlo(&endpoint.hostname).await.map_err(named)?;
         if offered.auth_mechanisms & smtp_proto::AUTH_XOAUTH2 == 0 {
@@ -106,15 +109,22 @@ impl Connection {
         })
     }
 
-    /// AUTH XOAUTH2: the response inline, or on its own line where upstream asks for it. Gives upstream's last word.
+    /// AUTH XOAUTH2: the response inline, or on its own line where upstream asks for it. Gives upstream's last word,
+    /// without the token if it repeats it.
     pub(crate) async fn authenticate(&mut self, user: &str, token: &str) -> Result<Reply, Lost> {
+        match self.auth_dialog(&xoauth2::initial_response(user, token)).await {
+            Ok(reply) => Ok(xoauth2::reply_without_secrets(&reply, token)),
+            Err(Lost(text)) => Err(Lost(xoauth2::without_secrets(&text, token))),
+        }
+    }
+
+    async fn auth_dialog(&mut self, response: &str) -> Result<Reply, Lost> {
         let wait = self.timeouts.greeting;
-        let response = xoauth2::initial_response(user, token);
-        self.write_secret(&["AUTH XOAUTH2 ", &response, "\r\n"]).await?;
+        self.write_secret(&["AUTH XOAUTH2 ", response, "\r\n"]).await?;
         let mut reply = self.read_reply(wait).await?;
         if reply.is_intermediate() {
             match xoauth2::answer(&reply.text()) {
-                Answer::Response => self.write_secret(&[&response, "\r\n"]).await?,
+                Answer::Response => self.write_secret(&[response, "\r\n"]).await?,
                 Answer::EmptyLine => self.write(b"\r\n", wait).await?,
             }
             reply = self.read_reply(wait).await?;
@@ -222,7 +232,6 @@ fn said(endpoint: &Endpoint, error: mail_send::Error) -> OpenError {
             OpenError::Refused(Stage::Greeting, reply)
         }
         mail_send::Error::Tls(error) => OpenError::Network(format!("TLS with {upstream} failed: {error}")),
-        mail_send::Error::MissingStartTls => OpenError::Network(format!("{upstream} does not offer STARTTLS")),
         mail_send::Error::Timeout => OpenError::Network(format!("{upstream} did not answer in time")),
         error => OpenError::Network(format!("{upstream}: {error}")),
     }

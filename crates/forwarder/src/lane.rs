@@ -7,6 +7,7 @@ use std::time::Duration;
 use clock::{Clock, Monotonic};
 use mail::{LaneId, Outcome, Scope};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use wire::Reply;
@@ -81,8 +82,8 @@ pub struct Slot<T> {
     _connection: OwnedSemaphorePermit,
     /// Whether upstream may have seen a message in this turn.
     seen: bool,
-    /// Whether the lane's health has been told.
-    told: bool,
+    /// Whether it is the probe of a lane in trouble and its end has not been told.
+    probing: bool,
 }
 
 /// How an attempt ended.
@@ -148,7 +149,10 @@ impl<T: TokenSource> Lane<T> {
         loop {
             let changed = self.changed.notified();
             match self.try_turn() {
-                Ok(()) => return Slot { lane: Arc::clone(self), _connection: permit, seen: false, told: false },
+                Ok(permission) => {
+                    let probing = permission == Permission::Probe;
+                    return Slot { lane: Arc::clone(self), _connection: permit, seen: false, probing };
+                }
                 Err(Some(wait)) => tokio::select! {
                     () = sleep(wait) => {}
                     () = changed => {}
@@ -158,13 +162,13 @@ impl<T: TokenSource> Lane<T> {
         }
     }
 
-    fn try_turn(&self) -> Result<(), Option<Duration>> {
+    fn try_turn(&self) -> Result<Permission, Option<Duration>> {
         let now = self.clock.monotonic();
         let state = &mut *self.state();
         // The pace is asked first: a probe that is let through must follow.
         state.pacer.begin(now)?;
         match state.health.permission(now) {
-            Permission::Well | Permission::Probe => Ok(()),
+            permission @ (Permission::Well | Permission::Probe) => Ok(permission),
             Permission::Wait(wait) => {
                 state.pacer.end(now, false);
                 Err(Some(wait))
@@ -190,7 +194,7 @@ impl<T: TokenSource> Lane<T> {
                 Ok(connection) => connection,
                 Err(trouble) => {
                     self.troubled(&trouble);
-                    slot.told = true;
+                    slot.probing = false;
                     return Attempt::NotStarted(trouble);
                 }
             };
@@ -202,7 +206,7 @@ impl<T: TokenSource> Lane<T> {
                 Ok(Ended::Stale) => debug!(lane = %self.id, "an idle connection had gone; opening another"),
                 Ok(Ended::Told { outcomes, usable }) => {
                     self.learn(&outcomes);
-                    slot.told = true;
+                    slot.probing = false;
                     if usable {
                         self.park(connection);
                     }
@@ -216,10 +220,15 @@ impl<T: TokenSource> Lane<T> {
     /// A warm connection, or a new one.
     async fn connection(&self) -> Result<Connection, Trouble> {
         while let Some(mut connection) = self.take_idle() {
-            if self.is_fit(&connection) && connection.is_quiet() {
+            if !connection.is_quiet() {
+                // Upstream has ended it already.
+                continue;
+            }
+            if self.is_fit(&connection) {
                 return Ok(connection);
             }
-            tokio::spawn(connection.quit());
+            // Waited for: until upstream has ended it, it counts against the login's few.
+            connection.quit().await;
         }
         self.connect().await
     }
@@ -243,8 +252,14 @@ impl<T: TokenSource> Lane<T> {
             Ok(connection) => Ok(connection),
             Err(reply) if reply.code() == 535 && self.may_ask_for_fresh_token() => {
                 debug!(lane = %self.id, %reply, "login refused; trying once more with a fresh token");
-                let fresh = self.tokens.replace(&token).await.map_err(|trouble| no_token(&trouble.0))?;
-                self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&reply))
+                match self.tokens.replace(&token).await {
+                    Ok(fresh) => self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&reply)),
+                    Err(trouble) => {
+                        // The token may well be good for other mailboxes: what is known is that this one was refused.
+                        debug!(lane = %self.id, %trouble, "no fresh token");
+                        Err(self.login_refused(&reply))
+                    }
+                }
             }
             Err(reply) => Err(self.login_refused(&reply)),
         }
@@ -261,7 +276,7 @@ impl<T: TokenSource> Lane<T> {
             debug!(lane = %self.id, "connected and logged in");
             Ok(Ok(connection))
         } else {
-            tokio::spawn(connection.quit());
+            connection.quit().await;
             Ok(Err(reply))
         }
     }
@@ -289,12 +304,14 @@ impl<T: TokenSource> Lane<T> {
 
     fn refused(&self, stage: Stage, reply: &Reply) -> Trouble {
         let host = &self.endpoint.host;
+        let what = match stage {
+            Stage::Auth => format!("the login {}", self.login),
+            _ => "to serve us".to_owned(),
+        };
         match classify(stage, reply) {
-            Outcome::Held { scope, diagnostic } => Trouble {
-                kind: TroubleKind::Refused,
-                scope,
-                text: format!("{host} refused the login {}: {diagnostic}", self.login),
-            },
+            Outcome::Held { scope, diagnostic } => {
+                Trouble { kind: TroubleKind::Refused, scope, text: format!("{host} refused {what}: {diagnostic}") }
+            }
             outcome => Trouble {
                 kind: TroubleKind::Unreachable,
                 scope: Scope::Mailbox,
@@ -363,11 +380,19 @@ impl<T: TokenSource> Lane<T> {
     /// Closes what is no longer fit; gives the time until the next may be, none when none is idle.
     fn close_expired(&self) -> Option<Duration> {
         let mut state = self.state();
-        let (fit, unfit): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|connection| self.is_fit(connection));
-        state.idle = fit;
+        let (mut kept, unfit): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|connection| self.is_fit(connection));
         for connection in unfit {
-            tokio::spawn(connection.quit());
+            // Until upstream has ended it, it counts against the login's few: its place is taken meanwhile. Where
+            // there is none, all turns are given and whoever has one meets this connection first.
+            match Arc::clone(&self.connections).try_acquire_owned() {
+                Ok(place) => drop(tokio::spawn(async move {
+                    connection.quit().await;
+                    drop(place);
+                })),
+                Err(_none_free) => kept.push(connection),
+            }
         }
+        state.idle = kept;
         let now = self.clock.monotonic();
         let left =
             |connection: &Connection| self.limits.idle_timeout.saturating_sub(now.saturating_since(connection.used));
@@ -377,9 +402,8 @@ impl<T: TokenSource> Lane<T> {
     /// Says QUIT on every idle connection.
     pub async fn close_idle(&self) {
         let idle = std::mem::take(&mut self.state().idle);
-        for connection in idle {
-            connection.quit().await;
-        }
+        let mut quits: JoinSet<()> = idle.into_iter().map(Connection::quit).collect();
+        while quits.join_next().await.is_some() {}
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -394,7 +418,7 @@ impl<T> Drop for Slot<T> {
         {
             let mut state = self.lane.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.pacer.end(now, self.seen);
-            if !self.told {
+            if self.probing {
                 state.health.unknown();
             }
         }

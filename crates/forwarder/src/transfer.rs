@@ -47,7 +47,7 @@ pub trait Body: Send {
 pub(crate) enum Ended {
     /// One outcome for each recipient, and whether the session is good for more.
     Told { outcomes: Vec<Outcome>, usable: bool },
-    /// The session was gone before upstream said anything: nothing happened.
+    /// The session was used before and gone when this message came: nothing happened.
     Stale,
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn transfer<B: Body>(
     }
     connection.messages += 1;
     let dialog = envelope(connection, message, body.total()).await;
-    if dialog.replies.is_empty() && connection.messages > 1 {
+    if connection.messages > 1 && dialog.is_stale() {
         return Ok(Ended::Stale);
     }
     let mut state = dialog.read(message.recipients.len());
@@ -152,6 +152,14 @@ impl Dialog {
         refused || (unwanted && next.len() == 1 && next[0].starts_with("DATA"))
     }
 
+    /// Whether upstream had given the session up before it heard of this message: by silence, or by a 421 in answer to
+    /// the first word. One that asks to slow down is heard all the same.
+    fn is_stale(&self) -> bool {
+        self.replies
+            .first()
+            .is_none_or(|reply| reply.code() == 421 && matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)))
+    }
+
     fn transaction(&self) -> &[Reply] {
         self.replies.get(usize::from(self.reset)..).unwrap_or_default()
     }
@@ -161,9 +169,10 @@ impl Dialog {
         let replies = self.transaction();
         let closing = replies.last().filter(|reply| reply.code() == 421);
         let missing = match (closing, &self.lost) {
-            (Some(reply), _) => reply.diagnostic(),
-            (None, Some(lost)) => Diagnostic::local(lost.to_string()),
-            (None, None) => Diagnostic::local("upstream gave no reply"),
+            // It speaks for whoever has no reply of his own.
+            (Some(reply), _) => not_accepted(classify(Stage::Rcpt, reply)),
+            (None, Some(lost)) => Outcome::Deferred(Diagnostic::local(lost.to_string())),
+            (None, None) => Outcome::Deferred(Diagnostic::local("upstream gave no reply")),
         };
         let mail = replies.first();
         let data = replies.get(recipients + 1);
@@ -173,10 +182,10 @@ impl Dialog {
             (Some(_), Some(reply)) if reply.is_positive() => match data {
                 Some(data) if !go_ahead => Some(not_accepted(classify(Stage::Data, data))),
                 Some(_) => None,
-                None => Some(Outcome::Deferred(missing.clone())),
+                None => Some(missing.clone()),
             },
             (Some(_), Some(reply)) => Some(not_accepted(classify(Stage::Rcpt, reply))),
-            _ => Some(Outcome::Deferred(missing.clone())),
+            _ => Some(missing.clone()),
         };
         Transaction {
             recipients: (0..recipients).map(recipient).collect(),

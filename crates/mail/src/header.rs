@@ -137,9 +137,18 @@ impl HeaderBlock {
         self.value(name).is_some()
     }
 
+    /// How many fields of this name are there.
+    pub fn count(&self, name: &str) -> usize {
+        self.values(name).count()
+    }
+
     /// The octets after the colon of the first field of this name, folds and final CRLF included.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find_map(|range| {
+        self.values(name).next()
+    }
+
+    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields.iter().filter_map(move |range| {
             let field = &self.octets[range.clone()];
             let len = name_len(field)?;
             let found = field[..len].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes());
@@ -201,6 +210,7 @@ mod tests {
         assert_eq!(header.value("subject"), Some(&b" one\r\n two\r\n"[..]));
         assert_eq!(header.value("From"), Some(&b" a@b\r\n"[..]));
         assert!(!header.has("Date"));
+        assert_eq!((header.count("x"), header.count("Date")), (1, 0));
         assert!(!header.has("Sub"));
     }
 

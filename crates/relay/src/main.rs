@@ -1,2 +1,89 @@
-//! placeholder
-fn main() {}
+//! xoauth2-relay: the binary. It reads the command line, runs one command and maps how that ended to an exit code;
+//! nothing else exits or prints on its own.
+
+#![allow(unreachable_pub, reason = "a binary has no public interface; `pub` marks what leaves a module")]
+
+mod check;
+mod cli;
+mod config;
+mod daemon;
+mod delivery;
+mod exit;
+mod hostname;
+mod http;
+mod intake;
+mod logging;
+mod process;
+mod retry;
+mod run;
+mod sandbox_command;
+mod secret;
+mod tls;
+mod tokens;
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::config::{Mistakes, Settings};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, with nothing wrong.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    process::prepare();
+    match cli.command {
+        Command::Run(options) => configured(&options.config, start),
+        Command::Check(options) => configured(&options.config, check::check),
+        Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),
+    }
+    .into()
+}
+
+/// Reads the configuration, then does `command`; or tells every mistake.
+fn configured(file: &Path, command: impl FnOnce(&Settings) -> Exit) -> Exit {
+    match load(file) {
+        Ok(settings) => command(&settings),
+        Err(mistakes) => {
+            check::tell(&mistakes);
+            Exit::Usage
+        }
+    }
+}
+
+fn load(file: &Path) -> Result<Settings, Mistakes> {
+    // A variable of ours that is not UTF-8 cannot be right; others are no concern of ours.
+    let variables = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+    config::load(file, variables)
+}
+
+fn start(settings: &Settings) -> Exit {
+    let _guard = logging::start(&settings.log);
+    in_runtime(run::run(settings))
+}
+
+fn in_runtime(command: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let exit = runtime.block_on(command);
+            // Nothing is waited for that a stop has not waited for already.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(error) => {
+            check::complain(&format!("cannot start threads: {error}"));
+            Exit::Internal
+        }
+    }
+}

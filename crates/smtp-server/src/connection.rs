@@ -22,6 +22,10 @@ use crate::session::{Profile, Session, Step, too_large};
 const COMMAND_BUFFER: usize = 2 * 1024;
 /// Room while a message is read.
 const BODY_BUFFER: usize = 64 * 1024;
+/// How long a client that is cut off in the middle of sending may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is read of it meanwhile.
+const LINGER_OCTETS: u64 = 1024 * 1024;
 /// Replies held back for one write; more than this is written at once.
 const OUTPUT_BOUND: usize = 16 * 1024;
 
@@ -140,6 +144,8 @@ where
     /// What the session makes of the next command; none when the session is over.
     async fn next_step(&mut self) -> Result<Option<Step>, End> {
         loop {
+            // Short commands have long replies: one read of them must not become megabytes held back.
+            self.flush_if_long().await?;
             match self.framer.next(&self.input[self.start..]) {
                 Framed::Line { line, consumed } => {
                     let command = Command::parse(line);
@@ -165,13 +171,13 @@ where
                     }
                 }
             }
-            self.flush_if_long().await?;
         }
     }
 
     /// Waits for more octets of commands. False when the session is over: stopped or timed out.
     async fn more_commands(&mut self) -> Result<bool, End> {
         self.flush().await?;
+        self.give_room_back();
         let stop = self.stop.clone();
         let wait = self.limits.command_timeout;
         tokio::select! {
@@ -217,11 +223,17 @@ where
         };
         self.session.data_ended();
         self.say(&reply);
-        if self.input.is_empty() {
-            // The room that a message took is not kept by a session that only waits.
+        Ok(())
+    }
+
+    /// The room that a message or a long flight took is not kept by a session that only waits.
+    fn give_room_back(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 2 * COMMAND_BUFFER {
             self.input = Vec::new();
         }
-        Ok(())
+        if self.output.capacity() > COMMAND_BUFFER {
+            self.output = Vec::new();
+        }
     }
 
     /// Reads a message to its final dot and gives the final reply. What was refused on the way is still read, so that the
@@ -253,6 +265,7 @@ where
             {
                 let refusal = refusal.clone();
                 self.close(&refusal).await?;
+                self.linger().await;
                 return Err(End::Closed);
             }
             self.more_body().await?;
@@ -325,5 +338,129 @@ where
         // The client may be gone by now; its going is no trouble of ours.
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
         Ok(())
+    }
+
+    /// Reads on for a moment after the last word: octets left unread when the socket closes become a reset, and a reset
+    /// can take that word away from a client that is still sending.
+    async fn linger(&mut self) {
+        let mut rest = (&mut self.stream).take(LINGER_OCTETS);
+        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll};
+
+    use mail::{ForwardPath, ReversePath};
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Brings all of `input` at once, then its end; notes the length of each write.
+    struct Flood {
+        input: Vec<u8>,
+        writes: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let taken = self.input.len().min(buffer.remaining());
+            buffer.put_slice(&self.input[..taken]);
+            self.input.drain(..taken);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+            self.writes.lock().unwrap().push(octets.len());
+            Poll::Ready(Ok(octets.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Takes everything and keeps nothing.
+    struct Sieve;
+
+    impl Intake for Sieve {
+        type Transaction = Self;
+
+        async fn connect(&self, _: &Client) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn mail(&self, _: &Client, _: ReversePath, _: MailParameters) -> Result<Self, Reply> {
+            Ok(Self)
+        }
+    }
+
+    impl Transaction for Sieve {
+        type Sink = Self;
+
+        async fn rcpt(&mut self, _: ForwardPath) -> Reply {
+            Reply::new(250, (2, 1, 5), "OK")
+        }
+
+        async fn data(self) -> Result<Self, Reply> {
+            Ok(self)
+        }
+    }
+
+    impl MessageSink for Sieve {
+        async fn write(&mut self, _: &[u8]) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn end(self) -> Reply {
+            Reply::new(250, (2, 0, 0), "OK")
+        }
+    }
+
+    fn connection(input: Vec<u8>, writes: &Arc<Mutex<Vec<usize>>>) -> Connection<Flood, Sieve> {
+        let profile = Profile { hostname: "relay.test".into(), max_message_size: 1_000_000, max_recipients: 2 };
+        Connection::new(
+            Flood { input, writes: Arc::clone(writes) },
+            Client::new(1, "test".into(), "127.0.0.1:1".parse().unwrap()),
+            Arc::new(profile),
+            Arc::new(Sieve),
+            Arc::new(Limits::default()),
+            CancellationToken::new(),
+        )
+    }
+
+    /// The room of a message's buffer filled with short commands that have long replies.
+    fn flood() -> Vec<u8> {
+        let message = vec![b'x'; BODY_BUFFER / 4];
+        let commands = b"EHLO\r\n".repeat(BODY_BUFFER / 16);
+        [b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n", &message[..], b"\r\n.\r\n", &commands].concat()
+    }
+
+    #[tokio::test]
+    async fn replies_held_back_for_one_write_have_a_bound() {
+        let writes = Arc::default();
+        let end = connection(flood(), &writes).converse().await;
+        assert!(matches!(end, Err(End::Gone)), "{end:?}");
+        let longest = writes.lock().unwrap().iter().copied().max();
+        assert!(longest < Some(OUTPUT_BOUND + 1024), "{longest:?} octets were held back");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_waits_keeps_little_room() {
+        let writes = Arc::default();
+        let mut connection = connection(flood(), &writes);
+        let _ = connection.converse().await;
+        let kept = connection.input.capacity() + connection.output.capacity();
+        assert!(kept <= 4 * COMMAND_BUFFER, "{kept} octets are kept");
     }
 }

@@ -1,5 +1,6 @@
 //! A delivery in the hands of one worker.
 
+use std::fmt;
 use std::sync::Arc;
 
 use clock::WallTime;
@@ -9,7 +10,6 @@ use crate::id::{DeliveryId, QueueId};
 use crate::sqlite::ClaimGuard;
 
 /// A claimed delivery with all that its transfer needs. Dropped unsettled, the delivery is due again at once.
-#[derive(Debug)]
 pub struct Claim<Source> {
     /// The delivery.
     pub delivery: DeliveryId,
@@ -35,5 +35,19 @@ pub struct Claim<Source> {
     pub attempts: u32,
     /// How often upstream may already have taken it without our knowing.
     pub uncertain: u32,
-    pub(crate) guard: ClaimGuard,
+    /// What keeps the claim; apart from the rest so that the body can be read while the claim is marked.
+    pub guard: ClaimGuard,
+}
+
+/// Without header and body: what a log line may say (invariant 8).
+impl<Source> fmt::Debug for Claim<Source> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("delivery", &self.delivery)
+            .field("message", &self.message)
+            .field("lane", &self.lane)
+            .field("attempts", &self.attempts)
+            .field("uncertain", &self.uncertain)
+            .finish_non_exhaustive()
+    }
 }

@@ -23,6 +23,14 @@ pub enum OpenError {
         /// The operating system's word.
         source: io::Error,
     },
+    /// The directory is on another machine's disk, where neither the lock nor the database's shared memory holds.
+    #[error("the state directory {} is on a network file system ({kind}), which cannot keep a queue safely: set [spool] directory to a local disk", .directory.display())]
+    Network {
+        /// The state directory.
+        directory: PathBuf,
+        /// What the file system is.
+        kind: &'static str,
+    },
     /// The file is no database of ours.
     #[error("{} is not a queue of xoauth2-relay: move it away, or set [spool] directory to another place", .path.display())]
     Foreign {

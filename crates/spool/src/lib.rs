@@ -23,7 +23,7 @@ pub use error::{OpenError, StoreError};
 pub use id::{DeliveryId, ParseQueueIdError, QueueId};
 pub use message::{NewDelivery, NewMessage};
 pub use settlement::{Next, Part, Settlement};
-pub use sqlite::{Recovered, SpoolOptions, SqliteSpool};
+pub use sqlite::{ClaimGuard, Recovered, SpoolOptions, SqliteSink, SqliteSource, SqliteSpool};
 
 /// Where one body goes while it is received. Dropped before [`Spool::commit`], it leaves nothing behind.
 pub trait BodySink: Send + 'static {
@@ -57,6 +57,10 @@ pub trait Spool: Send + Sync + 'static {
     /// and with [`StoreError::Failed`] while the store is being reopened after a failed sync.
     fn receive(&self) -> Result<Self::Sink, StoreError>;
 
+    /// A place for the body of a message of our own making (a bounce) that a settlement stores. Beyond the caps and the
+    /// floor, so that a full queue can drain.
+    fn receive_own(&self) -> Result<Self::Sink, StoreError>;
+
     /// Commits the message. `Ok` means durable: synced, and nothing but loss of the disk loses it (invariant 1).
     /// An error means not stored. If this future is dropped the message may have been stored: never put it under a
     /// timeout.
@@ -76,9 +80,9 @@ pub trait Spool: Send + Sync + 'static {
         now: WallTime,
     ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
 
-    /// Marks the claim as in flight in this boot. The mark rides in the next group commit and is not awaited: if this
+    /// Marks a claim, by its guard, as in flight in this boot. The mark rides in the next group commit and is not awaited: if this
     /// process dies, the next one knows that upstream may have the message (invariant 5).
-    fn mark_in_flight(&self, claim: &Claim<Self::Source>);
+    fn mark_in_flight(&self, guard: &ClaimGuard);
 
     /// Writes what became of an attempt and stores the messages it gave rise to, in one transaction. `Ok` means
     /// durable. A claim whose settlement failed stays claimed until the store is reopened, so that what upstream has

@@ -34,3 +34,10 @@ pub struct NewDelivery {
     /// The recipients.
     pub recipients: Vec<ForwardPath>,
 }
+
+impl NewMessage {
+    /// Whether it has a delivery, and each delivery a recipient.
+    pub(crate) fn is_addressed(&self) -> bool {
+        !self.deliveries.is_empty() && self.deliveries.iter().all(|delivery| !delivery.recipients.is_empty())
+    }
+}

@@ -5,6 +5,10 @@
 
 use memchr::memchr2;
 
+/// CRs in the header that are withheld until what follows them is known. Printers write two; a client that writes more
+/// gets spaces for them, and no memory or silence of ours.
+const MAX_CR_RUN: usize = 16;
+
 /// What [`BodyDecoder::decode`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
@@ -89,10 +93,10 @@ impl BodyDecoder {
                 self.end_line(output);
                 (State::LineStart, true)
             }
-            (State::Cr(run), b'\r') if self.in_header => (State::Cr(run + 1), true),
+            (State::Cr(run), b'\r') if self.in_header && run < MAX_CR_RUN => (State::Cr(run + 1), true),
             (State::Cr(run), b'\r') => {
-                self.lone_crs(run, output);
-                (State::Cr(1), true)
+                self.lone_crs(1, output);
+                (State::Cr(run), true)
             }
             (State::Cr(run), _) => {
                 self.lone_crs(run, output);
@@ -173,6 +177,7 @@ mod tests {
             ("A: b\rc\r\n\r\n.\r\n", "A: b c\r\n\r\n"),
             ("A: b\r\rc\r\n\r\n.\r\n", "A: b  c\r\n\r\n"),
             ("A: b\nB: c\n\nbody\r\n.\r\n", "A: b\r\nB: c\r\n\r\nbody\r\n"),
+            ("A: b\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r\n\r\n.\r\n", "A: b  \r\n\r\n"),
             // Body: lone CR and LF are line ends.
             ("A: b\r\n\r\nx\ry\nz\r\r\n.\r\n", "A: b\r\n\r\nx\r\ny\r\nz\r\n\r\n"),
             // Smuggling: none of these ends the message.
@@ -193,6 +198,13 @@ mod tests {
                 assert!(rest.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn no_octets_are_withheld_without_bound() {
+        let (mut decoder, mut output) = (BodyDecoder::new(), Vec::new());
+        decoder.decode(&[b'\r'; 10_000], &mut output);
+        assert_eq!(output.len(), 10_000 - MAX_CR_RUN);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection
         "PRAGMA synchronous = FULL;
          PRAGMA secure_delete = FAST;
          PRAGMA temp_store = MEMORY;
-         PRAGMA journal_size_limit = 4194304;
+         PRAGMA journal_size_limit = 16777216;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA cache_size = -2048;",
     )?;

@@ -118,8 +118,9 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Keeps a claim whose settlement cannot be written.
+    /// Keeps a claim whose settlement cannot be written. Upstream may have it, marked or not.
     pub(super) fn abandon(&self, guard: ClaimGuard) {
+        guard.mark();
         self.state().abandoned.push(guard);
     }
 
@@ -159,7 +160,7 @@ impl Inbox {
         self.still.notify_all();
         loop {
             if let Some(work) = state.work() {
-                state.writing = true;
+                state.writing = !matches!(work, Work::Close);
                 return work;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));

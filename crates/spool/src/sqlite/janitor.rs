@@ -29,6 +29,8 @@ pub(super) struct Janitor {
     asked: Condvar,
 }
 
+// One flag a task: they are asked for and done together.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Default)]
 struct Tasks {
     unlink: VecDeque<QueueId>,
@@ -131,9 +133,25 @@ struct Handle<'a> {
 
 impl Handle<'_> {
     fn with(&mut self, work: impl FnOnce(&Shared, &Connection) -> Result<(), Trouble>) {
-        if let Err(trouble) = self.connection().and_then(|connection| work(self.shared, &connection).map(|()| connection)) {
+        let shared = self.shared;
+        let done = match self.connection() {
+            Ok(connection) => work(shared, connection),
+            // No handle was synced in vain; it can wait for the next occasion.
+            Err(error) => return tracing::warn!(%error, "housekeeping of the queue cannot open it"),
+        };
+        if let Err(trouble) = done {
+            self.open = None;
             self.report(trouble);
         }
+    }
+
+    fn connection(&mut self) -> rusqlite::Result<&Connection> {
+        let generation = self.shared.generation.load(Ordering::Relaxed);
+        let open = match self.open.take() {
+            Some((opened, connection)) if opened == generation => (opened, connection),
+            _ => (generation, open(self.shared)?),
+        };
+        Ok(&self.open.insert(open).1)
     }
 
     fn report(&self, trouble: Trouble) {
@@ -144,6 +162,12 @@ impl Handle<'_> {
             Trouble::Broken(text) => self.shared.inbox.doubt(text),
         }
     }
+}
+
+fn open(shared: &Shared) -> rusqlite::Result<Connection> {
+    let connection = connection::open(&shared.database, Purpose::Write)?;
+    connection.busy_timeout(READERS_TIMEOUT)?;
+    Ok(connection)
 }
 
 /// Brings what is logged into the database, beside the writer.

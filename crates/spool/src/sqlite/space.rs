@@ -291,7 +291,8 @@ mod tests {
         let mut own = space.reserve(Kind::Own).unwrap();
         own.grow(1_000).unwrap();
         drop((first, second, own));
-        assert_eq!((space.usage().receiving_bytes, space.usage().receiving_messages), (0, 0));
+        let usage = space.usage();
+        assert_eq!((usage.receiving_bytes, usage.receiving_messages), (0, 0));
     }
 
     #[test]

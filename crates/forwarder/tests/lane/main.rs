@@ -1,0 +1,16 @@
+//! The wire out at its API: a lane with a token source of the test's, and an upstream that plays a script over real TLS
+//! on loopback. What single replies mean is `classify`'s own table; here is what needs a dialog.
+
+// clippy's own exception sees only `#[test]` functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
+mod bounds;
+mod idle;
+mod login;
+mod losses;
+mod road;
+mod secrecy;
+mod tls;
+mod transfers;
+mod trouble;
+mod upstream;

@@ -1,0 +1,80 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where the configuration is when nobody says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/xoauth2-relay/xoauth2-relay.toml";
+
+/// Takes mail from old software by plain SMTP, keeps it safely, and sends it through Microsoft 365 with OAuth2.
+#[derive(Debug, Parser)]
+#[command(name = "xoauth2-relay", version, after_help = GUIDE)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const GUIDE: &str = "\
+First time here? Watch a message travel, with nothing to configure:
+  xoauth2-relay sandbox
+
+Then write /etc/xoauth2-relay/xoauth2-relay.toml; this is the smallest that works:
+  [tenant.contoso]
+  tenant_id     = \"11111111-2222-3333-4444-555555555555\"   # Entra admin center, Overview
+  client_id     = \"66666666-7777-8888-9999-000000000000\"   # App registrations, your app
+  client_secret = { file = \"/etc/xoauth2-relay/contoso.secret\" }   # the secret's Value, not its ID
+
+  [mailbox.scanner]
+  address = \"scanner@contoso.com\"
+
+Check it, and run it:
+  xoauth2-relay check
+  xoauth2-relay run
+
+Every key can be given by the environment too: XOAUTH2_RELAY__MAILBOX__SCANNER__ADDRESS=...
+
+Exit codes: 0 success, 64 wrong command line or configuration, 69 something outside is not to be had (a port, the
+state directory), 70 a fault of the relay itself.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground; SIGTERM stops it in order, a second one at once.
+    Run(Configured),
+    /// Read the configuration, tell every mistake in it, and print what is in effect (secrets are never shown).
+    Check(Configured),
+    /// Run a simulated Microsoft 365 tenant and the relay in front of it, on loopback: nothing to configure, no account.
+    Sandbox(Sandbox),
+}
+
+/// Options of commands that read the configuration.
+#[derive(Debug, Args)]
+pub(crate) struct Configured {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+/// Options of `sandbox`.
+#[derive(Debug, Args)]
+pub(crate) struct Sandbox {
+    /// Send one message down the whole road, print each step, and exit.
+    #[arg(long)]
+    pub(crate) send: bool,
+    /// Port on 127.0.0.1 where the relay takes mail; with --send any free one is taken.
+    #[arg(long, default_value_t = 2525)]
+    pub(crate) port: u16,
+    /// Whether the simulated Exchange enforces its limits: 3 connections, 30 messages a minute, 10,000 recipients a day.
+    #[arg(long, value_enum, default_value_t = LimitsSwitch::Exchange)]
+    pub(crate) limits: LimitsSwitch,
+}
+
+/// The limits of the simulated Exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LimitsSwitch {
+    /// As Exchange Online has them.
+    Exchange,
+    /// None, and a relay that does not pace.
+    Off,
+}

@@ -1,0 +1,288 @@
+//! The daemon: makes every room from the settings, joins them, and takes them down in order.
+//!
+//! It listens first and opens what is slow afterwards; clients hear 421 meanwhile. Stopping goes the other way round:
+//! no new connections and claims, what is under way ends within the grace, then the queue is closed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clock::Clock;
+use forwarder::{Endpoint, Lane, LaneLimits, Timeouts};
+use mail::LaneId;
+use smtp_server::{Limits, Server, session::Profile};
+use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::{Listener, Mailbox, Settings, Tenant};
+use crate::delivery::Delivery;
+use crate::http;
+use crate::intake::{Destination, ListenerIntake, Rooms};
+use crate::tls::{CaFileError, Trust};
+use crate::tokens::TenantTokens;
+
+/// Octets of bodies in memory, all together; beyond that they go to files at once.
+const MEMORY_BUDGET: u64 = 16 << 20;
+/// How long history is kept.
+const HISTORY: Duration = Duration::from_hours(30 * 24);
+/// How often old history is forgotten.
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
+
+/// Why the daemon did not start. One plain sentence each, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// A listener's or the HTTP address.
+    #[error("cannot listen on {address} ({what}): {}", remedy(.source, .what))]
+    Listen {
+        /// `listener.NAME` or `http`.
+        what: String,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory.
+    #[error("{0}")]
+    Spool(#[from] OpenError),
+    /// A CA file.
+    #[error("{0}")]
+    CaFile(#[from] CaFileError),
+    /// A fault of ours.
+    #[error("opening the queue ended by a fault of ours: {0}")]
+    Internal(#[from] tokio::task::JoinError),
+}
+
+fn remedy(error: &io::Error, what: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program has this port; stop it (ss -ltnp shows which) or set {what}.address to another port"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "a port below 1024 needs CAP_NET_BIND_SERVICE; give it to the service or set {what}.address to a higher port"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address; set {what}.address to one that it has")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    listeners: BTreeMap<String, SocketAddr>,
+    spool: Arc<SqliteSpool>,
+    /// Sessions and deliveries: what a stop waits for.
+    road: JoinSet<()>,
+    /// What a stop cuts.
+    attendants: JoinSet<()>,
+    stop: CancellationToken,
+    /// Tokens outlive the deliveries that need them.
+    stop_tokens: CancellationToken,
+}
+
+impl Daemon {
+    /// Starts everything. When it returns, mail is taken and sent.
+    pub(crate) async fn start(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let stop = CancellationToken::new();
+        let stop_tokens = CancellationToken::new();
+        let rooms = Arc::new(OnceLock::new());
+        let mut road = JoinSet::new();
+        let mut attendants = JoinSet::new();
+        let listeners = listen(settings, &rooms, &mut road, &stop).await?;
+        if let Some(address) = settings.http.address {
+            let listener = bind("http", address).await?;
+            attendants.spawn(http::serve(listener, stop.clone()));
+        }
+        let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
+        let spool = open_spool(settings, Arc::clone(&clock)).await?;
+        // The settings hold exactly one mailbox until there are routes.
+        for mailbox in settings.mailboxes.values() {
+            let Some(tenant) = settings.tenants.get(&mailbox.tenant) else { continue };
+            let lane = open_lane(settings, tenant, mailbox, &trust, &clock, &stop_tokens)?;
+            attendants.spawn(sweep(Arc::clone(&lane)));
+            let destination = Destination {
+                tenant: mailbox.tenant.clone(),
+                lane: lane.id().clone(),
+                address: mailbox.address.clone(),
+            };
+            road.spawn(Delivery::new(Arc::clone(&spool), lane, Arc::clone(&clock)).run(stop.clone()));
+            let open = Rooms {
+                spool: Arc::clone(&spool),
+                hostname: settings.hostname.clone(),
+                destination,
+                clock: Arc::clone(&clock),
+            };
+            let _ = rooms.set(Arc::new(open));
+        }
+        attendants.spawn(keep_house(Arc::clone(&spool), clock));
+        Ok(Self { listeners, spool, road, attendants, stop, stop_tokens })
+    }
+
+    /// Where each listener listens.
+    pub(crate) fn listeners(&self) -> &BTreeMap<String, SocketAddr> {
+        &self.listeners
+    }
+
+    /// Resolves when the queue's own threads have died: the daemon must stop.
+    pub(crate) async fn failed(&self) -> &'static str {
+        self.spool.failed().await
+    }
+
+    /// Stops in order, what is under way within `grace`.
+    pub(crate) async fn stop(mut self, grace: Duration) {
+        self.stop.cancel();
+        let ended = timeout(grace, async { while self.road.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            warn!(
+                grace_seconds = grace.as_secs(),
+                "not all sessions and deliveries ended within the grace; they are cut, and what was in flight is marked"
+            );
+        }
+        self.road.shutdown().await;
+        self.stop_tokens.cancel();
+        self.attendants.shutdown().await;
+        self.spool.close().await;
+        debug!("the queue is closed");
+    }
+}
+
+type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
+
+/// Binds every listener, then serves on them.
+async fn listen(
+    settings: &Settings,
+    rooms: &SharedRooms,
+    road: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<BTreeMap<String, SocketAddr>, StartError> {
+    let mut addresses = BTreeMap::new();
+    for (name, listener) in &settings.listeners {
+        let socket = bind(&format!("listener.{name}"), listener.address).await?;
+        let address = socket.local_addr().unwrap_or(listener.address);
+        info!(listener = %name, %address, "listening");
+        addresses.insert(name.clone(), address);
+        let server = server(name, listener, settings, Arc::clone(rooms));
+        road.spawn(server.serve(socket, stop.clone()));
+    }
+    Ok(addresses)
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what: what.to_owned(), address, source })
+}
+
+fn server(
+    name: &str,
+    listener: &Listener,
+    settings: &Settings,
+    rooms: SharedRooms,
+) -> Server<ListenerIntake<SqliteSpool>> {
+    // What no mailbox takes is refused here rather than hours later.
+    let largest = settings.mailboxes.values().map(|mailbox| mailbox.max_message_size).min();
+    let profile = Profile {
+        hostname: settings.hostname.clone(),
+        max_message_size: listener.max_message_size.min(largest.unwrap_or(u64::MAX)),
+        max_recipients: listener.max_recipients,
+    };
+    let limits = Limits {
+        max_connections: listener.max_connections,
+        max_connections_per_client: listener.max_connections_per_client,
+        ..Limits::default()
+    };
+    Server::new(name, profile, limits, Arc::new(ListenerIntake::new(listener.networks.clone(), rooms)))
+}
+
+async fn open_spool(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<SqliteSpool>, StartError> {
+    let options = SpoolOptions {
+        directory: settings.spool.directory.clone(),
+        max_messages: settings.spool.max_messages,
+        max_bytes: settings.spool.max_bytes,
+        min_free_bytes: settings.spool.min_free_bytes,
+        memory_budget: MEMORY_BUDGET,
+    };
+    let (spool, recovered) = tokio::task::spawn_blocking(move || SqliteSpool::open(options, clock)).await??;
+    tell(&recovered);
+    Ok(Arc::new(spool))
+}
+
+/// What waits in the queue at the start: what nobody looks for is not found.
+fn tell(recovered: &Recovered) {
+    let Recovered { boot, uncertain, counts } = recovered;
+    info!(
+        boot,
+        messages = counts.messages,
+        queued = counts.queued,
+        held = counts.held,
+        refused = counts.refused,
+        quarantined = counts.quarantined,
+        "queue opened"
+    );
+    if *uncertain > 0 {
+        warn!(
+            deliveries = uncertain,
+            "in flight when the last run was cut: upstream may have them; they are sent again"
+        );
+    }
+    if counts.refused + counts.held + counts.quarantined > 0 {
+        warn!(
+            refused = counts.refused,
+            held = counts.held,
+            quarantined = counts.quarantined,
+            "the queue holds mail that does not go out by itself"
+        );
+    }
+}
+
+fn open_lane(
+    settings: &Settings,
+    tenant: &Tenant,
+    mailbox: &Mailbox,
+    trust: &Trust,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Arc<Lane<TenantTokens>>, StartError> {
+    let endpoint = Endpoint {
+        host: tenant.smtp.host.clone(),
+        port: tenant.smtp.port,
+        address_family: tenant.address_family,
+        hostname: settings.hostname.clone(),
+        tls: trust.client(tenant.smtp.ca_file.as_deref())?,
+        timeouts: Timeouts::default(),
+    };
+    let directory = &settings.spool.directory;
+    let tokens = TenantTokens::start(&mailbox.tenant, tenant, directory, trust, Arc::clone(clock), stop.clone())?;
+    let limits = LaneLimits {
+        connections: mailbox.connections,
+        messages_per_minute: mailbox.messages_per_minute,
+        ..LaneLimits::default()
+    };
+    let id = LaneId::new(&tenant.tenant_id, &mailbox.login);
+    Ok(Lane::new(id, mailbox.login.clone(), endpoint, Arc::new(tokens), limits, Arc::clone(clock)))
+}
+
+async fn sweep(lane: Arc<Lane<TenantTokens>>) {
+    lane.sweep().await;
+}
+
+/// Forgets history that is too old.
+async fn keep_house(spool: Arc<SqliteSpool>, clock: Arc<dyn Clock>) {
+    loop {
+        sleep(HOUSEKEEPING).await;
+        loop {
+            match spool.prune_history(clock.wall() - HISTORY).await {
+                Ok(0) => break,
+                Ok(rows) => debug!(rows, "old history forgotten"),
+                Err(error) => {
+                    debug!(%error, "old history could not be forgotten now");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Takes mail from the spool to a lane: waits for work and for a turn, claims, sends, and writes down what became of it.
+//!
+//! One loop for each lane. A turn comes before a claim, so that nothing is claimed that cannot go; the claim is marked
+//! in flight before upstream can see anything of it, so that a crash leaves a trace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::Clock;
+use forwarder::{Attempt, Body, Lane, Message, Slot, TokenSource};
+use mail::{Diagnostic, Outcome};
+use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::retry::{History, UNCERTAIN_RESENDS, next};
+
+/// Longest sleep on a due time: the machine's clock may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Pause after the store failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Delivers what is queued for one lane.
+pub(crate) struct Delivery<S, T> {
+    spool: Arc<S>,
+    lane: Arc<Lane<T>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S, T> Clone for Delivery<S, T> {
+    fn clone(&self) -> Self {
+        Self { spool: Arc::clone(&self.spool), lane: Arc::clone(&self.lane), clock: Arc::clone(&self.clock) }
+    }
+}
+
+impl<S: Spool, T: TokenSource> Delivery<S, T> {
+    /// Delivers from `spool` over `lane`.
+    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, clock: Arc<dyn Clock>) -> Self {
+        Self { spool, lane, clock }
+    }
+
+    /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
+    /// the next start.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut under_way = JoinSet::new();
+        while !stop.is_cancelled() {
+            // As many are under way as the lane has connections, so this never grows long.
+            while let Some(ended) = under_way.try_join_next() {
+                reap(ended);
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                claimed = self.next_claim() => match claimed {
+                    Ok(Some((slot, claim))) => {
+                        under_way.spawn(self.clone().deliver(slot, claim));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        error!(lane = %self.lane.id(), %error, "the queue cannot be read; trying again");
+                        sleep(STORE_PAUSE).await;
+                    }
+                },
+            }
+        }
+        while let Some(ended) = under_way.join_next().await {
+            reap(ended);
+        }
+        self.lane.close_idle().await;
+    }
+
+    /// Waits for something that is due and for a turn, then claims. None when another was quicker. Safe to drop: a claim
+    /// that is not handed over is released.
+    async fn next_claim(&self) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
+        self.something_due().await?;
+        let slot = self.lane.slot().await;
+        let claim = self.spool.claim(self.lane.id(), self.clock.wall()).await?;
+        Ok(claim.map(|claim| (slot, claim)))
+    }
+
+    async fn something_due(&self) -> Result<(), StoreError> {
+        let waker = self.spool.waker(self.lane.id());
+        loop {
+            let woken = waker.notified();
+            let wait = match self.spool.next_due(self.lane.id()).await? {
+                Some(due) => due.saturating_since(self.clock.wall()),
+                None => LONGEST_SLEEP,
+            };
+            if wait.is_zero() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = woken => {}
+                () = sleep(wait.min(LONGEST_SLEEP)) => {}
+            }
+        }
+    }
+
+    async fn deliver(self, slot: Slot<T>, mut claim: Claim<S::Source>) {
+        let history = History { attempts: claim.attempts, uncertain: claim.uncertain };
+        if claim.uncertain > UNCERTAIN_RESENDS {
+            let text = format!("upstream may have it already; {} tries ended without an answer", claim.uncertain);
+            let part = whole(&claim, Outcome::Uncertain(Diagnostic::local(text)), Next::Held);
+            return self.settle(claim, vec![part]).await;
+        }
+        let header = Arc::clone(&claim.header);
+        let (envelope, recipients) = (claim.envelope.clone(), claim.recipients.clone());
+        let message = Message { envelope: &envelope, recipients: &recipients, header: &header };
+        let started = || self.spool.mark_in_flight(&claim.guard);
+        let attempt = self.lane.deliver(slot, &message, &mut StoredBody(&mut claim.body), started).await;
+        let parts = match attempt {
+            Attempt::Told(outcomes) => parts(outcomes, history, self.clock.as_ref()),
+            Attempt::NotStarted(trouble) => {
+                debug!(id = %claim.message, lane = %claim.lane, %trouble, "not sent, the lane is in trouble");
+                return;
+            }
+            Attempt::BodyFailed(StoreError::Damaged(text)) => {
+                error!(id = %claim.message, %text, "the stored message is damaged; it is set aside");
+                vec![whole(&claim, Outcome::Deferred(Diagnostic::local(text)), Next::Quarantined)]
+            }
+            Attempt::BodyFailed(error) => {
+                error!(id = %claim.message, %error, "the stored message cannot be read now; trying again");
+                let outcome = Outcome::Deferred(Diagnostic::local(error.to_string()));
+                let next = next(&outcome, history, self.clock.wall(), self.clock.chance());
+                vec![whole(&claim, outcome, next)]
+            }
+        };
+        self.settle(claim, parts).await;
+    }
+
+    async fn settle(&self, claim: Claim<S::Source>, parts: Vec<Part>) {
+        for part in &parts {
+            tell(&claim, part, self.lane.login());
+        }
+        let id = claim.message;
+        let settlement = Settlement {
+            parts,
+            at: self.clock.wall(),
+            mailbox: self.lane.login().to_owned(),
+            new_messages: Vec::new(),
+        };
+        if let Err(error) = self.spool.settle(claim, settlement).await {
+            error!(%id, %error, "what became of a message could not be written down; it may be sent again");
+        }
+    }
+}
+
+/// The spool's body as the forwarder reads it.
+struct StoredBody<'a, B>(&'a mut B);
+
+impl<B: BodySource> Body for StoredBody<'_, B> {
+    type Error = StoreError;
+
+    fn total(&self) -> u64 {
+        self.0.total()
+    }
+
+    async fn next(&mut self) -> Result<Option<&[u8]>, StoreError> {
+        self.0.next().await
+    }
+}
+
+fn whole<B>(claim: &Claim<B>, outcome: Outcome, next: Next) -> Part {
+    Part { recipients: (0..claim.recipients.len()).collect(), outcome, next }
+}
+
+/// Recipients that met the same outcome go the same way.
+fn parts(outcomes: Vec<Outcome>, history: History, clock: &dyn Clock) -> Vec<Part> {
+    let (now, chance) = (clock.wall(), clock.chance());
+    let mut parts: Vec<Part> = Vec::new();
+    for (recipient, outcome) in outcomes.into_iter().enumerate() {
+        if let Some(part) = parts.iter_mut().find(|part| part.outcome == outcome) {
+            part.recipients.push(recipient);
+        } else {
+            let next = next(&outcome, history, now, chance);
+            parts.push(Part { recipients: vec![recipient], outcome, next });
+        }
+    }
+    parts
+}
+
+fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {
+    let id = claim.message;
+    let recipients: Vec<_> =
+        part.recipients.iter().filter_map(|at| claim.recipients.get(*at)).map(ToString::to_string).collect();
+    let recipients = recipients.join(",");
+    let (outcome, reply) = (part.outcome.name(), part.outcome.diagnostic());
+    let message_id = &claim.message_id;
+    match &part.next {
+        Next::Finished => info!(%id, outcome, mailbox, recipients, %reply, message_id, "sent"),
+        Next::Due(due) => {
+            warn!(%id, outcome, mailbox, recipients, %reply, message_id, next_attempt = %due, "not sent yet");
+        }
+        Next::Held => warn!(%id, outcome, mailbox, recipients, %reply, message_id, "held for the operator"),
+        Next::Refused => {
+            warn!(%id, outcome, mailbox, recipients, %reply, message_id, "refused by upstream; kept in the queue");
+        }
+        Next::Quarantined => warn!(%id, outcome, mailbox, recipients, %reply, message_id, "set aside as damaged"),
+    }
+}
+
+fn reap(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a delivery ended by a fault of ours; its message stays queued. Please report this");
+    }
+}

@@ -1,0 +1,337 @@
+//! Takes mail from the wire in to the spool: who may submit, what is added to the header, and the 250 that is a promise.
+//!
+//! Client, recipients and tenant are decided here and do not change afterwards (invariant 7).
+
+use std::sync::{Arc, OnceLock};
+
+use clock::Clock;
+use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, LaneId, Received, ReversePath};
+use smtp_server::{Client, Intake, MessageSink, Transaction};
+use spool::{BodySink, NewDelivery, NewMessage, Spool, StoreError};
+use tracing::{error, info, warn};
+use wire::{MailParameters, Reply};
+
+use crate::config::Network;
+
+/// More Received fields than this are a loop (RFC 5321 section 6.3 asks for at least 100).
+const MAX_HOPS: usize = 100;
+
+/// What is open once the spool is: shared by all listeners.
+pub(crate) struct Rooms<S> {
+    /// The queue.
+    pub(crate) spool: Arc<S>,
+    /// Our name.
+    pub(crate) hostname: String,
+    /// Where mail goes: the only mailbox serves everything until there are routes.
+    pub(crate) destination: Destination,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The mailbox that carries a message.
+pub(crate) struct Destination {
+    /// Name of the tenant.
+    pub(crate) tenant: String,
+    /// Its lane.
+    pub(crate) lane: LaneId,
+    /// Its address: the From of messages that have none, and the domain of a bare `postmaster`.
+    pub(crate) address: mail::Mailbox,
+}
+
+/// The intake of one listener.
+pub(crate) struct ListenerIntake<S> {
+    networks: Vec<Network>,
+    rooms: Arc<OnceLock<Arc<Rooms<S>>>>,
+}
+
+impl<S> ListenerIntake<S> {
+    /// An intake for clients from `networks`. Until `rooms` is set it asks them to come back.
+    pub(crate) fn new(networks: Vec<Network>, rooms: Arc<OnceLock<Arc<Rooms<S>>>>) -> Self {
+        Self { networks, rooms }
+    }
+}
+
+impl<S: Spool> Intake for ListenerIntake<S> {
+    type Transaction = MailTransaction<S>;
+
+    async fn connect(&self, client: &Client) -> Result<(), Reply> {
+        let address = client.address();
+        if !self.networks.iter().any(|network| network.contains(address)) {
+            warn!(listener = %client.listener, client = %address, "client refused: not in the listener's networks");
+            return Err(Reply::new(554, (5, 7, 1), format!("{address} is not in the networks of this listener")));
+        }
+        if self.rooms.get().is_none() { Err(starting()) } else { Ok(()) }
+    }
+
+    async fn mail(
+        &self,
+        client: &Client,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+    ) -> Result<MailTransaction<S>, Reply> {
+        Ok(MailTransaction {
+            rooms: Arc::clone(self.rooms.get().ok_or_else(starting)?),
+            client: client.clone(),
+            envelope: Envelope { reverse_path, body_type: parameters.body, smtputf8: parameters.smtputf8 },
+            recipients: Vec::new(),
+        })
+    }
+}
+
+fn starting() -> Reply {
+    Reply::new(421, (4, 3, 2), "Starting, try again in a moment")
+}
+
+/// A transaction between MAIL and DATA.
+pub(crate) struct MailTransaction<S> {
+    rooms: Arc<Rooms<S>>,
+    client: Client,
+    envelope: Envelope,
+    recipients: Vec<ForwardPath>,
+}
+
+impl<S: Spool> Transaction for MailTransaction<S> {
+    type Sink = Submission<S>;
+
+    async fn rcpt(&mut self, forward_path: ForwardPath) -> Reply {
+        self.recipients.push(forward_path);
+        Reply::new(250, (2, 1, 5), "Recipient OK")
+    }
+
+    async fn data(self) -> Result<Submission<S>, Reply> {
+        let sink = self.rooms.spool.receive().map_err(|error| store_failed(&error))?;
+        Ok(Submission { transaction: self, sink, header: Header::Coming(HeaderSplitter::default()) })
+    }
+}
+
+/// A message being received.
+pub(crate) struct Submission<S: Spool> {
+    transaction: MailTransaction<S>,
+    sink: S::Sink,
+    header: Header,
+}
+
+enum Header {
+    Coming(HeaderSplitter),
+    Whole(HeaderBlock),
+}
+
+impl<S: Spool> MessageSink for Submission<S> {
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), Reply> {
+        let Header::Coming(splitter) = &mut self.header else {
+            return self.sink.write(chunk).await.map_err(|error| store_failed(&error));
+        };
+        let split = splitter.push(chunk).map_err(|error| header_refused(&error.to_string()))?;
+        let Some((block, body)) = split else { return Ok(()) };
+        self.header_ended(block, true).await?;
+        if body.is_empty() { Ok(()) } else { self.sink.write(body).await.map_err(|error| store_failed(&error)) }
+    }
+
+    async fn end(mut self) -> Reply {
+        match self.finish().await {
+            Ok(block) => self.commit(block).await,
+            Err(reply) => reply,
+        }
+    }
+}
+
+impl<S: Spool> Submission<S> {
+    /// The header block is whole. What a client without a header sent in its place belongs to the body.
+    async fn header_ended(&mut self, block: HeaderBlock, empty_line: bool) -> Result<(), Reply> {
+        if block.is_header() {
+            if block.count("Received") > MAX_HOPS {
+                return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
+            }
+            self.header = Header::Whole(block);
+            return Ok(());
+        }
+        let mut body = block.into_bytes();
+        if empty_line {
+            body.extend_from_slice(b"\r\n");
+        }
+        self.header = Header::Whole(HeaderBlock::parse(Vec::new()));
+        self.sink.write(&body).await.map_err(|error| store_failed(&error))
+    }
+
+    async fn finish(&mut self) -> Result<HeaderBlock, Reply> {
+        let header = std::mem::replace(&mut self.header, Header::Whole(HeaderBlock::parse(Vec::new())));
+        if let Header::Coming(splitter) = header {
+            let block = splitter.finish().map_err(|error| header_refused(&error.to_string()))?;
+            self.header_ended(block, false).await?;
+            return self.take_header();
+        }
+        self.header = header;
+        self.take_header()
+    }
+
+    fn take_header(&mut self) -> Result<HeaderBlock, Reply> {
+        match std::mem::replace(&mut self.header, Header::Coming(HeaderSplitter::default())) {
+            Header::Whole(block) => Ok(block),
+            Header::Coming(_) => Err(header_refused("it has no end")),
+        }
+    }
+
+    async fn commit(self, block: HeaderBlock) -> Reply {
+        let MailTransaction { rooms, client, envelope, recipients } = self.transaction;
+        let id = self.sink.id();
+        let accepted_at = rooms.clock.wall();
+        let stamp = Stamp { id: id.to_string(), date: accepted_at.rfc5322(), millis: accepted_at.unix_millis() };
+        let (header, message_id) = match complete(block, &stamp, &client, &envelope, &rooms) {
+            Ok(complete) => complete,
+            Err(error) => return header_refused(&error.to_string()),
+        };
+        let body_len = self.sink.written();
+        let size = header.as_bytes().len() as u64 + 2 + body_len;
+        let recipient_count = recipients.len();
+        let destination = &rooms.destination;
+        let message = NewMessage {
+            header: header.into_bytes(),
+            message_id: message_id.clone(),
+            listener: client.listener.to_string(),
+            client: client.address().to_string(),
+            accepted_at,
+            deliveries: vec![NewDelivery {
+                tenant: destination.tenant.clone(),
+                lane: destination.lane.clone(),
+                route_epoch: 0,
+                recipients: recipients.into_iter().map(|path| qualified(path, &destination.address)).collect(),
+            }],
+            envelope: envelope.clone(),
+        };
+        match rooms.spool.commit(self.sink, message).await {
+            Ok(()) => {
+                info!(
+                    %id, client = %client.address(), listener = %client.listener, sender = %envelope.reverse_path,
+                    recipients = recipient_count, size, %message_id, "queued"
+                );
+                Reply::new(250, (2, 0, 0), format!("Queued as {id}"))
+            }
+            Err(error) => store_failed(&error),
+        }
+    }
+}
+
+/// What makes this acceptance this one.
+struct Stamp {
+    id: String,
+    date: String,
+    millis: i64,
+}
+
+/// Adds Received, and Date, Message-ID and From where they are missing (RFC 6409 section 8). Gives the Message-ID too.
+fn complete<S>(
+    mut header: HeaderBlock,
+    stamp: &Stamp,
+    client: &Client,
+    envelope: &Envelope,
+    rooms: &Rooms<S>,
+) -> Result<(HeaderBlock, String), mail::FieldError> {
+    let Stamp { id, date, millis } = stamp;
+    let hostname = &rooms.hostname;
+    if !header.has("From") {
+        let from = envelope.reverse_path.mailbox().unwrap_or(&rooms.destination.address);
+        header.append(&Field::new("From", &from.to_string())?);
+    }
+    if !header.has("Date") {
+        header.append(&Field::new("Date", date)?);
+    }
+    let message_id = if let Some(value) = header.value("Message-ID") {
+        String::from_utf8_lossy(value).split_whitespace().collect::<Vec<_>>().join(" ")
+    } else {
+        let message_id = format!("<{id}.{millis}@{hostname}>");
+        header.append(&Field::new("Message-ID", &message_id)?);
+        message_id
+    };
+    let protocol = client.protocol(envelope.smtputf8);
+    let received = Received { helo: &client.helo, client: client.address(), by: hostname, protocol, id, date };
+    header.prepend(&received.field()?);
+    Ok((header, message_id))
+}
+
+/// A bare `postmaster` means nothing upstream: it is the postmaster of the mailbox's domain.
+fn qualified(path: ForwardPath, address: &mail::Mailbox) -> ForwardPath {
+    match path {
+        ForwardPath::Postmaster => {
+            ForwardPath::parse(format!("postmaster@{}", address.domain()).as_bytes()).unwrap_or(ForwardPath::Postmaster)
+        }
+        path @ ForwardPath::Mailbox(_) => path,
+    }
+}
+
+fn header_refused(text: &str) -> Reply {
+    Reply::new(554, (5, 6, 0), format!("The message header cannot be taken: {text}"))
+}
+
+/// The store's trouble as the client hears it: always a reason to come back, never to give up.
+fn store_failed(error: &StoreError) -> Reply {
+    match error {
+        StoreError::Full(_) => {
+            warn!(%error, "message not accepted");
+            Reply::new(452, (4, 3, 1), "Insufficient system storage, try again later")
+        }
+        StoreError::Failed(_) | StoreError::Damaged(_) => {
+            error!(%error, "message not accepted");
+            Reply::new(451, (4, 3, 0), "The queue cannot be written now, try again later")
+        }
+        StoreError::Closed => Reply::new(421, (4, 3, 2), "Shutting down, try again shortly"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clock::SystemClock;
+    use mail::BodyType;
+
+    fn rooms() -> Rooms<()> {
+        Rooms {
+            spool: Arc::new(()),
+            hostname: "relay.test".into(),
+            destination: Destination {
+                tenant: "contoso".into(),
+                lane: LaneId::new("t", "l"),
+                address: "scanner@contoso.com".parse().unwrap(),
+            },
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    fn completed(header: &str, sender: &str) -> (String, String) {
+        let client = Client {
+            session: 1,
+            listener: "local".into(),
+            peer: "192.0.2.1:1000".parse().unwrap(),
+            helo: "erp01".into(),
+            esmtp: true,
+        };
+        let reverse_path = ReversePath::parse(sender.as_bytes()).unwrap();
+        let envelope = Envelope { reverse_path, body_type: BodyType::SevenBit, smtputf8: false };
+        let stamp = Stamp { id: "1-2".into(), date: "Sat, 21 Nov 2026 07:54:00 +0000".into(), millis: 7 };
+        let block = HeaderBlock::parse(header.as_bytes().to_vec());
+        let (header, message_id) = complete(block, &stamp, &client, &envelope, &rooms()).unwrap();
+        let header = String::from_utf8(header.into_bytes()).unwrap();
+        let received = "Received: from erp01 ([192.0.2.1]) by relay.test with ESMTP id 1-2; Sat,\r\n\t21 Nov 2026 07:54:00 +0000\r\n";
+        (header.strip_prefix(received).unwrap_or_else(|| panic!("no Received in {header}")).to_owned(), message_id)
+    }
+
+    #[test]
+    fn a_whole_header_gains_only_its_received_field() {
+        let header = "From: a@b\r\nDate: x\r\nMessage-ID: <1@b>\r\n";
+        assert_eq!(completed(header, "a@b"), (header.to_owned(), "<1@b>".to_owned()));
+    }
+
+    #[test]
+    fn what_is_missing_is_made() {
+        let made = "From: a@b\r\nDate: Sat, 21 Nov 2026 07:54:00 +0000\r\nMessage-ID: <1-2.7@relay.test>\r\n";
+        assert_eq!(completed("Subject: x\r\n", "a@b").0, format!("Subject: x\r\n{made}"));
+        assert_eq!(completed("", "a@b").0, made);
+        // Without a sender the mailbox itself speaks.
+        assert!(completed("", "").0.starts_with("From: scanner@contoso.com\r\n"));
+    }
+
+    #[test]
+    fn a_bare_postmaster_is_the_mailboxs() {
+        let address = "scanner@contoso.com".parse().unwrap();
+        assert_eq!(qualified(ForwardPath::Postmaster, &address).to_string(), "postmaster@contoso.com");
+    }
+}

@@ -1,0 +1,45 @@
+//! Logs to standard error, in UTC, through a thread of their own: a terminal that stands still costs lines, never mail.
+//!
+//! Only our own crates speak below `warn`: what libraries write at their lowest levels may hold octets of the wire.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
+
+use crate::config::{Log, LogFormat};
+
+/// Our crates as log targets.
+const CRATES: [&str; 9] =
+    ["xoauth2_relay", "smtp_server", "spool", "token_manager", "forwarder", "sandbox", "wire", "mail", "clock"];
+
+/// Starts logging; the guard writes what is left when it is dropped.
+pub(crate) fn start(log: &Log) -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let terminal = io::stderr().is_terminal();
+    let json = match log.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !terminal,
+    };
+    let layer = fmt::layer().with_writer(writer);
+    let layer = if json {
+        layer.json().flatten_event(true).with_target(true).boxed()
+    } else {
+        layer.with_ansi(terminal).with_target(false).boxed()
+    };
+    let subscriber = registry().with(layer.with_filter(targets(log.level)));
+    // A second start in one process keeps the first; only tests could do that.
+    let _ = subscriber.try_init();
+    guard
+}
+
+fn targets(level: Level) -> Targets {
+    let others = LevelFilter::from_level(level).min(LevelFilter::WARN);
+    Targets::new().with_default(others).with_targets(CRATES.map(|name| (name, level)))
+}

@@ -1,0 +1,76 @@
+//! The `run` command: the daemon in the foreground until a signal.
+
+use std::sync::Arc;
+
+use clock::SystemClock;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::config::Settings;
+use crate::daemon::{Daemon, StartError};
+use crate::exit::Exit;
+
+/// Runs the daemon.
+pub(crate) async fn run(settings: &Settings) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(%error, "signals cannot be received");
+            return Exit::Internal;
+        }
+    };
+    let daemon = tokio::select! {
+        started = Daemon::start(settings, Arc::new(SystemClock::new())) => match started {
+            Ok(daemon) => daemon,
+            Err(error) => {
+                error!("{error}");
+                return exit(&error);
+            }
+        },
+        () = signals.next() => return Exit::Success,
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), hostname = settings.hostname, "ready");
+    let exit = tokio::select! {
+        () = signals.next() => Exit::Success,
+        thread = daemon.failed() => {
+            error!(thread, "a part of the queue ended by a fault of ours; stopping so that nothing is accepted unsafely");
+            Exit::Internal
+        }
+    };
+    info!(grace_seconds = settings.shutdown.grace.as_secs(), "stopping");
+    tokio::select! {
+        () = daemon.stop(settings.shutdown.grace) => info!("stopped"),
+        () = signals.next() => warn!("stopped at once by a second signal; what was in flight is marked"),
+    }
+    exit
+}
+
+/// The exit code of a daemon that did not start.
+pub(crate) fn exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Internal(_) => Exit::Internal,
+        StartError::CaFile(_) => Exit::Usage,
+        StartError::Listen { .. } | StartError::Spool(_) => Exit::Unavailable,
+    }
+}
+
+/// The signals that stop us.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens for SIGTERM and SIGINT.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next of them.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

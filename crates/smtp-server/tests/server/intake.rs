@@ -1,0 +1,176 @@
+//! An intake that writes down what reaches it. It takes everybody except by name: `refused@` is refused at MAIL and RCPT,
+//! `panic@` makes the hook panic, `nodata@` refuses DATA, `full@` refuses the second chunk of the message.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::{BodyType, ForwardPath, ReversePath};
+use smtp_server::session::Profile;
+use smtp_server::{Client, Intake, Limits, MessageSink, Server, Transaction};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::{MailParameters, Reply};
+
+use crate::client::within;
+
+/// What reached the intake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A transaction was begun: path, and what MAIL declared.
+    Mail(String),
+    /// A recipient was asked for.
+    Rcpt(String),
+    /// A message came to its end.
+    Message(Vec<u8>),
+    /// A sink was dropped without its end.
+    Dropped,
+}
+
+impl Event {
+    pub(crate) fn message(text: &str) -> Self {
+        Self::Message(text.as_bytes().to_vec())
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    events: watch::Sender<Vec<Event>>,
+}
+
+impl Recorder {
+    fn record(&self, event: Event) {
+        self.events.send_modify(|events| events.push(event));
+    }
+
+    /// Waits until so many events of messages (ended or dropped) were seen; gives them.
+    pub(crate) async fn messages(&self, count: usize) -> Vec<Event> {
+        let of_messages = |events: &[Event]| -> Vec<Event> {
+            events.iter().filter(|event| matches!(event, Event::Message(_) | Event::Dropped)).cloned().collect()
+        };
+        let mut events = self.events.subscribe();
+        let seen = within(events.wait_for(|events| of_messages(events).len() >= count)).await.unwrap();
+        of_messages(&seen)
+    }
+
+    /// All that was seen so far.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        self.events.borrow().clone()
+    }
+}
+
+impl Intake for Recorder {
+    type Transaction = Recording;
+
+    async fn connect(&self, _client: &Client) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn mail(
+        &self,
+        client: &Client,
+        path: ReversePath,
+        parameters: MailParameters,
+    ) -> Result<Self::Transaction, Reply> {
+        let sender = path.to_string();
+        assert!(!sender.starts_with("panic@"), "a hook that panics, as this test wants it");
+        let body = if parameters.body == BodyType::EightBitMime { " 8bit" } else { "" };
+        self.record(Event::Mail(format!("{} {sender}{body}", client.helo)));
+        if sender.starts_with("refused@") {
+            return Err(Reply::new(550, (5, 7, 1), "Not you"));
+        }
+        Ok(Recording { recorder: self.clone(), recipients: Vec::new() })
+    }
+}
+
+pub(crate) struct Recording {
+    recorder: Recorder,
+    recipients: Vec<String>,
+}
+
+impl Transaction for Recording {
+    type Sink = Recorded;
+
+    async fn rcpt(&mut self, path: ForwardPath) -> Reply {
+        let recipient = path.to_string();
+        self.recorder.record(Event::Rcpt(recipient.clone()));
+        let refused = recipient.starts_with("refused@");
+        self.recipients.push(recipient);
+        if refused { Reply::new(550, (5, 1, 1), "No such user") } else { Reply::new(250, (2, 1, 5), "Recipient OK") }
+    }
+
+    async fn data(self) -> Result<Self::Sink, Reply> {
+        let has = |name: &str| self.recipients.iter().any(|recipient| recipient.starts_with(name));
+        if has("nodata@") {
+            return Err(Reply::new(452, (4, 3, 1), "No room now"));
+        }
+        Ok(Recorded { full: has("full@"), recorder: self.recorder, octets: Vec::new(), ended: false })
+    }
+}
+
+pub(crate) struct Recorded {
+    recorder: Recorder,
+    full: bool,
+    octets: Vec<u8>,
+    ended: bool,
+}
+
+impl MessageSink for Recorded {
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), Reply> {
+        if self.full && !self.octets.is_empty() {
+            return Err(Reply::new(452, (4, 3, 1), "Disk is full"));
+        }
+        self.octets.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    async fn end(mut self) -> Reply {
+        self.ended = true;
+        let octets = std::mem::take(&mut self.octets);
+        self.recorder.record(Event::Message(octets));
+        Reply::new(250, (2, 0, 0), "OK queued")
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.recorder.record(Event::Dropped);
+        }
+    }
+}
+
+/// A server on loopback with a recorder behind it.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) recorder: Recorder,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+/// Messages of at most this many octets are taken.
+pub(crate) const MAX_MESSAGE_SIZE: u64 = 100_000;
+
+/// Starts a server with the usual limits, changed by `change`.
+pub(crate) async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
+    let mut limits = Limits { max_refused_octets: 1_000_000, ..Limits::default() };
+    change(&mut limits);
+    let recorder = Recorder { events: watch::Sender::default() };
+    let profile = Profile { hostname: "relay.test".into(), max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100 };
+    let server = Server::new("legacy", profile, limits, Arc::new(recorder.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(listener, stop.clone()));
+    Running { address, recorder, stop, serving }
+}
+
+/// Starts a server with the usual limits.
+pub(crate) async fn start() -> Running {
+    start_with(|_| {}).await
+}
+
+/// A wait that a test lets run out.
+pub(crate) const SHORT: Duration = Duration::from_millis(100);

@@ -1,0 +1,210 @@
+//! Faults that tests ask for, where no file system can be made to fail on demand.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::connection::Trouble;
+
+/// How often each fault strikes.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// The next commits fail before they are written.
+    pub(super) commits: AtomicU32,
+    /// The next commits are in the log, but their sync fails.
+    pub(super) syncs: AtomicU32,
+    /// The writer panics.
+    pub(super) panics: AtomicU32,
+}
+
+impl Faults {
+    pub(super) fn fail_commit_if_asked(&self) -> Result<(), Trouble> {
+        strike(&self.commits, "commit")
+    }
+
+    pub(super) fn fail_sync_if_asked(&self) -> Result<(), Trouble> {
+        strike(&self.syncs, "sync")
+    }
+
+    pub(super) fn panic_if_asked(&self) {
+        assert!(strike(&self.panics, "panic").is_ok(), "a panic was asked for");
+    }
+}
+
+fn strike(count: &AtomicU32, what: &str) -> Result<(), Trouble> {
+    let struck = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    if struck.is_ok() { Err(Trouble::Broken(format!("a failing {what} was asked for"))) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use clock::{ManualClock, WallTime};
+    use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
+
+    use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
+    use super::*;
+    use crate::{BodySink, NewDelivery, NewMessage, Next, Part, QueueId, Settlement, Spool, StoreError};
+
+    const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
+
+    fn open(directory: &Path) -> SqliteSpool {
+        let options = SpoolOptions {
+            directory: directory.to_owned(),
+            max_messages: 100,
+            max_bytes: 1 << 30,
+            min_free_bytes: 0,
+            memory_budget: 1 << 20,
+        };
+        SqliteSpool::open(options, Arc::new(ManualClock::at(NOW))).unwrap().0
+    }
+
+    fn lane() -> LaneId {
+        LaneId::new("t", "a@b.c")
+    }
+
+    fn message() -> NewMessage {
+        let envelope =
+            Envelope { reverse_path: ReversePath::Null, body_type: BodyType::SevenBit, smtputf8: false };
+        let recipients = vec![ForwardPath::Postmaster];
+        let tenant = "t".to_owned();
+        NewMessage {
+            envelope,
+            header: Vec::new(),
+            message_id: String::new(),
+            listener: String::new(),
+            client: String::new(),
+            accepted_at: NOW,
+            deliveries: vec![NewDelivery { tenant, lane: lane(), route_epoch: 0, recipients }],
+        }
+    }
+
+    async fn commit(spool: &SqliteSpool, len: usize) -> Result<QueueId, StoreError> {
+        let mut sink = spool.receive()?;
+        let id = sink.id();
+        sink.write(&vec![7; len]).await?;
+        spool.commit(sink, message()).await.map(|()| id)
+    }
+
+    fn settlement(outcome: Outcome, next: Next) -> Settlement<SqliteSink> {
+        let parts = vec![Part { recipients: vec![0], outcome, next }];
+        Settlement { parts, at: NOW, mailbox: String::new(), new_messages: Vec::new() }
+    }
+
+    fn accepted() -> Settlement<SqliteSink> {
+        settlement(Outcome::Accepted(Diagnostic::local("ok")), Next::Finished)
+    }
+
+    async fn until_reopened(spool: &SqliteSpool) {
+        for _ in 0..1_000 {
+            if spool.receive().is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never reopened");
+    }
+
+    fn files(directory: &Path) -> usize {
+        std::fs::read_dir(directory.join("bodies")).unwrap().count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failed_commit_stores_nothing_and_the_store_is_reopened() {
+        for log_has_it in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            let faults = &spool.shared.faults;
+            let counter = if log_has_it { &faults.syncs } else { &faults.commits };
+            counter.store(1, Ordering::Relaxed);
+            assert!(matches!(commit(&spool, 100_000).await, Err(StoreError::Failed(_))));
+            assert!(matches!(spool.receive(), Err(StoreError::Failed(_))), "nothing more is accepted");
+            until_reopened(&spool).await;
+            assert_eq!(spool.counts().await.unwrap().messages, 0, "{log_has_it}");
+            assert!(spool.claim(&lane(), NOW).await.unwrap().is_none());
+            assert_eq!(files(directory.path()), 0);
+            let id = commit(&spool, 100_000).await.unwrap();
+            assert_eq!(spool.claim(&lane(), NOW).await.unwrap().unwrap().message, id);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_settlement_whose_sync_failed_is_written_once_after_all() {
+        for (log_has_it, again) in [(false, 0), (true, 0), (false, 2), (true, 2)] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            commit(&spool, 10).await.unwrap();
+            let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
+            spool.mark_in_flight(&claim.guard);
+            let faults = &spool.shared.faults;
+            let counter = if log_has_it { &faults.syncs } else { &faults.commits };
+            let mut bounce = spool.receive_own().unwrap();
+            bounce.write(b"bounce").await.unwrap();
+            let bounce_id = bounce.id();
+            // The mark may be written in a transaction of its own; wait for it, so that the fault hits the settlement.
+            spool.prune_history(NOW).await.unwrap();
+            counter.store(1 + again, Ordering::Relaxed);
+            let settlement = Settlement { new_messages: vec![(bounce, message())], ..accepted() };
+            assert!(matches!(spool.settle(claim, settlement).await, Err(StoreError::Failed(_))));
+            assert!(spool.claim(&lane(), NOW).await.is_err(), "nothing is sent meanwhile");
+            until_reopened(&spool).await;
+            let next = spool.claim(&lane(), NOW).await.unwrap().unwrap();
+            assert_eq!((next.message, next.uncertain), (bounce_id, 0), "only the bounce is left");
+            assert_eq!(spool.counts().await.unwrap().messages, 1);
+            assert!(spool.claim(&lane(), NOW).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_stays_broken_can_be_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        commit(&spool, 10).await.unwrap();
+        let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
+        spool.mark_in_flight(&claim.guard);
+        spool.prune_history(NOW).await.unwrap();
+        spool.shared.faults.commits.store(u32::MAX, Ordering::Relaxed);
+        assert!(spool.settle(claim, accepted()).await.is_err());
+        spool.close().await;
+        let spool = open(directory.path());
+        let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
+        assert_eq!(claim.uncertain, 1, "nobody knows any more");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bad_row_does_not_hurt_its_neighbours() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        // The id is taken before its message comes.
+        let taken = QueueId::new(1, 2);
+        let other = rusqlite::Connection::open(directory.path().join("queue.db")).unwrap();
+        let sql = "INSERT INTO message VALUES (?1, 0, '', 0, 0, '', '', '', 0, 0, 0, x'', x'')";
+        other.execute(sql, [taken.to_i64()]).unwrap();
+        let pause = spool.shared.inbox.pause();
+        let all = async { tokio::join!(commit(&spool, 1), commit(&spool, 100_000), commit(&spool, 1)) };
+        let unpause = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(pause);
+        };
+        let ((first, second, third), ()) = tokio::join!(all, unpause);
+        assert!(first.is_ok() && third.is_ok());
+        assert!(matches!(second, Err(StoreError::Failed(_))), "{second:?}");
+        assert_eq!(files(directory.path()), 0);
+        assert_eq!(spool.counts().await.unwrap().queued, 2);
+        assert!(spool.receive().is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_of_the_writer_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        spool.shared.faults.panics.store(1, Ordering::Relaxed);
+        let failed = spool.failed();
+        assert!(matches!(commit(&spool, 1).await, Err(StoreError::Failed(_))));
+        assert_eq!(failed.await, "spool-writer");
+        assert!(matches!(spool.receive(), Err(StoreError::Failed(_))));
+        assert!(spool.counts().await.is_err());
+        spool.close().await;
+    }
+}

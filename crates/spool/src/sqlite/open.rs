@@ -1,0 +1,221 @@
+//! The start: directory, lock, database, and what an earlier boot left in flight. Nothing here grows with the queue.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use clock::WallTime;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+
+use super::connection::{self, Purpose};
+use super::schema::{self, Owner, State};
+use super::totals::Totals;
+use super::{fetch, recipients};
+use crate::error::OpenError;
+
+/// What history says of a transfer that an earlier boot did not end.
+const INTERRUPTED: &str = "the relay stopped during the transfer; whether it was accepted is not known";
+
+/// A store that is ours.
+pub(super) struct Opened {
+    pub(super) lock: File,
+    pub(super) connection: Connection,
+    pub(super) boot: u32,
+    pub(super) uncertain: u64,
+    pub(super) totals: Totals,
+    pub(super) oldest: Option<WallTime>,
+}
+
+/// Where the database stands.
+pub(super) fn database(directory: &Path) -> PathBuf {
+    directory.join("queue.db")
+}
+
+/// Where the body files stand.
+pub(super) fn bodies(directory: &Path) -> PathBuf {
+    directory.join("bodies")
+}
+
+pub(super) fn open(directory: &Path, now: WallTime) -> Result<Opened, OpenError> {
+    make_private_directory(directory)?;
+    refuse_network(directory)?;
+    let lock = take_lock(directory)?;
+    make_private_directory(&bodies(directory))?;
+    let path = database(directory);
+    // Made here and not by SQLite, whose files are readable by all; its log gets the mode of this one.
+    open_private_file(&path)?;
+    let mut connection = open_database(&path)?;
+    begin_boot(&mut connection, now)
+        .map(|(boot, uncertain, totals, oldest)| Opened { lock, connection, boot, uncertain, totals, oldest })
+        .map_err(|error| database_error(&path, &error))
+}
+
+fn make_private_directory(path: &Path) -> Result<(), OpenError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = match made {
+        Err(_) if path.exists() && !path.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+        made => made,
+    };
+    made.and_then(|()| make_private(path, 0o700)).map_err(access(path))
+}
+
+fn open_private_file(path: &Path) -> Result<File, OpenError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.and_then(|file| make_private(path, 0o600).map(|()| file)).map_err(access(path))
+}
+
+/// Takes from others what an earlier umask or a restored backup gave them.
+fn make_private(path: &Path, mode: u32) -> io::Result<()> {
+    let found = fs::metadata(path)?.permissions().mode();
+    if found & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(mode)) }
+}
+
+fn access(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::Full { path },
+        _ => OpenError::Access { path, user: rustix::process::geteuid().as_raw(), source },
+    }
+}
+
+fn take_lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("lock");
+    let file = open_private_file(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { directory: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(access(&path)(error)),
+    }
+}
+
+/// The log's shared memory and the lock do not hold between machines.
+#[cfg(target_os = "linux")]
+fn refuse_network(directory: &Path) -> Result<(), OpenError> {
+    let found = rustix::fs::statfs(directory).map_err(|error| access(directory)(error.into()))?;
+    match network_name(i64::from(found.f_type)) {
+        Some(kind) => Err(OpenError::Network { directory: directory.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_network(_directory: &Path) -> Result<(), OpenError> {
+    Ok(())
+}
+
+/// statfs(2), `f_type`.
+#[cfg(target_os = "linux")]
+fn network_name(kind: i64) -> Option<&'static str> {
+    match kind & 0xffff_ffff {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x7375_7245 => Some("Coda"),
+        0x00c3_6400 => Some("Ceph"),
+        _ => None,
+    }
+}
+
+fn open_database(path: &Path) -> Result<Connection, OpenError> {
+    let failed = |error: rusqlite::Error| database_error(path, &error);
+    let mut connection = connection::open(path, Purpose::Write).map_err(failed)?;
+    match schema::owner(&connection).map_err(failed)? {
+        Owner::Nobody => schema::create(&mut connection).map_err(failed)?,
+        Owner::Ours(schema::VERSION) => schema::use_wal(&connection).map_err(failed)?,
+        Owner::Ours(found) if found > schema::VERSION => {
+            return Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION });
+        }
+        // No release ever wrote another one.
+        Owner::Ours(found) => {
+            return Err(OpenError::Damaged { path: path.to_owned(), detail: format!("schema {found}") });
+        }
+        Owner::Stranger => return Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+    Ok(connection)
+}
+
+fn database_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, detail) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, detail },
+        Some(ErrorCode::DiskFull) => OpenError::Full { path },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            access(&path)(io::Error::new(io::ErrorKind::PermissionDenied, detail))
+        }
+        // Ours by its mark, but a table or its one row is not there.
+        None | Some(ErrorCode::Unknown) => OpenError::Damaged { path, detail },
+        Some(_) => OpenError::Database { path, detail },
+    }
+}
+
+type Begun = (u32, u64, Totals, Option<WallTime>);
+
+/// Counts the boot and makes what earlier ones left in flight uncertain, in one transaction.
+fn begin_boot(connection: &mut Connection, now: WallTime) -> rusqlite::Result<Begun> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let boot = transaction.query_row("UPDATE meta SET boot = boot + 1 RETURNING boot", [], |row| row.get(0))?;
+    let interrupted = interrupted(&transaction)?;
+    let mut change = Totals::default();
+    for delivery in &interrupted {
+        make_uncertain(&transaction, delivery, now)?;
+        if delivery.state == State::Queued as i64 && delivery.uncertain == 0 {
+            change.uncertain += 1;
+        }
+    }
+    change.save_change(&transaction)?;
+    let totals = Totals::load(&transaction)?;
+    let oldest = fetch::oldest(&transaction)?;
+    transaction.commit()?;
+    Ok((boot, interrupted.len() as u64, totals, oldest))
+}
+
+/// A delivery whose transfer had begun when the daemon died.
+struct Interrupted {
+    id: i64,
+    state: i64,
+    uncertain: u32,
+    recipients: String,
+}
+
+/// Found by their index: as many as transfers ran at once.
+fn interrupted(connection: &Connection) -> rusqlite::Result<Vec<Interrupted>> {
+    let mut statement = connection
+        .prepare("SELECT id, state, uncertain, recipients FROM delivery WHERE in_flight IS NOT NULL ORDER BY id")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Interrupted { id: row.get(0)?, state: row.get(1)?, uncertain: row.get(2)?, recipients: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn make_uncertain(connection: &Connection, delivery: &Interrupted, now: WallTime) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE delivery SET in_flight = NULL, uncertain = uncertain + 1, due = ?2, version = version + 1, diagnostic = ?3
+         WHERE id = ?1",
+        params![delivery.id, now.unix_millis(), INTERRUPTED],
+    )?;
+    // One that does not decode is quarantined when it is claimed.
+    for recipient in recipients::decode(&delivery.recipients).unwrap_or_default() {
+        connection.execute(
+            "INSERT INTO history (at, message, event, lane, tenant, mailbox, sender, recipient, client, message_id, reply,
+             attempt) SELECT ?2, m.id, 'uncertain', d.lane, d.tenant, '', m.reverse_path, ?3, m.client, m.message_id, ?4,
+             d.attempts + 1 FROM delivery d JOIN message m ON m.id = d.message WHERE d.id = ?1",
+            params![delivery.id, now.unix_millis(), recipient.to_string(), INTERRUPTED],
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn network_file_systems_are_known() {
+        assert_eq!(network_name(0x6969), Some("NFS"));
+        assert_eq!(network_name(i64::from(0xff53_4d42_u32.cast_signed())), Some("SMB"));
+        assert_eq!(network_name(0xef53), None, "ext4");
+        assert_eq!(network_name(0x0102_1994), None, "tmpfs");
+    }
+}
