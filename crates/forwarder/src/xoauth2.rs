@@ -8,6 +8,8 @@ use zeroize::Zeroizing;
 
 /// Octets of base64 in a row that may be a piece of a token; names, session ids and addresses are shorter.
 const SUSPICIOUS_RUN: usize = 32;
+/// What stands for what is not shown.
+const WITHHELD: &str = "(withheld)";
 
 /// What the client says next in the dialog.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,8 +51,6 @@ pub(crate) fn reply_without_secrets(reply: &Reply, token: &str) -> Reply {
         None => Reply::plain(reply.code(), vec![text.into()]),
     }
 }
-
-const WITHHELD: &str = "(withheld)";
 
 fn is_base64(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_')

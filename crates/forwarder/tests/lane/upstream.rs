@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Says replies, one a line.
     pub(crate) async fn say(&mut self, replies: &str) {
-        let octets: String = replies.lines().map(|line| format!("{}\r\n", line.trim_start())).collect();
+        let octets: String = replies.lines().flat_map(|line| [line.trim_start(), "\r\n"]).collect();
         within(self.stream.write_all(octets.as_bytes())).await.unwrap();
         within(self.stream.flush()).await.unwrap();
     }
