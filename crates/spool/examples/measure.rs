@@ -86,7 +86,10 @@ async fn drain(spool: &Arc<SqliteSpool>, workers: usize) {
                 let outcome = Outcome::Accepted(Diagnostic::local("250 2.0.0 OK"));
                 let parts = vec![Part { recipients: vec![0], outcome, next: Next::Finished }];
                 let (at, mailbox) = (clock.wall(), "scanner".to_owned());
-                spool.settle(claim, Settlement { parts, at, mailbox, new_messages: Vec::new() }).await.expect("it settles");
+                spool
+                    .settle(claim, Settlement { parts, at, mailbox, new_messages: Vec::new() })
+                    .await
+                    .expect("it settles");
             }
         });
     }
@@ -113,6 +116,22 @@ async fn main() {
     let (p50, p99) = (latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100]);
     println!("commit, {TASKS} tasks, {BODY_LEN} octets: {rate}/s, p50 {p50:?}, p99 {p99:?}");
     println!("transactions: {}; {}", spool.transactions(), resident_kib());
+    let before = resident_kib();
+    let mut sink = spool.receive().expect("there is room");
+    let chunk = vec![b'b'; 64 * 1024];
+    for _ in 0..1600 {
+        sink.write(&chunk).await.expect("there is room");
+    }
+    spool.commit(sink, message()).await.expect("it is stored");
+    println!("a body of 100 MiB: before {before}; after {}", resident_kib());
+    let crashed = tempfile::tempdir_in(directory.path()).expect("a directory can be made");
+    let mut log = 0;
+    // The log first: the janitor may just bring it into the database.
+    for name in ["queue.db-wal", "queue.db"] {
+        let copied = std::fs::copy(directory.path().join(name), crashed.path().join(name));
+        log = log.max(if name == "queue.db" { 0 } else { copied.expect("the files can be copied") });
+    }
+    println!("open, {MESSAGES} queued, log of {log} octets left: {:?}", open(crashed.path()).1);
     spool.close().await;
     let (spool, opened) = open(directory.path());
     println!("open, {MESSAGES} queued, closed before: {opened:?}");

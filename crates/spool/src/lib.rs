@@ -80,13 +80,14 @@ pub trait Spool: Send + Sync + 'static {
         now: WallTime,
     ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
 
-    /// Marks a claim, by its guard, as in flight in this boot. The mark rides in the next group commit and is not awaited: if this
-    /// process dies, the next one knows that upstream may have the message (invariant 5).
+    /// Marks a claim, by its guard, as in flight in this boot. The mark rides in the next group commit and is not
+    /// awaited: if this process dies, the next one knows that upstream may have the message (invariant 5). A marked claim
+    /// that is dropped unsettled was cut: its next claim counts one more uncertainty.
     fn mark_in_flight(&self, guard: &ClaimGuard);
 
     /// Writes what became of an attempt and stores the messages it gave rise to, in one transaction. `Ok` means
-    /// durable. A claim whose settlement failed stays claimed until the store is reopened, so that what upstream has
-    /// accepted is not sent again by this process.
+    /// durable. A settlement that failed is kept and written once the store was reopened, and its claim stays claimed
+    /// until then, so that what upstream has accepted is not sent again by this process.
     fn settle(
         &self,
         claim: Claim<Self::Source>,

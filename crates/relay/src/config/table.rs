@@ -59,7 +59,8 @@ impl<'a> Table<'a> {
     fn take(&mut self, key: &str) -> Option<Found> {
         let value = self.entries.remove(key)?;
         let path = self.key(key);
-        let origin = value.origin().map(ToOwned::to_owned).or_else(|| self.sections.get(&path).cloned());
+        let section = || self.sections.get(&path).map(String::as_str);
+        let origin = value.origin().or_else(section).or_else(|| origin_of(&value)).map(ToOwned::to_owned);
         Some(Found { origin: origin.unwrap_or_else(|| self.origin.clone()), key: path, value })
     }
 
@@ -75,7 +76,8 @@ impl<'a> Table<'a> {
                 Map::new()
             }
         };
-        let origin = self.sections.get(&path).cloned().unwrap_or_else(|| self.origin.clone());
+        let inner = || entries.values().find_map(origin_of);
+        let origin = self.sections.get(&path).map(String::as_str).or_else(inner).unwrap_or(&self.origin).to_owned();
         Self { path, origin, entries, sections: self.sections, mistakes: self.mistakes }
     }
 
@@ -252,6 +254,14 @@ impl<'a> Table<'a> {
             self.wrong(&found, text);
         }
     }
+}
+
+/// A table's own origin is lost in the merge; that of the first value in it serves.
+fn origin_of(value: &Value) -> Option<&str> {
+    value.origin().or_else(|| match &value.kind {
+        ValueKind::Table(entries) => entries.values().find_map(origin_of),
+        _ => None,
+    })
 }
 
 fn is_from_environment(found: &Found) -> bool {

@@ -146,7 +146,8 @@ impl Applier<'_> {
     fn replace(&self, settle: &Settle, first: Option<&Remainder>) -> rusqlite::Result<bool> {
         let (id, version) = (settle.guard.delivery(), settle.guard.row.version);
         let Some(row) = first else {
-            let mut statement = self.connection.prepare_cached("DELETE FROM delivery WHERE id = ?1 AND version = ?2")?;
+            let mut statement =
+                self.connection.prepare_cached("DELETE FROM delivery WHERE id = ?1 AND version = ?2")?;
             return Ok(statement.execute(params![id, version])? == 1);
         };
         let mut statement = self.connection.prepare_cached(
@@ -296,7 +297,8 @@ impl Applier<'_> {
         for quarantine in &batch.quarantines {
             self.quarantine(quarantine, effects)?;
         }
-        let pruned = batch.prunes.iter().map(|prune| self.prune(prune.before.unix_millis())).collect::<Result<_, _>>()?;
+        let pruned =
+            batch.prunes.iter().map(|prune| self.prune(prune.before.unix_millis())).collect::<Result<_, _>>()?;
         for commit in &batch.commits {
             self.message(&commit.incoming, effects)?;
         }
@@ -304,7 +306,8 @@ impl Applier<'_> {
     }
 }
 
-const INSERT_DELIVERY: &str = "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain,
+const INSERT_DELIVERY: &str =
+    "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain,
     in_flight, version, diagnostic, recipients) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, 0, ?10, ?11)";
 
 /// The recipients of a remainder as their row stores them.

@@ -168,7 +168,9 @@ impl SqliteSink {
         let body = match self.state {
             SinkState::Memory => Stored::Inline(self.buffer),
             SinkState::File(file) => Stored::Filed(sync(file).await?),
-            SinkState::Broken => return Err(FinishError::Write(StoreError::Failed("the body is incomplete".to_owned()))),
+            SinkState::Broken => {
+                return Err(FinishError::Write(StoreError::Failed("the body is incomplete".to_owned())));
+            }
         };
         Ok(Finished { id: self.id, body, len: self.written, reservation: self.reservation, memory: self.memory })
     }
@@ -304,7 +306,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     let done = spawn_blocking(work).await;
     let result = done.map_err(|_| StoreError::Failed("the runtime is stopping".to_owned()))?;
     result.map_err(|error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(format!("writing a body: {error}")),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full(format!("writing a body: {error}"))
+        }
         _ => StoreError::Failed(format!("writing a body: {error}")),
     })
 }

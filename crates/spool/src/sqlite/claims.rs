@@ -157,14 +157,8 @@ impl ClaimGuard {
     /// For a delivery that [`Claims::take`] gave.
     pub(super) fn new(claims: Arc<Claims>, lane: LaneId, due: Due) -> Self {
         let none = Progress { attempts: 0, uncertain: 0 };
-        let row = Row {
-            version: 0,
-            route_epoch: 0,
-            stored: none,
-            progress: none,
-            diagnostic: None,
-            client: String::new(),
-        };
+        let row =
+            Row { version: 0, route_epoch: 0, stored: none, progress: none, diagnostic: None, client: String::new() };
         Self { claims, lane, due, marked: AtomicBool::new(false), settled: false, row }
     }
 

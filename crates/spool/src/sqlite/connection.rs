@@ -58,7 +58,9 @@ impl From<rusqlite::Error> for Trouble {
         let text = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full(text),
-            None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => Self::Row(text),
+            None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+                Self::Row(text)
+            }
             Some(_) => Self::Broken(text),
         }
     }

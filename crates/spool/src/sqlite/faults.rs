@@ -65,8 +65,7 @@ mod tests {
     }
 
     fn message() -> NewMessage {
-        let envelope =
-            Envelope { reverse_path: ReversePath::Null, body_type: BodyType::SevenBit, smtputf8: false };
+        let envelope = Envelope { reverse_path: ReversePath::Null, body_type: BodyType::SevenBit, smtputf8: false };
         let recipients = vec![ForwardPath::Postmaster];
         let tenant = "t".to_owned();
         NewMessage {
@@ -184,7 +183,9 @@ mod tests {
         let pause = spool.shared.inbox.pause();
         let all = async { tokio::join!(commit(&spool, 1), commit(&spool, 100_000), commit(&spool, 1)) };
         let unpause = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            while spool.shared.inbox.waiting_commits() < 3 {
+                tokio::task::yield_now().await;
+            }
             drop(pause);
         };
         let ((first, second, third), ()) = tokio::join!(all, unpause);

@@ -76,28 +76,19 @@ impl Fetch {
             Err(error) if is_damage(&error) => return Loaded::Damaged(guard, error.to_string()),
             Err(error) => return Loaded::Failed(error),
         };
-        match self.decode(stored, guard, lane) {
-            Ok(claim) => Loaded::Claim(Box::new(claim)),
-            Err((guard, detail)) => Loaded::Damaged(guard, detail.to_owned()),
+        match parse(stored, &self.bodies) {
+            Ok(parsed) => Loaded::Claim(Box::new(self.hand_out(parsed, guard, lane))),
+            Err(detail) => Loaded::Damaged(guard, detail.to_owned()),
         }
     }
 
-    fn decode(
-        &self,
-        stored: StoredDelivery,
-        mut guard: ClaimGuard,
-        lane: &LaneId,
-    ) -> Result<Claim<SqliteSource>, (ClaimGuard, &'static str)> {
+    fn hand_out(&self, parsed: Parsed, mut guard: ClaimGuard, lane: &LaneId) -> Claim<SqliteSource> {
         let delivery = guard.delivery();
-        let parsed = parse(stored, &self.bodies);
-        let Parsed { mut row, message, tenant, envelope, recipients, content } = match parsed {
-            Ok(parsed) => parsed,
-            Err(detail) => return Err((guard, detail)),
-        };
+        let Parsed { mut row, message, tenant, envelope, recipients, content } = parsed;
         row.progress.uncertain = row.stored.uncertain.saturating_add(self.claims.cuts(delivery));
         let Progress { attempts, uncertain } = row.progress;
         guard.row = row;
-        Ok(Claim {
+        Claim {
             delivery: DeliveryId(delivery),
             message,
             lane: lane.clone(),
@@ -111,7 +102,7 @@ impl Fetch {
             attempts,
             uncertain,
             guard,
-        })
+        }
     }
 }
 
@@ -200,12 +191,7 @@ fn parse(stored: StoredDelivery, bodies: &Path) -> Result<Parsed, &'static str> 
     })
 }
 
-fn read(
-    connection: &Connection,
-    lane: &LaneId,
-    now: i64,
-    delivery: i64,
-) -> rusqlite::Result<Option<StoredDelivery>> {
+fn read(connection: &Connection, lane: &LaneId, now: i64, delivery: i64) -> rusqlite::Result<Option<StoredDelivery>> {
     let mut statement = connection.prepare_cached(
         "SELECT d.message, d.tenant, d.recipients, d.version, d.route_epoch, d.attempts, d.uncertain, d.diagnostic,
          m.id, m.accepted_at, m.reverse_path, m.body_type, m.smtputf8, m.message_id, m.client, m.body_len, m.header, m.body
@@ -256,9 +242,8 @@ fn look_up(connection: &Connection, lane: &LaneId, until: i64, limit: usize) -> 
         "SELECT due, id FROM delivery WHERE lane = ?1 AND state = 0 AND due <= ?2 ORDER BY due, id LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![lane.as_str(), until, limit], |row| {
-        Ok(Due { at: row.get(0)?, delivery: row.get(1)? })
-    })?;
+    let rows = statement
+        .query_map(params![lane.as_str(), until, limit], |row| Ok(Due { at: row.get(0)?, delivery: row.get(1)? }))?;
     rows.collect()
 }
 

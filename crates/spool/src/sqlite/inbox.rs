@@ -251,6 +251,12 @@ impl Inbox {
         Pause { inbox: self }
     }
 
+    /// Messages that wait, for tests that need several in one transaction.
+    #[cfg(test)]
+    pub(super) fn waiting_commits(&self) -> usize {
+        self.state().commits.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, InboxState> {
         // Each change is one step: a panic elsewhere leaves nothing half-done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

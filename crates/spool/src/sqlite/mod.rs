@@ -147,7 +147,12 @@ impl SqliteSpool {
         });
         let (died, death) = watch::channel(None);
         let threads = Threads { shared: &shared, readers: &readers, died, lock: Arc::new(opened.lock) };
-        let running = threads.start(opened.connection)?;
+        let running = threads.start(opened.connection).inspect_err(|_| {
+            // Those that were started end again.
+            shared.inbox.close();
+            shared.janitor.close();
+            readers.close();
+        })?;
         shared.janitor.begin();
         let gate = || Arc::new(Semaphore::new(GATE_BYTES as usize));
         let (commit_gate, settle_gate) = (gate(), gate());
@@ -334,11 +339,7 @@ impl Spool for SqliteSpool {
         }
     }
 
-    async fn settle(
-        &self,
-        claim: Claim<SqliteSource>,
-        settlement: Settlement<SqliteSink>,
-    ) -> Result<(), StoreError> {
+    async fn settle(&self, claim: Claim<SqliteSource>, settlement: Settlement<SqliteSink>) -> Result<(), StoreError> {
         self.settle_claim(claim, settlement).await
     }
 

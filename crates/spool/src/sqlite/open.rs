@@ -68,7 +68,8 @@ fn open_private_file(path: &Path) -> Result<File, OpenError> {
 /// Takes from others what an earlier umask or a restored backup gave them.
 fn make_private(path: &Path, mode: u32) -> io::Result<()> {
     let found = fs::metadata(path)?.permissions().mode();
-    if found & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(mode)) }
+    // Six bits: group and others.
+    if found.trailing_zeros() >= 6 { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(mode)) }
 }
 
 fn access(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -93,6 +94,8 @@ fn take_lock(directory: &Path) -> Result<File, OpenError> {
 #[cfg(target_os = "linux")]
 fn refuse_network(directory: &Path) -> Result<(), OpenError> {
     let found = rustix::fs::statfs(directory).map_err(|error| access(directory)(error.into()))?;
+    // A narrower integer on 32-bit machines.
+    #[allow(clippy::useless_conversion)]
     match network_name(i64::from(found.f_type)) {
         Some(kind) => Err(OpenError::Network { directory: directory.to_owned(), kind }),
         None => Ok(()),
@@ -138,13 +141,14 @@ fn open_database(path: &Path) -> Result<Connection, OpenError> {
 fn database_error(path: &Path, error: &rusqlite::Error) -> OpenError {
     let (path, detail) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, detail },
         Some(ErrorCode::DiskFull) => OpenError::Full { path },
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             access(&path)(io::Error::new(io::ErrorKind::PermissionDenied, detail))
         }
-        // Ours by its mark, but a table or its one row is not there.
-        None | Some(ErrorCode::Unknown) => OpenError::Damaged { path, detail },
+        // Unknown or none: ours by its mark, but a table or its one row is not there.
+        None | Some(ErrorCode::Unknown | ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { path, detail }
+        }
         Some(_) => OpenError::Database { path, detail },
     }
 }

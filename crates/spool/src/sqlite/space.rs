@@ -255,8 +255,7 @@ mod tests {
     use clock::{ManualClock, WallTime};
 
     fn space(max_messages: u64, max_bytes: u64, min_free_bytes: u64, memory_budget: u64) -> Arc<Space> {
-        let options =
-            SpoolOptions { directory: "/".into(), max_messages, max_bytes, min_free_bytes, memory_budget };
+        let options = SpoolOptions { directory: "/".into(), max_messages, max_bytes, min_free_bytes, memory_budget };
         let clock = Arc::new(ManualClock::at(WallTime::default()));
         Arc::new(Space::new(options, clock, Totals::default()))
     }

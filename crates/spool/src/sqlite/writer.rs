@@ -81,16 +81,16 @@ impl Writer {
         self.rest = Rest::Tidy;
         match self.transact(&mut batch) {
             Ok(done) => self.finish(batch, done),
-            Err(Trouble::Full(text)) => self.write_on_a_full_disk(batch, text),
+            Err(Trouble::Full(text)) => self.write_on_a_full_disk(batch, &text),
             Err(Trouble::Row(text) | Trouble::Broken(text)) => self.fail(batch, &text),
         }
     }
 
     /// No room: what comes in is refused, what goes out gets the ballast's.
-    fn write_on_a_full_disk(&mut self, mut batch: Batch, text: String) {
+    fn write_on_a_full_disk(&mut self, mut batch: Batch, text: &str) {
         self.shared.space.forget_free_bytes();
         for commit in mem::take(&mut batch.commits) {
-            refuse(commit, StoreError::Full(text.clone()));
+            refuse(commit, StoreError::Full(text.to_owned()));
         }
         if batch.is_empty() {
             return;
@@ -357,8 +357,7 @@ fn alone(
     let connection = applier.connection;
     connection.execute_batch("SAVEPOINT job")?;
     let mut own = Effects::default();
-    let applied = apply(applier, &mut own).map_err(Trouble::from);
-    match applied {
+    match apply(applier, &mut own).map_err(Trouble::from) {
         Ok(()) => {
             connection.execute_batch("RELEASE job")?;
             effects.add(own);

@@ -118,7 +118,8 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// The queue's files as a crash would leave them now.
+/// The queue's files as a crash would leave them now. Nothing may be written meanwhile; the janitor may be at work, so
+/// the log is copied before the database into which it may just be brought, and files may vanish.
 pub(crate) fn copy_of(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_into(directory, copy.path());
@@ -127,12 +128,17 @@ pub(crate) fn copy_of(directory: &Path) -> tempfile::TempDir {
 
 fn copy_into(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+    entries.sort_by_key(|entry| entry.file_name() != "queue.db-wal");
+    for entry in entries.into_iter().filter(|entry| entry.file_name() != "queue.db-shm") {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_into(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            match std::fs::copy(entry.path(), target) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The spool as its users see it: real files, real threads, no sleeping. One binary, a module a concern.
 
+// Clippy knows `unwrap` to be a test's own only inside test functions; these are their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod claiming;
 mod damage;
 mod durability;

@@ -1,6 +1,6 @@
 //! Random histories against a model that keeps everything in a map: nothing lost, nothing doubled, counts true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ struct World {
     model: Model,
     bodies: BTreeMap<QueueId, usize>,
     claims: Vec<Claim<SqliteSource>>,
-    marked: Vec<bool>,
+    /// Marked in this boot and not settled since, whoever holds them: due at once, and uncertain, after the next start.
+    marked: BTreeSet<Vec<(QueueId, String)>>,
     now: WallTime,
 }
 
@@ -64,7 +65,7 @@ impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (spool, _) = open(directory.path());
-        let (claims, marked) = (Vec::new(), Vec::new());
+        let (claims, marked) = (Vec::new(), BTreeSet::new());
         Self { directory, spool, model: Model::new(), bodies: BTreeMap::new(), claims, marked, now: NOW }
     }
 
@@ -75,11 +76,11 @@ impl World {
             Step::Mark(at) if !self.claims.is_empty() => {
                 let at = at % self.claims.len();
                 self.spool.mark_in_flight(&self.claims[at].guard);
-                self.marked[at] = true;
+                self.marked.insert(keys(&self.claims[at]));
             }
             Step::Drop(at) if !self.claims.is_empty() => {
                 let at = at % self.claims.len();
-                drop((self.claims.remove(at), self.marked.remove(at)));
+                drop(self.claims.remove(at));
             }
             Step::Settle(at, ways) if !self.claims.is_empty() => self.settle(at, &ways).await,
             Step::Advance(seconds) => self.now = self.now + Duration::from_secs(seconds.into()),
@@ -117,13 +118,12 @@ impl World {
         }
         assert!(octets(&mut claim.body).await == pattern(self.bodies[&claim.message]));
         self.claims.push(claim);
-        self.marked.push(false);
     }
 
     async fn settle(&mut self, at: usize, ways: &[u8]) {
         let at = at % self.claims.len();
         let claim = self.claims.remove(at);
-        self.marked.remove(at);
+        self.marked.remove(&keys(&claim));
         let mut parts = Vec::new();
         for (position, key) in keys(&claim).into_iter().enumerate() {
             let later = self.now + Duration::from_secs(2);
@@ -145,34 +145,26 @@ impl World {
 
     /// An orderly end, with claims in hand.
     async fn close(&mut self) {
-        let interrupted = self.interrupted();
         self.spool.close().await;
-        self.reopen(interrupted);
+        self.reopen();
     }
 
     /// The end of the process: what the files hold now goes on as another directory.
     async fn crash(&mut self) {
         // A settled write is a barrier behind which all marks are written too.
         self.spool.prune_history(WallTime::from_unix_millis(0)).await.unwrap();
-        let interrupted = self.interrupted();
         let copy = copy_of(self.directory.path());
         self.spool.close().await;
         self.directory = copy;
-        self.reopen(interrupted);
+        self.reopen();
     }
 
-    fn interrupted(&mut self) -> Vec<Vec<(QueueId, String)>> {
-        let marked = std::mem::take(&mut self.marked);
-        let claims: Vec<_> = self.claims.drain(..).collect();
-        claims.iter().zip(marked).filter(|(_, marked)| *marked).map(|(claim, _)| keys(claim)).collect()
-    }
-
-    fn reopen(&mut self, interrupted: Vec<Vec<(QueueId, String)>>) {
+    fn reopen(&mut self) {
+        self.claims.clear();
         let (spool, recovered) = open(self.directory.path());
-        // Claims that were marked, dropped and not settled since are among them too.
-        assert!(recovered.uncertain >= interrupted.len() as u64);
+        assert_eq!(recovered.uncertain, self.marked.len() as u64);
         self.spool = spool;
-        for key in interrupted.into_iter().flatten() {
+        for key in std::mem::take(&mut self.marked).into_iter().flatten() {
             self.model.insert(key, Stands::Queued(NOW));
         }
     }

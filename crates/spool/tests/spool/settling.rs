@@ -14,7 +14,7 @@ async fn three_recipients_part_ways() {
     let sink = sink(&spool, b"body").await;
     spool.commit(sink, message(&["a@b.c", "x@b.c", "l@b.c"])).await.unwrap();
     let first = claim(&spool).await.unwrap();
-    let due = NOW + Duration::from_secs(60);
+    let due = NOW + Duration::from_mins(1);
     let gone = Diagnostic { code: Some(550), enhanced: Some(EnhancedCode::new(5, 1, 1)), text: "gone".to_owned() };
     let parts = vec![
         part(&[0], Outcome::Accepted(said("2.0.0 OK")), Next::Finished),

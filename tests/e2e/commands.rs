@@ -1,0 +1,112 @@
+//! The commands as a newcomer meets them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use crate::harness::{Client, RECIPIENT, World, binary, free_port, message};
+
+fn output(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = binary().args(args).output().unwrap();
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_teaches() {
+    let (code, said, _) = output(&["--help"]);
+    assert_eq!(code, Some(0));
+    for line in
+        ["xoauth2-relay sandbox", "[tenant.contoso]", "xoauth2-relay check", "xoauth2-relay run", "Exit codes: 0"]
+    {
+        assert!(said.contains(line), "{line:?} is missing in\n{said}");
+    }
+    let (code, said, _) = output(&["--version"]);
+    assert_eq!((code, said), (Some(0), format!("xoauth2-relay {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, _, said) = output(&["rnu"]);
+    assert_eq!(code, Some(64));
+    assert!(said.contains("run"), "{said}");
+}
+
+#[test]
+fn the_sandbox_sends_one_message_down_the_whole_road() {
+    let (code, said, complaint) = output(&["sandbox", "--send"]);
+    assert_eq!(code, Some(0), "{said}{complaint}");
+    for step in [
+        "1. Simulated tenant up",
+        "2. Relay listens",
+        "250 2.0.0 Queued as 1-1",
+        "4. Token fetched",
+        "6. Exchange took",
+    ] {
+        assert!(said.contains(step), "{step:?} is missing in\n{said}");
+    }
+    assert_eq!(complaint, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
+    let port = free_port().to_string();
+    let mut child = binary().args(["sandbox", "--port", &port]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let read_until = move |wanted: &str| {
+        let mut read = String::new();
+        while !read.contains(wanted) {
+            read += &lines.next().unwrap_or_else(|| panic!("{wanted:?} did not come after\n{read}")).unwrap();
+            read.push('\n');
+        }
+        (read, lines)
+    };
+    let greeting = tokio::task::spawn_blocking(move || read_until("Ctrl-C"));
+    let (greeting, mut lines) = greeting.await.unwrap();
+    for client in ["swaks --server", "curl --url", "python3 -c"] {
+        assert!(greeting.contains(client), "{greeting}");
+    }
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    client.send(&[RECIPIENT], &message("shown")).await.unwrap();
+    let shown = tokio::task::spawn_blocking(move || {
+        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("<shown@test.local>"));
+        (line, lines)
+    });
+    let (shown, lines) = shown.await.unwrap();
+    assert!(shown.unwrap().contains("message 1: from <scanner@contoso.com> to <someone@example.com>"));
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let (status, rest) = tokio::task::spawn_blocking(move || {
+        let rest: Vec<_> = lines.map(Result::unwrap).collect();
+        (child.wait().unwrap(), rest.join("\n"))
+    })
+    .await
+    .unwrap();
+    assert_eq!(status.code(), Some(0), "{rest}");
+    assert!(rest.contains("took 1 message(s)"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_prints_what_is_in_effect_without_the_secret() {
+    let world = World::new().await;
+    let path = world.configuration().display().to_string();
+    let (code, said, complaint) = output(&["check", "--config", &path]);
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(said.contains("[mailbox.scanner]") && said.contains("max_recipients = 500"), "{said}");
+    assert!(!said.contains(sandbox::DEFAULT_SECRET), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn livez_answers() {
+    let world = World::new().await;
+    let port = free_port();
+    let text = world
+        .configuration_text()
+        .replace("[http]\naddress = \"\"", &format!("[http]\naddress = \"127.0.0.1:{port}\""));
+    let path = world.path("livez.toml");
+    std::fs::write(&path, text).unwrap();
+    let _relay = crate::harness::Relay::start(&path).await;
+    let said = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        std::io::Write::write_all(&mut stream, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    let said = said.await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"), "{said}");
+}

@@ -1,0 +1,47 @@
+//! The 250 as the operating system sees it: the sync comes before the reply.
+
+use std::process::Command;
+
+use crate::harness::{Client, RECIPIENT, Relay, World, message, peer, skip};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sync_comes_before_the_250() {
+    let Some(strace) = peer("strace") else { return };
+    let world = World::new().await;
+    let trace = world.path("trace");
+    let mut command = Command::new(strace);
+    command.args([
+        "--follow-forks",
+        "--quiet=all",
+        "--trace=fsync,fdatasync,write,writev,sendto,sendmsg",
+        "--string-limit=40",
+    ]);
+    command.arg("--output").arg(&trace).arg(env!("CARGO_BIN_EXE_xoauth2-relay"));
+    command.args(["run", "--config"]).arg(world.configuration());
+    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        skip("processes cannot be traced here");
+        return;
+    }
+    let relay = Relay::spawn(command).await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    // One in the database, one in a file of its own.
+    for body in [100, 100_000] {
+        let text = [message("traced"), b"\r\n".to_vec(), vec![b'x'; body]].concat();
+        assert_eq!(client.send(&[RECIPIENT], &text).await.unwrap().code(), 250);
+    }
+    drop(client);
+    // strace passes no signal on; its child is asked itself.
+    let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", relay.pid())).unwrap();
+    Command::new("kill").args(["-TERM", child.trim()]).status().unwrap();
+    relay.end().await;
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let replies: Vec<_> = trace.match_indices("\"250 2.0.0 Queued as").map(|(at, _)| at).collect();
+    assert_eq!(replies.len(), 2, "{trace}");
+    for reply in replies {
+        let before = &trace[..reply];
+        let go_ahead = before.rfind("\"354 Start mail input").unwrap();
+        let syncs =
+            before[go_ahead..].lines().filter(|line| line.contains("sync") && line.trim_end().ends_with("= 0")).count();
+        assert!(syncs >= 1, "no sync between the 354 and the 250:\n{}", &before[go_ahead..]);
+    }
+}

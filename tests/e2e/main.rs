@@ -1,0 +1,16 @@
+//! End-to-end tests: the real binary against the simulated Microsoft 365, over real sockets, disks and signals.
+//!
+//! One behaviour a test. What needs a program that is not installed says so in one line and passes, unless
+//! `REQUIRE_REAL_PEERS=1` is set, as in CI.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+
+mod clients;
+mod commands;
+mod delivery;
+mod durability;
+mod harness;
+mod kill;
+mod secrets;
+mod stop;
+mod trouble;

@@ -1,0 +1,54 @@
+//! No secret, token or body in the log, at the most talkative level, in any common form (invariant 8).
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use sandbox::{Action, Fault, Grant, Stage};
+
+use crate::harness::{Client, RECIPIENT, SENDER, World, message};
+
+const BODY: &str = "the-body-of-the-message-is-nobodys-business";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_holds_no_secret_at_any_level() {
+    let world = World::new().await.set("log", "level = \"trace\"");
+    // A life with everything in it: refusals, a fresh token, a broken connection, a success.
+    world.sandbox.revoke(SENDER, sandbox::DEFAULT_CLIENT_ID).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    let text = [message("one"), b"\r\n".to_vec(), BODY.into()].concat();
+    client.send(&[RECIPIENT], &text).await.unwrap();
+    relay.log().wait_for(|line| line.contains("lane stands still"));
+    drop(client);
+    let (_, mut log) = relay.terminate().await;
+    world.sandbox.grant(SENDER, sandbox::DEFAULT_CLIENT_ID, Grant::Rbac).unwrap();
+    world.sandbox.inject(Fault::once(Stage::EndOfData, Action::Close)).unwrap();
+    world.sandbox.inject(Fault::once(Stage::Token, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    client.send(&[RECIPIENT], &text).await.unwrap();
+    world.wait_for(1).await;
+    drop(client);
+    log += &relay.terminate().await.1;
+    assert!(log.contains("\"DEBUG\""), "the level was as talkative as asked");
+    let token = world.sandbox.issue_token(sandbox::DEFAULT_CLIENT_ID, sandbox::EXCHANGE_SCOPE).unwrap();
+    // Every token of the simulated Entra starts alike.
+    let token_start = token[..24].to_owned();
+    for secret in [sandbox::DEFAULT_SECRET, BODY, "auth=Bearer", &token_start] {
+        for form in forms(secret) {
+            assert!(!log.contains(&form), "{form:?}, a form of {secret:?}, is in the log");
+        }
+    }
+}
+
+/// A text as it is, in base64 at each of the three places where it may begin, and as a list of numbers.
+fn forms(text: &str) -> Vec<String> {
+    let numbers = text.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>();
+    let mut forms = vec![text.to_owned(), numbers.join(", "), numbers.join(",")];
+    for start in 0..3 {
+        // Without the characters that share bits with what stands around the text.
+        let whole = &text.as_bytes()[start..];
+        let whole = &whole[..whole.len() / 3 * 3];
+        forms.extend([STANDARD.encode(whole), STANDARD_NO_PAD.encode(whole), URL_SAFE_NO_PAD.encode(whole)]);
+    }
+    forms
+}

@@ -1,0 +1,334 @@
+//! Trouble: what is wrong outside costs no mail, and what is wrong in the set-up is told in one plain sentence.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use sandbox::{Grant, Limits, Sandbox, SandboxOptions};
+
+use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, World, binary, free_port, is_root, message, skip};
+
+/// A message submitted and promised.
+async fn submit(relay: &Relay, name: &str) {
+    let mut client = Client::connect(relay.address).await.unwrap();
+    assert_eq!(client.send(&[RECIPIENT], &message(name)).await.unwrap().code(), 250);
+}
+
+fn warnings(relay: &Relay) -> usize {
+    relay.log().count(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_535_fetches_one_fresh_token_then_holds_the_lane_and_the_mail_stays() {
+    let world = World::new().await;
+    world.sandbox.revoke(SENDER, sandbox::DEFAULT_CLIENT_ID).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "held").await;
+    let line = relay.log().wait_for(|line| line.contains("lane stands still"));
+    assert!(line.contains("535 5.7.3 Authentication unsuccessful"), "{line}");
+    assert_eq!(world.sandbox.counters().tokens_issued, 2, "the first and one fresh one");
+    assert_eq!(world.sandbox.counters().auth_failures, 2);
+    submit(&relay, "held too").await;
+    assert_eq!(warnings(&relay), 1, "{}", relay.log().text());
+    let (status, _) = relay.terminate().await;
+    assert_eq!(status.code(), Some(0));
+    // Once the administrator has granted the mailbox, everything goes out.
+    world.sandbox.grant(SENDER, sandbox::DEFAULT_CLIENT_ID, Grant::Rbac).unwrap();
+    let relay = world.relay().await;
+    relay.log().wait_for(|line| line.contains("queue opened") && line.contains("\"queued\":2"));
+    world.wait_for(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_waits_while_upstream_is_away_and_goes_out_by_itself() {
+    let port = free_port();
+    let mut options = SandboxOptions { smtp_port: port, limits: Limits::Off, ..SandboxOptions::default() };
+    let away = World::with(options.clone()).await;
+    let configuration = away.configuration();
+    options.token_port = authority_port(&away.sandbox);
+    let World { sandbox, directory, .. } = away;
+    let relay = Relay::start(&configuration).await;
+    sandbox.stop().await;
+    submit(&relay, "waits").await;
+    let line = relay.log().wait_for(|line| line.contains("lane stands still"));
+    assert!(line.contains(&format!("localhost:{port}")), "{line}");
+    // The CA is new with each start, so the relay is told of the next one as an administrator would: by the file, and a
+    // restart; what it promised is still there.
+    let sandbox = Sandbox::start(options).await.unwrap();
+    std::fs::write(directory.path().join("ca.pem"), sandbox.ca_pem()).unwrap();
+    let (status, _) = relay.terminate().await;
+    assert_eq!(status.code(), Some(0));
+    let relay = Relay::start(&configuration).await;
+    sandbox.wait_for(1, PATIENCE).await.unwrap();
+    drop(relay);
+}
+
+fn authority_port(sandbox: &Sandbox) -> u16 {
+    sandbox.authority().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusing_upstream_that_recovers_is_used_again_without_a_restart() {
+    use sandbox::{Action, Fault, Stage};
+    let world = World::new().await;
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "one").await;
+    submit(&relay, "two").await;
+    relay.log().wait_for(|line| line.contains("lane stands still"));
+    world.sandbox.clear_faults();
+    world.wait_for(2).await;
+    relay.log().wait_for(|line| line.contains("lane works again"));
+    assert_eq!(warnings(&relay), 1, "{}", relay.log().text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_recovers_is_used_again_without_a_restart() {
+    use sandbox::{Action, Fault, Stage};
+    let world = World::new().await;
+    world.sandbox.inject(Fault::always(Stage::Token, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "one").await;
+    let line = relay.log().wait_for(|line| line.contains("lane stands still"));
+    assert!(line.contains("no token"), "{line}");
+    world.sandbox.clear_faults();
+    world.wait_for(1).await;
+    // The token manager warns once of the token, the lane once of itself.
+    assert!(warnings(&relay) <= 2, "{}", relay.log().text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_is_told_with_its_remedy_and_costs_no_mail() {
+    let world = World::new().await;
+    std::fs::write(world.path("secret"), "wrong\n").unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "waits").await;
+    let line = relay.log().wait_for(|line| line.contains("7000215"));
+    assert!(line.contains("secret"), "{line}");
+    assert!(!line.contains("wrong\\n"), "{line}");
+    assert_eq!(world.sandbox.counters().messages, 0);
+    let (status, log) = relay.terminate().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    std::fs::write(world.path("secret"), sandbox::DEFAULT_SECRET).unwrap();
+    let relay = world.relay().await;
+    world.wait_for(1).await;
+    drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_in_the_middle_of_data_leaves_nothing() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    for size in [10, 200_000] {
+        let mut client = Client::connect(relay.address).await.unwrap();
+        client.begin(&[RECIPIENT]).await;
+        client.write(&message("half")).await.unwrap();
+        client.write(&vec![b'x'; size]).await.unwrap();
+        drop(client);
+    }
+    submit(&relay, "whole").await;
+    world.wait_for(1).await;
+    let (_, log) = relay.terminate().await;
+    assert_eq!(log.matches("\"queued\"").count() - log.matches("\"queued\":").count(), 1, "{log}");
+    let bodies = std::fs::read_dir(world.path("state/bodies")).unwrap().count();
+    assert_eq!(bodies, 0, "no body file is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_452_and_what_is_queued_still_drains() {
+    use sandbox::{Action, Fault, Stage};
+    let world = World::new().await.set("spool", "max_bytes = \"1 MiB\"");
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    let filler = [message("filler"), b"\r\n".to_vec(), vec![b'x'; 300_000]].concat();
+    let mut taken = 0;
+    let refusal = loop {
+        let reply = client.send(&[RECIPIENT], &filler).await.unwrap();
+        if reply.code() != 250 {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 10, "the queue never fills");
+    };
+    assert_eq!(refusal.to_string(), "452 4.3.1 Insufficient system storage, try again later");
+    assert!(taken >= 2);
+    world.sandbox.clear_faults();
+    world.wait_for(taken).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_452_and_what_is_queued_still_drains() {
+    use sandbox::{Action, Fault, Stage};
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let world = World::new().await;
+    let directory =
+        format!("directory = {:?}\nmin_free_bytes = \"0 B\"", disk.path().join("state").display().to_string());
+    let world = world.set("spool", directory);
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    let mut taken = 0;
+    let refusal = loop {
+        let filler = [message(&format!("filler{taken}")), b"\r\n".to_vec(), vec![b'x'; 1_000_000]].concat();
+        let reply = client.send(&[RECIPIENT], &filler).await.unwrap();
+        if reply.code() != 250 {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 100, "the disk never fills");
+    };
+    assert_eq!(refusal.to_string(), "452 4.3.1 Insufficient system storage, try again later");
+    assert!(taken >= 2, "{taken}");
+    world.sandbox.clear_faults();
+    world.wait_for(taken).await;
+    // With room again the relay takes mail again.
+    relay.log().wait_for(|line| line.contains("\"sent\""));
+    assert_eq!(client.send(&[RECIPIENT], &message("after")).await.unwrap().code(), 250);
+    world.wait_for(taken + 1).await;
+    let (status, log) = relay.terminate().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// A file system of a few MiB, for tests that run as root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(mebibytes: u32) -> Option<Self> {
+        if !is_root() {
+            skip("only root can mount a small disk");
+            return None;
+        }
+        let directory = tempfile::TempDir::new().unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(directory));
+        }
+        // A container may forbid it; that is no peer that could be installed.
+        eprintln!("skipped: a small disk cannot be mounted here");
+        None
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Starts the relay where it cannot run: its exit code and what it said.
+async fn refuses(mut command: Command) -> (Option<i32>, String) {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn run_command(world: &World) -> Command {
+    let mut command = binary();
+    command.args(["run", "--config"]).arg(world.configuration());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mistake_of_the_configuration_is_told_in_one_run() {
+    let world = World::new().await;
+    let file = world.path("wrong.toml");
+    std::fs::write(&file, "hostnam = \"x\"\n[tenant.a]\nclient_secret = { file = \"x\" }\n[mailbox.b]\n").unwrap();
+    for verb in ["run", "check"] {
+        let mut command = binary();
+        command.args([verb, "--config"]).arg(&file);
+        let (code, said) = refuses(command).await;
+        assert_eq!(code, Some(64), "{said}");
+        for mistake in [
+            ":1:1: hostnam: is not a known key; did you mean hostname?",
+            ":2:9: tenant.a.tenant_id: is missing",
+            ":2:9: tenant.a.client_id: is missing",
+            ":4:10: mailbox.b.address: is missing",
+        ] {
+            assert!(said.contains(&format!("wrong.toml{mistake}")), "{mistake} is not in\n{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let world = World::new().await;
+    let mut command = run_command(&world);
+    command.env("XOAUTH2_RELAY__LISTENER__LOCAL__ADDRESS", address.to_string());
+    let (code, said) = refuses(command).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(
+        said.contains(&format!("cannot listen on {address} (listener.local): another program has this port")),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_cannot_be_written_is_named() {
+    let world = World::new().await;
+    let state = world.path("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o555)).unwrap();
+    let mut command = run_command(&world);
+    if is_root() {
+        // An unprivileged user, who can read the rest.
+        command.uid(65534).gid(65534);
+        for entry in std::fs::read_dir(world.directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+            }
+        }
+        std::fs::set_permissions(world.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (code, said) = refuses(command).await;
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(code, Some(69), "{said}");
+    let error = said.lines().find(|line| line.contains("\"ERROR\"")).unwrap_or_else(|| panic!("{said}"));
+    assert!(error.contains(&state.display().to_string()) && error.contains("permission denied"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_on_the_same_queue_is_refused() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    let (code, said) = refuses(run_command(&world)).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("another xoauth2-relay already uses the state directory"), "{said}");
+    submit(&relay, "unharmed").await;
+    world.wait_for(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_and_a_newer_queue_are_named_and_left_alone() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    relay.terminate().await;
+    let database = world.path("state/queue.db");
+    rusqlite::Connection::open(&database).unwrap().pragma_update(None, "user_version", 4711).unwrap();
+    let (code, said) = refuses(run_command(&world)).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("has schema 4711, this release knows"), "{said}");
+    let damaged = b"this is no database, whatever its name says".repeat(100);
+    std::fs::write(&database, &damaged).unwrap();
+    let (code, said) = refuses(run_command(&world)).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("queue.db") && (said.contains("damaged") || said.contains("is not a queue")), "{said}");
+    assert_eq!(std::fs::read(&database).unwrap(), damaged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_from_elsewhere_is_refused() {
+    let world = World::new().await.set("listener", "networks = [\"10.1.2.0/24\"]");
+    let relay = world.relay().await;
+    let mut stream = tokio::net::TcpStream::connect(relay.address).await.unwrap();
+    let mut said = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut said).await.unwrap();
+    assert_eq!(said, "554 5.7.1 127.0.0.1 is not in the networks of this listener\r\n");
+}
