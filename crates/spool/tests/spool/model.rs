@@ -219,7 +219,7 @@ fn check_database(directory: &Path, model: &Model, counts: &spool::Counts) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_nothing_doubled(steps in steps()) {
