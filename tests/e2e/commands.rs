@@ -22,7 +22,7 @@ fn help_teaches() {
     }
     let (code, said, _) = output(&["--version"]);
     assert_eq!((code, said), (Some(0), format!("xoauth2-relay {}\n", env!("CARGO_PKG_VERSION"))));
-    let (code, _, said) = output(&["rnu"]);
+    let (code, _, said) = output(&["runn"]);
     assert_eq!(code, Some(64));
     assert!(said.contains("run"), "{said}");
 }

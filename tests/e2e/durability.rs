@@ -26,8 +26,10 @@ async fn the_sync_comes_before_the_250() {
     let mut client = Client::connect(relay.address).await.unwrap();
     // One in the database, one in a file of its own.
     for body in [100, 100_000] {
-        let text = [message("traced"), b"\r\n".to_vec(), vec![b'x'; body]].concat();
-        assert_eq!(client.send(&[RECIPIENT], &text).await.unwrap().code(), 250);
+        client.begin(&[RECIPIENT]).await;
+        let text = [message("traced"), b"\r\n".to_vec(), vec![b'x'; body], b"\r\n.\r\n".to_vec()].concat();
+        client.write(&text).await.unwrap();
+        assert_eq!(client.reply().await.unwrap().code(), 250);
     }
     drop(client);
     // strace passes no signal on; its child is asked itself.

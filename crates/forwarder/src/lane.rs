@@ -91,8 +91,8 @@ pub struct Slot<T> {
 pub enum Attempt<E> {
     /// Upstream was spoken to: one outcome for each recipient, in their order.
     Told(Vec<Outcome>),
-    /// The lane is in trouble and upstream has seen nothing of the message.
-    NotStarted(Trouble),
+    /// The lane is in trouble; upstream has decided nothing about the message and seen no content of it.
+    NotTaken(Trouble),
     /// The body could not be read; upstream got no final dot.
     BodyFailed(E),
 }
@@ -176,43 +176,6 @@ impl<T: TokenSource> Lane<T> {
             Permission::WaitForProbe => {
                 state.pacer.end(now, false);
                 Err(None)
-            }
-        }
-    }
-
-    /// Sends a message in this turn. `started` is called right before upstream can see anything of it.
-    pub async fn deliver<B: Body>(
-        &self,
-        mut slot: Slot<T>,
-        message: &Message<'_>,
-        body: &mut B,
-        started: impl FnOnce(),
-    ) -> Attempt<B::Error> {
-        let mut started = Some(started);
-        loop {
-            let mut connection = match self.connection().await {
-                Ok(connection) => connection,
-                Err(trouble) => {
-                    self.troubled(&trouble);
-                    slot.probing = false;
-                    return Attempt::NotStarted(trouble);
-                }
-            };
-            if let Some(started) = started.take() {
-                started();
-            }
-            slot.seen = true;
-            match transfer(&mut connection, message, body).await {
-                Ok(Ended::Stale) => debug!(lane = %self.id, "an idle connection had gone; opening another"),
-                Ok(Ended::Told { outcomes, usable }) => {
-                    self.learn(&outcomes);
-                    slot.probing = false;
-                    if usable {
-                        self.park(connection);
-                    }
-                    return Attempt::Told(outcomes);
-                }
-                Err(error) => return Attempt::BodyFailed(error),
             }
         }
     }
@@ -353,7 +316,10 @@ impl<T: TokenSource> Lane<T> {
         let (now, chance) = (self.clock.monotonic(), self.clock.chance());
         let (wait, news) = self.state().health.troubled(trouble.clone(), now, chance);
         let wait = wait.as_secs();
-        if news {
+        if news && trouble.kind == TroubleKind::NoToken {
+            // Whoever gives tokens has warned, once, with the advice.
+            info!(lane = %self.id, reason = %trouble, "lane waits for a token");
+        } else if news {
             warn!(lane = %self.id, reason = %trouble, probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
         } else {
             debug!(lane = %self.id, reason = %trouble, probe_in_seconds = wait, "lane still stands still");
@@ -409,6 +375,50 @@ impl<T: TokenSource> Lane<T> {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change below the lock is complete before anything that may panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: TokenSource> Slot<T> {
+    /// Sends a message in this turn. `started` is called right before upstream can see anything of it.
+    pub async fn deliver<B: Body>(
+        mut self,
+        message: &Message<'_>,
+        body: &mut B,
+        started: impl FnOnce(),
+    ) -> Attempt<B::Error> {
+        let lane = Arc::clone(&self.lane);
+        let mut started = Some(started);
+        loop {
+            let mut connection = match lane.connection().await {
+                Ok(connection) => connection,
+                Err(trouble) => return Attempt::NotTaken(self.failed(trouble)),
+            };
+            if let Some(started) = started.take() {
+                started();
+            }
+            self.seen = true;
+            match transfer(&mut connection, message, body).await {
+                Ok(Ended::Stale) => debug!(lane = %lane.id, "an idle connection had gone; opening another"),
+                Ok(Ended::Lost(text)) => {
+                    return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
+                }
+                Ok(Ended::Told { outcomes, usable }) => {
+                    lane.learn(&outcomes);
+                    self.probing = false;
+                    if usable {
+                        lane.park(connection);
+                    }
+                    return Attempt::Told(outcomes);
+                }
+                Err(error) => return Attempt::BodyFailed(error),
+            }
+        }
+    }
+
+    fn failed(&mut self, trouble: Trouble) -> Trouble {
+        self.lane.troubled(&trouble);
+        self.probing = false;
+        trouble
     }
 }
 

@@ -49,6 +49,9 @@ pub(crate) enum Ended {
     Told { outcomes: Vec<Outcome>, usable: bool },
     /// The session was used before and gone when this message came: nothing happened.
     Stale,
+    /// The session was lost while the envelope was told, and upstream had decided nothing: the lane's trouble, not the
+    /// message's.
+    Lost(String),
 }
 
 /// Sends `message`. Fails only if its body cannot be read; the session is then good for nothing.
@@ -66,6 +69,9 @@ pub(crate) async fn transfer<B: Body>(
     let dialog = envelope(connection, message, body.total()).await;
     if connection.messages > 1 && dialog.is_stale() {
         return Ok(Ended::Stale);
+    }
+    if let Some(text) = dialog.undecided() {
+        return Ok(Ended::Lost(text));
     }
     let mut state = dialog.read(message.recipients.len());
     if state.go_ahead {
@@ -158,6 +164,20 @@ impl Dialog {
         self.replies
             .first()
             .is_none_or(|reply| reply.code() == 421 && matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)))
+    }
+
+    /// Why the session was lost, if no reply has decided anything by then. A 421 that asks to slow down has.
+    fn undecided(&self) -> Option<String> {
+        let reason = self.lost.as_ref()?;
+        let (farewell, before) = match self.transaction().split_last() {
+            Some((reply, before)) if reply.code() == 421 => (Some(reply), before),
+            _ => (None, self.transaction()),
+        };
+        let paced = farewell.is_some_and(|reply| !matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)));
+        if paced || !before.iter().all(Reply::is_positive) {
+            return None;
+        }
+        Some(farewell.map_or_else(|| reason.to_string(), |reply| reply.diagnostic().to_string()))
     }
 
     fn transaction(&self) -> &[Reply] {

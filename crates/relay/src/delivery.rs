@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clock::Clock;
 use forwarder::{Attempt, Body, Lane, Message, Slot, TokenSource};
-use mail::{Diagnostic, Outcome};
+use mail::{Diagnostic, Outcome, Scope};
 use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -108,13 +108,24 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         let header = Arc::clone(&claim.header);
         let (envelope, recipients) = (claim.envelope.clone(), claim.recipients.clone());
         let message = Message { envelope: &envelope, recipients: &recipients, header: &header };
-        let started = || self.spool.mark_in_flight(&claim.guard);
-        let attempt = self.lane.deliver(slot, &message, &mut StoredBody(&mut claim.body), started).await;
+        let mut marked = false;
+        let started = || {
+            self.spool.mark_in_flight(&claim.guard);
+            marked = true;
+        };
+        let attempt = slot.deliver(&message, &mut StoredBody(&mut claim.body), started).await;
         let parts = match attempt {
             Attempt::Told(outcomes) => parts(outcomes, history, self.clock.as_ref()),
-            Attempt::NotStarted(trouble) => {
+            Attempt::NotTaken(trouble) => {
                 debug!(id = %claim.message, lane = %claim.lane, %trouble, "not sent, the lane is in trouble");
-                return;
+                if !marked {
+                    return;
+                }
+                // Upstream heard of it and hung up. Probably the lane's trouble, but should this message be the cause, the
+                // next probe must go with another: it counts as an attempt.
+                let outcome = Outcome::Deferred(Diagnostic::local(trouble.text));
+                let next = next(&outcome, history, self.clock.wall(), self.clock.chance());
+                vec![whole(&claim, outcome, next)]
             }
             Attempt::BodyFailed(StoreError::Damaged(text)) => {
                 error!(id = %claim.message, %text, "the stored message is damaged; it is set aside");
@@ -190,6 +201,10 @@ fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {
     let message_id = &claim.message_id;
     match &part.next {
         Next::Finished => info!(%id, outcome, mailbox, recipients, %reply, message_id, "sent"),
+        // The lane has said so, once for all its mail.
+        Next::Due(_) if matches!(part.outcome, Outcome::Held { scope: Scope::Mailbox | Scope::Tenant, .. }) => {
+            debug!(%id, outcome, mailbox, recipients, %reply, message_id, "waits for its lane");
+        }
         Next::Due(due) => {
             warn!(%id, outcome, mailbox, recipients, %reply, message_id, next_attempt = %due, "not sent yet");
         }

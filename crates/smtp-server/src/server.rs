@@ -27,7 +27,7 @@ use crate::session::Profile;
 const MAX_REFUSALS: usize = 64;
 /// How long a refusal may take to be told.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after the process ran out of descriptors: long enough for sessions to end, short for a client that waits.
+/// Pause after the process ran out of descriptors or memory: long enough for sessions to end, short for a client that waits.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Bounds of the sessions of one listener.
@@ -152,8 +152,11 @@ impl<I: Intake> Server<I> {
         if matches!(error.raw_os_error(), Some(23 | 24)) {
             warn!(listener = %self.name, %error, "out of file descriptors, accepting again shortly; raise LimitNOFILE if this lasts");
             let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
-        } else {
+        } else if error.kind() == io::ErrorKind::ConnectionAborted {
             debug!(listener = %self.name, %error, "a connection was lost before it was accepted");
+        } else {
+            warn!(listener = %self.name, %error, "a connection could not be accepted, trying again shortly");
+            let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
         }
     }
 

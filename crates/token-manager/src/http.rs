@@ -19,7 +19,7 @@ pub(crate) const MAX_BODY: usize = 1 << 20;
 /// Room for a usual reply, so that no half token stays behind in a buffer that grew.
 const USUAL_BODY: usize = 16 << 10;
 
-/// Why an exchange gave no reply. The text is of the HTTP library and names neither URL nor body.
+/// Why an exchange gave no reply. The text is of the HTTP library, with the host and port that were asked, never the body.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
     #[error("{0}")]
@@ -104,8 +104,10 @@ fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
 /// The chain of causes in one line, since the outer one only says "error sending request".
 // By value, as `map_err` hands it over and `without_url` wants it.
 fn network(error: reqwest::Error) -> HttpError {
+    // Whoever reads this must know which host and port a firewall has to let through.
+    let place = error.url().and_then(|url| Some(format!("{}:{}: ", url.host_str()?, url.port_or_known_default()?)));
     let error = error.without_url();
-    let mut text = error.to_string();
+    let mut text = place.unwrap_or_default() + &error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");

@@ -110,7 +110,7 @@ async fn of_twenty_deliveries_as_many_go_out_as_the_minute_allows() {
         let mut sendings = JoinSet::new();
         for _ in 0..20 {
             let lane = Arc::clone(&road.lane);
-            sendings.spawn(async move { deliver(&lane, lane.slot().await, mail()).await });
+            sendings.spawn(async move { deliver(lane.slot().await, mail()).await });
         }
         for _ in 0..7 {
             let attempt = within(sendings.join_next()).await.unwrap().unwrap();

@@ -92,14 +92,14 @@ async fn a_421_of_pace_on_an_idle_connection_is_an_outcome() {
 }
 
 #[tokio::test]
-async fn a_421_on_a_new_connection_is_an_outcome() {
+async fn a_421_on_a_new_connection_is_the_lanes_trouble() {
     let upstream = Upstream::start().await;
     let sending = lane_to(upstream.address()).send(mail());
     let mut session = upstream.logged_in().await;
     session.line().await;
     session.say("421 4.3.2 Service not active").await;
     session.close().await;
-    assert_eq!(sending.outcomes().await, ["deferred: 421 4.3.2 Service not active"]);
+    assert_eq!(sending.trouble().await, "421 4.3.2 Service not active");
 }
 
 #[tokio::test]

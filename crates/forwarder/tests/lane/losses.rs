@@ -71,7 +71,7 @@ async fn a_connection_lost_before_data_is_answered_defers() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_dialog_defers_and_ends_the_session() {
+async fn garbage_in_the_dialog_is_the_lanes_trouble_and_ends_the_session() {
     let upstream = Upstream::start().await;
     let sending = lane_to(upstream.address()).send(mail());
     let mut session = upstream.logged_in().await;
@@ -79,7 +79,7 @@ async fn garbage_in_the_dialog_defers_and_ends_the_session() {
     session.expect("RCPT TO:<anna@contoso.com>\nDATA").await;
     session.say("250 2.1.0 OK\nHTTP/1.1 400 Bad Request").await;
     assert_eq!(session.rest().await, b"");
-    assert!(outcome(sending).await.starts_with("deferred: upstream sent \"HTTP/1.1 400 Bad Request\""));
+    assert!(sending.trouble().await.starts_with("upstream sent \"HTTP/1.1 400 Bad Request\""));
 }
 
 #[tokio::test]

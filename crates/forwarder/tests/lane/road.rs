@@ -147,14 +147,14 @@ pub(crate) fn send(lane: &Arc<Lane<Tokens>>, mail: Mail) -> Sending {
     let lane = Arc::clone(lane);
     Sending(tokio::spawn(async move {
         let slot = lane.slot().await;
-        deliver(&lane, slot, mail).await
+        deliver(slot, mail).await
     }))
 }
 
 /// Sends a message in a turn.
-pub(crate) async fn deliver(lane: &Lane<Tokens>, slot: Slot<Tokens>, mut mail: Mail) -> Attempt<BodyError> {
+pub(crate) async fn deliver(slot: Slot<Tokens>, mut mail: Mail) -> Attempt<BodyError> {
     let message = Message { envelope: &mail.envelope, recipients: &mail.recipients, header: &mail.header };
-    lane.deliver(slot, &message, &mut mail.body, || {}).await
+    slot.deliver(&message, &mut mail.body, || {}).await
 }
 
 /// A message on its way.
@@ -170,6 +170,16 @@ impl Sending {
         match self.ended().await {
             Attempt::Told(outcomes) => outcomes.iter().map(short).collect(),
             other => panic!("upstream was spoken to, and yet: {other:?}"),
+        }
+    }
+}
+
+impl Sending {
+    /// The text of the lane's trouble that kept it.
+    pub(crate) async fn trouble(self) -> String {
+        match self.ended().await {
+            Attempt::NotTaken(trouble) => trouble.text,
+            other => panic!("the lane was to be in trouble, and yet: {other:?}"),
         }
     }
 }

@@ -204,7 +204,7 @@ async fn started_is_called_before_upstream_hears_of_the_message() {
         let Mail { envelope, recipients, header, mut body } = mail();
         let message = forwarder::Message { envelope: &envelope, recipients: &recipients, header: &header };
         let slot = lane.slot().await;
-        lane.deliver(slot, &message, &mut body, move || tell.send(()).unwrap()).await
+        slot.deliver(&message, &mut body, move || tell.send(()).unwrap()).await
     });
     let mut session = upstream.greeted().await;
     assert!(session.line().await.starts_with("AUTH"));
