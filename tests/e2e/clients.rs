@@ -42,10 +42,10 @@ async fn swaks_delivers() {
     let world = World::new().await;
     let relay = world.relay().await;
     let mut client = Command::new(swaks);
-    // swaks reads LF lines and writes CRLF; a leading dot is stuffed by it.
+    // swaks reads LF lines and writes CRLF, stuffs dots, and ends the last line itself.
     client.args(["--server", &relay.address.to_string(), "--from", SENDER, "--to", RECIPIENT, "--data", "-"]);
     let input = (header() + "\r\n" + &body()).replace("\r\n", "\n");
-    delivers(world, client, input).await;
+    delivers(world, client, input.trim_end().to_owned()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
