@@ -1,6 +1,7 @@
 //! The HTTP side: `/livez` says that the process serves. Nothing here tells anything of mail.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -15,6 +16,9 @@ use tracing::debug;
 
 /// Connections at the same time; whoever comes beyond waits in the backlog.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Pause after a failed accept, which may fail again at once.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) {
@@ -37,7 +41,7 @@ pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) {
                 }
                 Err(error) => {
                     debug!(%error, "an HTTP connection was not accepted");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             },
         }

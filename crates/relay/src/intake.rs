@@ -100,7 +100,7 @@ impl<S: Spool> Transaction for MailTransaction<S> {
 
     async fn data(self) -> Result<Submission<S>, Reply> {
         let sink = self.rooms.spool.receive().map_err(|error| store_failed(&error))?;
-        Ok(Submission { transaction: self, sink, header: Header::Coming(HeaderSplitter::default()) })
+        Ok(Submission { transaction: self, sink, header: Header::default() })
     }
 }
 
@@ -116,19 +116,26 @@ enum Header {
     Whole(HeaderBlock),
 }
 
+impl Default for Header {
+    fn default() -> Self {
+        Self::Coming(HeaderSplitter::default())
+    }
+}
+
 impl<S: Spool> MessageSink for Submission<S> {
     async fn write(&mut self, chunk: &[u8]) -> Result<(), Reply> {
         let Header::Coming(splitter) = &mut self.header else {
-            return self.sink.write(chunk).await.map_err(|error| store_failed(&error));
+            return self.store(chunk).await;
         };
         let split = splitter.push(chunk).map_err(|error| header_refused(&error.to_string()))?;
         let Some((block, body)) = split else { return Ok(()) };
-        self.header_ended(block, true).await?;
-        if body.is_empty() { Ok(()) } else { self.sink.write(body).await.map_err(|error| store_failed(&error)) }
+        let block = self.header_ended(block, b"\r\n").await?;
+        self.header = Header::Whole(block);
+        self.store(body).await
     }
 
     async fn end(mut self) -> Reply {
-        match self.finish().await {
+        match self.header_at_end().await {
             Ok(block) => self.commit(block).await,
             Err(reply) => reply,
         }
@@ -136,38 +143,34 @@ impl<S: Spool> MessageSink for Submission<S> {
 }
 
 impl<S: Spool> Submission<S> {
-    /// The header block is whole. What a client without a header sent in its place belongs to the body.
-    async fn header_ended(&mut self, block: HeaderBlock, empty_line: bool) -> Result<(), Reply> {
-        if block.is_header() {
-            if block.count("Received") > MAX_HOPS {
-                return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
-            }
-            self.header = Header::Whole(block);
+    async fn store(&mut self, octets: &[u8]) -> Result<(), Reply> {
+        if octets.is_empty() {
             return Ok(());
         }
-        let mut body = block.into_bytes();
-        if empty_line {
-            body.extend_from_slice(b"\r\n");
-        }
-        self.header = Header::Whole(HeaderBlock::parse(Vec::new()));
-        self.sink.write(&body).await.map_err(|error| store_failed(&error))
+        self.sink.write(octets).await.map_err(|error| store_failed(&error))
     }
 
-    async fn finish(&mut self) -> Result<HeaderBlock, Reply> {
-        let header = std::mem::replace(&mut self.header, Header::Whole(HeaderBlock::parse(Vec::new())));
-        if let Header::Coming(splitter) = header {
-            let block = splitter.finish().map_err(|error| header_refused(&error.to_string()))?;
-            self.header_ended(block, false).await?;
-            return self.take_header();
+    /// The header block is whole, and this ended it. What a client without a header sent in its place belongs to the body.
+    async fn header_ended(&mut self, block: HeaderBlock, end: &[u8]) -> Result<HeaderBlock, Reply> {
+        if block.count("Received") > MAX_HOPS {
+            return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
         }
-        self.header = header;
-        self.take_header()
+        if block.is_header() {
+            return Ok(block);
+        }
+        self.store(block.as_bytes()).await?;
+        self.store(end).await?;
+        Ok(HeaderBlock::parse(Vec::new()))
     }
 
-    fn take_header(&mut self) -> Result<HeaderBlock, Reply> {
-        match std::mem::replace(&mut self.header, Header::Coming(HeaderSplitter::default())) {
+    /// A message may end before its header does.
+    async fn header_at_end(&mut self) -> Result<HeaderBlock, Reply> {
+        match std::mem::take(&mut self.header) {
             Header::Whole(block) => Ok(block),
-            Header::Coming(_) => Err(header_refused("it has no end")),
+            Header::Coming(splitter) => {
+                let block = splitter.finish().map_err(|error| header_refused(&error.to_string()))?;
+                self.header_ended(block, b"").await
+            }
         }
     }
 

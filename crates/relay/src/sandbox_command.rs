@@ -133,6 +133,7 @@ min_free_bytes = "16 MiB"
 address = ""
 
 [log]
+format = "text"
 level = "warn"
 "#,
         authority = tenant.authority(),

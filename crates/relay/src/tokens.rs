@@ -60,7 +60,9 @@ impl TenantTokens {
             grant: Grant::ClientCredentials,
             credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(tenant.client_secret.clone()))),
         };
-        let ledger = Ledger::open(state_directory.join(format!("token-requests-{name}.json")), clock.as_ref());
+        // Entra counts by application, whatever the configuration calls it.
+        let file = format!("token-requests-{}-{}.json", tenant.tenant_id, tenant.client_id).to_ascii_lowercase();
+        let ledger = Ledger::open(state_directory.join(file), clock.as_ref());
         Ok(Self { manager: TokenManager::start(application, http, clock, ledger, stop) })
     }
 }
