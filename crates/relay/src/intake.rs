@@ -317,6 +317,21 @@ mod tests {
         (header.strip_prefix(received).unwrap_or_else(|| panic!("no Received in {header}")).to_owned(), message_id)
     }
 
+    #[tokio::test]
+    async fn clients_are_asked_to_come_back_until_the_queue_is_open_and_strangers_to_stay_away() {
+        let networks = vec!["192.0.2.0/24".parse().unwrap()];
+        let intake = ListenerIntake::<spool::SqliteSpool>::new(networks, Arc::default());
+        let client = |peer: &str| Client {
+            session: 1,
+            listener: "local".into(),
+            peer: peer.parse().unwrap(),
+            helo: String::new(),
+            esmtp: false,
+        };
+        assert_eq!(intake.connect(&client("192.0.2.1:1")).await.unwrap_err().code(), 421);
+        assert_eq!(intake.connect(&client("198.51.100.1:1")).await.unwrap_err().code(), 554);
+    }
+
     #[test]
     fn a_whole_header_gains_only_its_received_field() {
         let header = "From: a@b\r\nDate: x\r\nMessage-ID: <1@b>\r\n";

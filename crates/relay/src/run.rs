@@ -54,23 +54,32 @@ pub(crate) fn exit(error: &StartError) -> Exit {
     }
 }
 
-/// The signals that stop us.
+/// The signals that we answer.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
-    /// Listens for SIGTERM and SIGINT.
+    /// Listens for SIGTERM, SIGINT and SIGHUP.
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// The next of them.
+    /// The next that asks us to stop: SIGTERM or SIGINT.
     pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Elsewhere it means reload; ending mail for it would be the worst answer.
+                _ = self.hangup.recv() => warn!("SIGHUP is ignored: reloading is not built yet, restart to take up a new configuration"),
+            }
         }
     }
 }
