@@ -67,8 +67,11 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
         let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("<shown@test.local>"));
         (line, lines)
     });
-    let (shown, lines) = shown.await.unwrap();
+    let (shown, mut lines) = shown.await.unwrap();
     assert!(shown.unwrap().contains("message 1: from <scanner@contoso.com> to <someone@example.com>"));
+    let kept = lines.next().unwrap().unwrap();
+    let file = std::path::PathBuf::from(kept.trim().strip_prefix("as Exchange got it: ").unwrap());
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("\r\n\r\nThis is shown.\r\n"));
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let (status, rest) = tokio::task::spawn_blocking(move || {
         let rest: Vec<_> = lines.map(Result::unwrap).collect();
@@ -78,6 +81,7 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
     .unwrap();
     assert_eq!(status.code(), Some(0), "{rest}");
     assert!(rest.contains("took 1 message(s)"), "{rest}");
+    assert!(!file.exists(), "nothing is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ struct Stage {
     address: SocketAddr,
     settings: Settings,
     /// Removed when dropped.
-    _directory: TempDir,
+    directory: TempDir,
     _log: tracing_appender::non_blocking::WorkerGuard,
 }
 
@@ -100,7 +100,7 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let relay = Daemon::start(&settings, Arc::new(SystemClock::new())).await?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;
-    Ok(Stage { tenant, relay, address, settings, _directory: directory, _log: log })
+    Ok(Stage { tenant, relay, address, settings, directory, _log: log })
 }
 
 /// Writes the files an administrator would, and reads them as the daemon does.
@@ -164,7 +164,7 @@ impl Stage {
                 received = messages.recv() => match received {
                     Ok(message) => {
                         shown += 1;
-                        show(shown, &message);
+                        show(shown, &message, self.save(shown, &message));
                     }
                     Err(RecvError::Lagged(missed)) => {
                         shown += missed;
@@ -198,13 +198,19 @@ Send something from another terminal:
     \"From: {DEFAULT_MAILBOX}\\r\\nSubject: hello\\r\\n\\r\\nfrom Python\")'
 
 The mailbox {DEFAULT_MAILBOX} may only send as itself, as at Exchange. Try unknown@contoso.com as recipient too.
-The configuration in use is {config}; Ctrl-C ends it all.
+The configuration in use is {config}; Ctrl-C ends it all and removes its files.
 ",
             address = self.address,
             smtp_port = self.tenant.smtp_port(),
             authority = self.tenant.authority(),
             config = self.settings.spool.directory.with_file_name("xoauth2-relay.toml").display(),
         );
+    }
+
+    /// Keeps the octets that the simulated Exchange took, for whoever wants to read them, until the command ends.
+    fn save(&self, number: u64, message: &Message) -> Option<PathBuf> {
+        let path = self.directory.path().join(format!("message-{number}.eml"));
+        fs::write(&path, message.body.octets()?).ok().map(|()| path)
     }
 
     /// Sends one message down the whole road and tells each step.
@@ -257,7 +263,7 @@ The configuration in use is {config}; Ctrl-C ends it all.
     }
 }
 
-fn show(number: u64, message: &Message) {
+fn show(number: u64, message: &Message, file: Option<PathBuf>) {
     let Message { login, reverse_path, message_id, .. } = message;
     println!(
         "{} message {number}: from <{reverse_path}> to {} by login {login}, {} octets, {message_id}",
@@ -265,6 +271,9 @@ fn show(number: u64, message: &Message) {
         recipients(message),
         message.body.length(),
     );
+    if let Some(file) = file {
+        println!("    as Exchange got it: {}", file.display());
+    }
 }
 
 fn recipients(message: &Message) -> String {
