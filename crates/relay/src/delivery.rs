@@ -45,6 +45,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
     /// the next start.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
+        let mut readable = true;
         while !stop.is_cancelled() {
             // As many are under way as the lane has connections, so this never grows long.
             while let Some(ended) = under_way.try_join_next() {
@@ -55,11 +56,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 () = stop.cancelled() => break,
                 claimed = self.next_claim() => match claimed {
                     Ok(Some((slot, claim))) => {
+                        readable = true;
                         under_way.spawn(self.clone().deliver(slot, claim));
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        error!(lane = %self.lane.id(), %error, "the queue cannot be read; trying again");
+                        if std::mem::replace(&mut readable, false) {
+                            error!(lane = %self.lane.id(), %error, "the queue cannot be read; trying again every second");
+                        }
                         sleep(STORE_PAUSE).await;
                     }
                 },

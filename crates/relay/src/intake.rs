@@ -15,6 +15,8 @@ use crate::config::Network;
 
 /// More Received fields than this are a loop (RFC 5321 section 6.3 asks for at least 100).
 const MAX_HOPS: usize = 100;
+/// Characters of a Message-ID that are logged and kept in the history; the header keeps all of it.
+const MAX_TRACE_KEY: usize = 250;
 
 /// What is open once the spool is: shared by all listeners.
 pub(crate) struct Rooms<S> {
@@ -239,7 +241,7 @@ fn complete<S>(
         header.append(&Field::new("Date", date)?);
     }
     let message_id = if let Some(value) = header.value("Message-ID") {
-        String::from_utf8_lossy(value).split_whitespace().collect::<Vec<_>>().join(" ")
+        trace_key(value)
     } else {
         let message_id = format!("<{id}.{millis}@{hostname}>");
         header.append(&Field::new("Message-ID", &message_id)?);
@@ -249,6 +251,13 @@ fn complete<S>(
     let received = Received { helo: &client.helo, client: client.address(), by: hostname, protocol, id, date };
     header.prepend(&received.field()?);
     Ok((header, message_id))
+}
+
+/// A Message-ID for logs and history: clients put anything there, of any length.
+fn trace_key(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    one_line.chars().filter(|c| !c.is_control()).take(MAX_TRACE_KEY).collect()
 }
 
 /// A bare `postmaster` means nothing upstream: it is the postmaster of the mailbox's domain.
@@ -345,6 +354,13 @@ mod tests {
         assert_eq!(completed("", "a@b").0, made);
         // Without a sender the mailbox itself speaks.
         assert!(completed("", "").0.starts_with("From: scanner@contoso.com\r\n"));
+    }
+
+    #[test]
+    fn a_trace_key_is_one_short_line() {
+        assert_eq!(trace_key(b" <1@b>\r\n"), "<1@b>");
+        assert_eq!(trace_key(b" \x1b[31m<1@b>\r\n\t(folded)\r\n"), "[31m<1@b> (folded)");
+        assert_eq!(trace_key(&[b'x'; 100_000]).len(), MAX_TRACE_KEY);
     }
 
     #[test]
