@@ -18,7 +18,7 @@ pub enum AddressError {
     /// Not UTF-8 (RFC 6531 allows nothing else beyond ASCII).
     #[error("it is not UTF-8")]
     NotUtf8,
-    /// A control octet, which could end the line it is later written to.
+    /// A control character, which could end the line it is later written to, or one that turns the direction of text.
     #[error("it holds a control character")]
     Control,
     /// No `@`.
@@ -89,9 +89,14 @@ fn is_literal(inner: &str) -> bool {
     }
 }
 
-/// Beyond ASCII and not a control (C1) or an invisible separator that a terminal or a log would act on.
 fn is_international(c: char) -> bool {
-    !c.is_ascii() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
+    !c.is_ascii() && !is_acted_on(c)
+}
+
+/// Controls, line and paragraph separators, and what turns the direction of text (UAX #9): a terminal or a log would act
+/// on these and show another address than the one that was used. Quotes do not help against that.
+fn is_acted_on(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `local-part@domain`, kept as written. Equality ignores the case of the domain only (RFC 5321 section 2.4).
@@ -105,7 +110,7 @@ impl Mailbox {
     /// Parses the octets of `local-part "@" domain`, without brackets.
     pub fn parse(octets: &[u8]) -> Result<Self, AddressError> {
         let text = std::str::from_utf8(octets).map_err(|_| AddressError::NotUtf8)?;
-        if text.chars().any(char::is_control) {
+        if text.chars().any(is_acted_on) {
             return Err(AddressError::Control);
         }
         let (local_part, domain) = split(text)?;
@@ -223,6 +228,9 @@ mod tests {
             (b"a@b c", AddressError::Domain),
             (b"a@b\r\nRCPT", AddressError::Control),
             (b"\"a\0\"@c.d", AddressError::Control),
+            ("\"\u{202e}moc\"@c.d".as_bytes(), AddressError::Control),
+            ("a\u{2066}b@c.d".as_bytes(), AddressError::Control),
+            ("a@\u{2028}c.d".as_bytes(), AddressError::Control),
             (b"m\xfcller@c.d", AddressError::NotUtf8),
         ] {
             assert_eq!(Mailbox::parse(octets), Err(error), "{:?}", String::from_utf8_lossy(octets));
@@ -241,7 +249,7 @@ mod tests {
         fn whatever_is_parsed_holds_no_octet_that_ends_a_line(octets: Vec<u8>) {
             if let Ok(mailbox) = Mailbox::parse(&octets) {
                 let text = mailbox.to_string();
-                proptest::prop_assert!(!text.chars().any(char::is_control));
+                proptest::prop_assert!(!text.chars().any(is_acted_on));
                 proptest::prop_assert_eq!(text.as_bytes(), octets);
             }
         }

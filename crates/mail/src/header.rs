@@ -37,7 +37,9 @@ impl HeaderSplitter {
         let taken = &chunk[..chunk.len().min(room)];
         self.octets.extend_from_slice(taken);
         let Some((header_len, body_start)) = empty_line(&self.octets, before.saturating_sub(3)) else {
-            return if self.octets.len() > MAX_HEADER_LEN { Err(HeaderTooLong) } else { Ok(None) };
+            // CR LF CR of the end may be here and its last LF yet to come.
+            let room_for_end = MAX_HEADER_LEN + 1;
+            return if self.octets.len() > room_for_end { Err(HeaderTooLong) } else { Ok(None) };
         };
         if header_len > MAX_HEADER_LEN {
             return Err(HeaderTooLong);
@@ -275,6 +277,23 @@ mod tests {
         assert_eq!(splitter.push(&chunk), Ok(None));
         assert_eq!(splitter.push(&chunk), Err(HeaderTooLong));
         assert!(splitter.octets.len() <= MAX_HEADER_LEN + 4);
+    }
+
+    #[test]
+    fn the_longest_header_is_taken_wherever_the_chunks_end() {
+        for (header_len, taken) in [(MAX_HEADER_LEN, true), (MAX_HEADER_LEN + 1, false)] {
+            let message = [&vec![b'a'; header_len - 2], &b"\r\n\r\nbody"[..]].concat();
+            for cut in header_len - 3..=message.len() {
+                let (first, second) = message.split_at(cut);
+                let mut splitter = HeaderSplitter::default();
+                let found = match splitter.push(first) {
+                    Ok(None) => splitter.push(second),
+                    found => found,
+                };
+                let len = found.map(|split| split.map(|(block, _)| block.as_bytes().len()));
+                assert_eq!(len, if taken { Ok(Some(header_len)) } else { Err(HeaderTooLong) }, "cut at {cut}");
+            }
+        }
     }
 
     #[test]

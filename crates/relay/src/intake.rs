@@ -360,7 +360,7 @@ mod tests {
     fn a_trace_key_is_one_short_line() {
         assert_eq!(trace_key(b" <1@b>\r\n"), "<1@b>");
         assert_eq!(trace_key(b" \x1b[31m<1@b>\r\n\t(folded)\r\n"), "[31m<1@b> (folded)");
-        assert_eq!(trace_key(&[b'x'; 100_000]).len(), MAX_TRACE_KEY);
+        assert_eq!(trace_key(&[b'x'; 10_000]).len(), MAX_TRACE_KEY);
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl ReplyParser {
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(&line)).into_owned();
         let (code, last, rest) = split(&text).ok_or_else(|| ReplyError::NoReply(excerpt(&text)))?;
         let (enhanced, rest) = split_enhanced(code, rest);
-        self.enhanced = self.enhanced.or(enhanced);
+        // Some servers change their mind between lines: what the last line's code contradicts is dropped.
+        self.enhanced = self.enhanced.filter(|known| is_of(*known, code)).or(enhanced);
         self.lines.push(Cow::Owned(rest.to_owned()));
         if last {
             let lines = std::mem::take(&mut self.lines);
@@ -94,9 +95,13 @@ fn split(line: &str) -> Option<(u16, bool, &str)> {
 fn split_enhanced(code: u16, text: &str) -> (Option<EnhancedCode>, &str) {
     let (first, rest) = text.split_once(' ').unwrap_or((text, ""));
     match EnhancedCode::parse(first) {
-        Some(enhanced) if u16::from(enhanced.class) == code / 100 => (Some(enhanced), rest),
+        Some(enhanced) if is_of(enhanced, code) => (Some(enhanced), rest),
         _ => (None, text),
     }
+}
+
+fn is_of(enhanced: EnhancedCode, code: u16) -> bool {
+    u16::from(enhanced.class) == code / 100
 }
 
 fn excerpt(text: &str) -> String {
@@ -136,6 +141,18 @@ mod tests {
                 (421, None, "5.7.705 odd".to_owned()),
             ];
             assert_eq!(found, expected, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_enhanced_code_of_an_earlier_line_does_not_contradict_the_last_code() {
+        for (input, code, enhanced) in [
+            ("250-2.1.0 one\r\n550 two\r\n", 550, None),
+            ("250-2.1.0 one\r\n550 5.1.1 two\r\n", 550, Some(EnhancedCode::new(5, 1, 1))),
+            ("550-5.7.60 one\r\n550 5.1.1 two\r\n", 550, Some(EnhancedCode::new(5, 7, 60))),
+        ] {
+            let found = replies(input.as_bytes(), 100).unwrap();
+            assert_eq!((found[0].code(), found[0].enhanced()), (code, enhanced), "{input:?}");
         }
     }
 
