@@ -330,3 +330,26 @@ async fn a_client_from_elsewhere_is_refused() {
     tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut said).await.unwrap();
     assert_eq!(said, "554 5.7.1 127.0.0.1 is not in the networks of this listener\r\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_a_login_that_is_gone_is_named_and_goes_out_when_it_is_back() {
+    use sandbox::{Action, Fault, Stage};
+    let world = World::new().await;
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "stranded").await;
+    relay.terminate().await;
+    world.sandbox.clear_faults();
+    let other = world.path("other.toml");
+    let text =
+        world.configuration_text().replace("[mailbox.scanner]", "[mailbox.scanner]\nlogin = \"other@contoso.com\"");
+    std::fs::write(&other, text).unwrap();
+    let relay = Relay::start(&other).await;
+    let line = relay.log().wait_for(|line| line.contains("mail waits for a login"));
+    assert!(line.contains(&format!("/{SENDER}")), "{line}");
+    relay.terminate().await;
+    assert_eq!(world.sandbox.counters().messages, 0, "never by another login");
+    let relay = world.relay().await;
+    world.wait_for(1).await;
+    drop(relay);
+}

@@ -120,6 +120,9 @@ impl Daemon {
             };
             let _ = rooms.set(Arc::new(open));
         }
+        if let Some(rooms) = rooms.get() {
+            tell_stranded(&spool, &rooms.destination.lane).await;
+        }
         attendants.spawn(keep_house(Arc::clone(&spool), clock));
         Ok(Self { listeners, spool, road, attendants, stop, stop_tokens })
     }
@@ -236,6 +239,18 @@ fn tell(recovered: &Recovered) {
             quarantined = counts.quarantined,
             "the queue holds mail that does not go out by itself"
         );
+    }
+}
+
+/// Mail of a lane that this configuration does not serve waits for it to come back (invariant 7); nobody would look for it.
+async fn tell_stranded(spool: &SqliteSpool, served: &LaneId) {
+    match spool.lanes().await {
+        Ok(lanes) => {
+            for lane in lanes.iter().filter(|lane| *lane != served) {
+                warn!(%lane, "mail waits for a login that no mailbox of this configuration has; it goes out once that mailbox is configured again");
+            }
+        }
+        Err(error) => warn!(%error, "the lanes of the queue cannot be listed"),
     }
 }
 

@@ -14,6 +14,9 @@ const SCHEDULE: [Duration; 5] = [
     Duration::from_mins(30),
     Duration::from_hours(1),
 ];
+/// How soon a message is tried again that met trouble of its mailbox or tenant. The lane stands still by itself; this lets
+/// the next probe go with another message, in case this one is the cause.
+const LANE_TROUBLE: Duration = Duration::from_mins(5);
 /// How often a message is tried whose sender may not be sent as: permissions take up to two hours to reach every server.
 const REFUSED_SENDER: Duration = Duration::from_mins(15);
 /// Wait after a reply was lost behind the final dot: long enough for a copy that did arrive to be noticed.
@@ -40,8 +43,9 @@ pub(crate) fn next(outcome: &Outcome, history: History, now: WallTime, chance: f
         Outcome::Refused(_) => Next::Refused,
         Outcome::Deferred(_) => Next::Due(now + jitter(wait(history.attempts), SPREAD, chance)),
         Outcome::Held { scope: Scope::Message, .. } => Next::Due(now + jitter(REFUSED_SENDER, SPREAD, chance)),
-        // The lane stands still meanwhile; the message itself has lost nothing.
-        Outcome::Held { .. } | Outcome::Paced(_) => Next::Due(now),
+        Outcome::Held { .. } => Next::Due(now + jitter(LANE_TROUBLE, SPREAD, chance)),
+        // The lane slows down; the message itself has lost nothing.
+        Outcome::Paced(_) => Next::Due(now),
         Outcome::Uncertain(_) if history.uncertain >= UNCERTAIN_RESENDS => Next::Held,
         Outcome::Uncertain(_) => Next::Due(now + UNCERTAIN_DELAY),
     }
@@ -72,10 +76,10 @@ mod tests {
     }
 
     #[test]
-    fn trouble_of_a_lane_costs_the_message_nothing() {
+    fn trouble_of_a_lane_costs_the_message_no_attempt() {
         let held = |scope| Outcome::Held { scope, diagnostic: Diagnostic::local("held") };
-        assert_eq!(minutes(&held(Scope::Mailbox), 3, 0), Some(0));
-        assert_eq!(minutes(&held(Scope::Tenant), 3, 0), Some(0));
+        assert_eq!(minutes(&held(Scope::Mailbox), 3, 0), Some(5));
+        assert_eq!(minutes(&held(Scope::Tenant), 3, 0), Some(5));
         assert_eq!(minutes(&held(Scope::Message), 3, 0), Some(15));
         assert_eq!(minutes(&Outcome::Paced(Diagnostic::local("slow")), 3, 0), Some(0));
     }

@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 enum Failure {
     #[error("{0}")]
     Sandbox(#[from] sandbox::SandboxError),
+    #[error("port {0} is taken by another program; choose another with --port")]
+    PortTaken(u16),
     #[error("{0}")]
     Start(#[from] StartError),
     #[error("the sandbox's own files or its test connection failed: {0}")]
@@ -63,14 +65,17 @@ pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
         }
     };
     let exit = if options.send { stage.send_one().await } else { stage.show_all(&mut signals).await };
-    stage.leave().await;
+    tokio::select! {
+        () = stage.leave() => {}
+        () = signals.next() => {}
+    }
     exit
 }
 
 fn exit(failure: &Failure) -> Exit {
     match failure {
         Failure::Start(error) => run::exit(error),
-        Failure::Sandbox(_) | Failure::Io(_) => Exit::Unavailable,
+        Failure::Sandbox(_) | Failure::Io(_) | Failure::PortTaken(_) => Exit::Unavailable,
         Failure::Refused(_) | Failure::Broken(_) => Exit::Internal,
     }
 }
@@ -97,7 +102,10 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let port = if options.send { 0 } else { options.port };
     let settings = settings(&tenant, directory.path(), port, pace)?;
     let log = logging::start(&settings.log);
-    let relay = Daemon::start(&settings, Arc::new(SystemClock::new())).await?;
+    let relay = Daemon::start(&settings, Arc::new(SystemClock::new())).await.map_err(|error| match error {
+        StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => Failure::PortTaken(port),
+        error => Failure::Start(error),
+    })?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;
     Ok(Stage { tenant, relay, address, settings, directory, _log: log })

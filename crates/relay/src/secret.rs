@@ -46,7 +46,10 @@ impl SecretSource for ReferencedSecret {
 
 fn read_file(path: &Path) -> Result<Secret, SecretError> {
     let mut text = Zeroizing::new(String::new());
-    File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
+    File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_LEN {
+        return Err(unreadable(format!("{} is longer than any secret", path.display())));
+    }
     Secret::new(text)
 }
 

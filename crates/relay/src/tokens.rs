@@ -61,7 +61,7 @@ impl TenantTokens {
             credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(tenant.client_secret.clone()))),
         };
         // Entra counts by application, whatever the configuration calls it.
-        let file = format!("token-requests-{}-{}.json", tenant.tenant_id, tenant.client_id).to_ascii_lowercase();
+        let file = format!("token-requests-{}-{}", tenant.tenant_id, tenant.client_id).to_ascii_lowercase();
         let ledger = Ledger::open(state_directory.join(file), clock.as_ref());
         Ok(Self { manager: TokenManager::start(application, http, clock, ledger, stop) })
     }

@@ -94,6 +94,9 @@ pub trait Spool: Send + Sync + 'static {
         settlement: Settlement<Self::Sink>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Every lane that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
+    fn lanes(&self) -> impl Future<Output = Result<Vec<LaneId>, StoreError>> + Send;
+
     /// What is in the queue now.
     fn counts(&self) -> impl Future<Output = Result<Counts, StoreError>> + Send;
 

@@ -248,6 +248,9 @@ impl Listener {
         let address = address(&mut table);
         let networks = table.list("networks", "a network such as \"10.1.2.0/24\" with no bits beyond its length");
         let networks = networks.unwrap_or(default.networks);
+        if networks.is_empty() {
+            table.mistake("networks", "is empty: no client could ever connect; leave it out for loopback only");
+        }
         for network in networks.iter().filter(|network| !network.is_private()) {
             table.mistake("networks", format!("{network} reaches beyond private ranges, and without authentication (not built yet) that is an open relay"));
         }

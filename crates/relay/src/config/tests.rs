@@ -129,6 +129,8 @@ fn mistakes_of_the_environment_name_the_variable() {
 fn an_open_relay_is_refused() {
     let said = mistakes(&format!("{SMALLEST}\n[listener.all]\naddress = \"0.0.0.0:25\"\nnetworks = [\"0.0.0.0/0\"]\n"));
     assert!(said.contains("listener.all.networks: 0.0.0.0/0 reaches beyond private ranges"), "{said}");
+    let said = mistakes(&format!("{SMALLEST}\n[listener.none]\naddress = \"127.0.0.1:25\"\nnetworks = []\n"));
+    assert!(said.contains("listener.none.networks: is empty"), "{said}");
 }
 
 #[test]

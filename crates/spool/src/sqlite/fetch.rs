@@ -259,6 +259,20 @@ pub(super) fn next_due(connection: &Connection, claims: &Claims, lane: &LaneId) 
     }
 }
 
+/// Every lane that has deliveries: one step in the index for each, however long they are.
+pub(super) fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneId>> {
+    let mut statement = connection.prepare_cached(
+        "WITH RECURSIVE found(lane) AS (
+             SELECT min(lane) FROM delivery
+             UNION ALL
+             SELECT (SELECT min(lane) FROM delivery WHERE lane > found.lane) FROM found WHERE found.lane IS NOT NULL
+         )
+         SELECT lane FROM found WHERE lane IS NOT NULL",
+    )?;
+    let lanes = statement.query_map([], |row| row.get(0).map(LaneId::from_stored))?;
+    lanes.collect()
+}
+
 /// When the oldest message was accepted: ids order by acceptance.
 pub(super) fn oldest(connection: &Connection) -> rusqlite::Result<Option<WallTime>> {
     let mut statement = connection.prepare_cached("SELECT accepted_at FROM message ORDER BY id LIMIT 1")?;

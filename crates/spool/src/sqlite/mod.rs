@@ -343,6 +343,10 @@ impl Spool for SqliteSpool {
         self.settle_claim(claim, settlement).await
     }
 
+    async fn lanes(&self) -> Result<Vec<LaneId>, StoreError> {
+        self.readers.read(|connection| Ok(fetch::lanes(connection)?)).await
+    }
+
     async fn counts(&self) -> Result<Counts, StoreError> {
         let oldest = self.readers.read(|connection| Ok(fetch::oldest(connection)?)).await?;
         Ok(Counts { oldest, ..self.shared.space.stored().counts() })

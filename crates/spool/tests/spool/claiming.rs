@@ -136,3 +136,17 @@ async fn an_abandoned_wait_for_a_claim_loses_nothing() {
         waker.notified().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_lane_with_deliveries_is_listed_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    assert_eq!(spool.lanes().await.unwrap(), []);
+    let lanes: Vec<_> = ["a@b.c", "d@e.f", "g@h.i"].map(|login| LaneId::new("tenant", login)).into();
+    for lane in lanes.iter().chain(&lanes) {
+        let message = spool::NewMessage { deliveries: vec![delivery(lane, &["a@b.c"])], ..message(&["a@b.c"]) };
+        spool.commit(sink(&spool, b"body").await, message).await.unwrap();
+    }
+    assert_eq!(spool.lanes().await.unwrap(), lanes);
+    spool.close().await;
+}
