@@ -1,0 +1,35 @@
+//! A command line never panics; what was read as MAIL or RCPT can be written again and reads the same, so that no address
+//! smuggles a parameter or a second command upstream; names and errors stay short and free of control characters.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mail::BodyType;
+use wire::{Command, MailParameters};
+
+fuzz_target!(|line: &[u8]| {
+    match Command::parse(line) {
+        Ok(Command::Ehlo(name) | Command::Helo(name)) => {
+            assert!(name.chars().count() <= 255 && !name.contains(char::is_control));
+        }
+        Ok(command) => {
+            if let Some(written) = write(&command) {
+                assert_eq!(Command::parse(written.as_bytes()), Ok(command), "{written:?}");
+            }
+        }
+        Err(error) => assert!(error.to_string().chars().count() <= 200),
+    }
+});
+
+fn write(command: &Command) -> Option<String> {
+    match command {
+        Command::Mail(path, MailParameters { size, body, smtputf8 }) => {
+            let size = size.map(|octets| format!(" SIZE={octets}")).unwrap_or_default();
+            let body = if *body == BodyType::EightBitMime { " BODY=8BITMIME" } else { "" };
+            let smtputf8 = if *smtputf8 { " SMTPUTF8" } else { "" };
+            Some(format!("MAIL FROM:<{path}>{size}{body}{smtputf8}"))
+        }
+        Command::Rcpt(path) => Some(format!("RCPT TO:<{path}>")),
+        _ => None,
+    }
+}
