@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use sandbox::{Action, Fault, Stage};
 
-use crate::harness::{Client, RECIPIENT, Relay, World, message};
+use crate::harness::{Client, RECIPIENT, Relay, World, field, message};
 
 const ROUNDS: u32 = 5;
 const CONNECTIONS: usize = 10;
@@ -73,7 +73,7 @@ async fn play_round(seed: u64) -> (usize, usize, usize) {
     assert!((kill_at..MESSAGES).contains(&first), "the kill came in the middle: {first}");
     // The clients come back with what is left, to the relay that was started again.
     let relay = world.relay().await;
-    let uncertain = relay.log().count(|line| line.contains("in flight when the last run was cut"));
+    let uncertain = marked(&relay);
     let clients: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(send_all(relay.address, Arc::clone(&round)))).collect();
     for client in clients {
         client.await.unwrap();
@@ -82,6 +82,13 @@ async fn play_round(seed: u64) -> (usize, usize, usize) {
     arrived(&world, &promised).await;
     drop(relay);
     (promised.len(), world.sandbox.duplicates().len(), uncertain)
+}
+
+/// How many deliveries were in flight at the kill.
+fn marked(relay: &Relay) -> usize {
+    let lines = relay.log().text();
+    let line = lines.lines().find(|line| line.contains("in flight when the last run was cut"));
+    line.map_or(0, |line| field(line, "deliveries").parse().unwrap())
 }
 
 /// Waits until every promised message is at the simulated Exchange.

@@ -178,6 +178,8 @@ async fn a_full_disk_is_452_and_what_is_queued_still_drains() {
     };
     assert_eq!(refusal.to_string(), "452 4.3.1 Insufficient system storage, try again later");
     assert!(taken >= 2, "{taken}");
+    let files = std::fs::read_dir(disk.path().join("state/bodies")).unwrap().count() as u64;
+    assert_eq!(files, taken, "nothing of the refused message is left");
     world.sandbox.clear_faults();
     world.wait_for(taken).await;
     // With room again the relay takes mail again.
@@ -203,8 +205,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(directory));
         }
-        // A container may forbid it; that is no peer that could be installed.
-        eprintln!("skipped: a small disk cannot be mounted here");
+        skip("a small disk cannot be mounted here");
         None
     }
 
@@ -354,4 +355,40 @@ async fn mail_of_a_login_that_is_gone_is_named_and_goes_out_when_it_is_back() {
     let relay = world.relay().await;
     world.wait_for(1).await;
     drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_queued_while_the_clock_ran_ahead_goes_out_after_it_was_set_right() {
+    use sandbox::{Action, Fault, Stage};
+    let world = World::new().await;
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "early").await;
+    relay.terminate().await;
+    world.sandbox.clear_faults();
+    // As if it had been accepted a year ahead of the true time.
+    let database = rusqlite::Connection::open(world.path("state/queue.db")).unwrap();
+    assert_eq!(database.execute("UPDATE delivery SET due = due + 31536000000", []).unwrap(), 1);
+    drop(database);
+    let relay = world.relay().await;
+    relay.log().wait_for(|line| line.contains("clock ran ahead") && line.contains("\"deliveries\":1"));
+    world.wait_for(1).await;
+    drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_may_not_be_sent_as_is_told_once_and_stops_nobody() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    for number in 0..3 {
+        let text = format!("From: root@erp01\r\nSubject: {number}\r\n\r\nx");
+        assert_eq!(client.send(&[RECIPIENT], text.as_bytes()).await.unwrap().code(), 250);
+    }
+    submit(&relay, "good").await;
+    let taken = world.wait_for(1).await;
+    assert_eq!(taken[0].message_id, "<good@test.local>");
+    relay.terminate().await;
+    let relay = world.relay().await;
+    relay.log().wait_for(|line| line.contains("queue opened") && line.contains("\"queued\":3"));
 }

@@ -134,6 +134,9 @@ fn general(stage: Stage, reply: &Reply) -> Verdict {
         (_, 2) => Verdict::Accepted,
         // Before MAIL no message is concerned: refusals hold the lane, the rest passes.
         (Stage::Greeting | Stage::Auth, 5) => Verdict::Held(Scope::Mailbox),
+        // A command that upstream does not know or want there says nothing about the message: a fault of the dialog, or of
+        // something in between (502 5.3.3 was seen).
+        (_, 5) if matches!(reply.code(), 500..=504) && !is_about_the_message(reply) => Verdict::Deferred,
         (Stage::Rcpt, 5) => Verdict::Refused,
         (Stage::Mail | Stage::Data | Stage::EndOfData, 5) => match reply.enhanced() {
             Some(EnhancedCode { subject: 7, .. }) => Verdict::Held(Scope::Message),
@@ -141,6 +144,11 @@ fn general(stage: Stage, reply: &Reply) -> Verdict {
         },
         _ => Verdict::Deferred,
     }
+}
+
+/// Address and content troubles come with codes of these subjects, whatever the basic code.
+fn is_about_the_message(reply: &Reply) -> bool {
+    reply.enhanced().is_some_and(|enhanced| matches!(enhanced.subject, 1 | 2 | 6 | 7))
 }
 
 #[cfg(test)]
@@ -190,6 +198,10 @@ mod tests {
             ),
             (Stage::Mail, "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "held message"),
             (Stage::Mail, "550 5.1.7 Invalid address", "refused"),
+            (Stage::Mail, "502 5.3.3 Command not implemented", "deferred"),
+            (Stage::Data, "503 5.5.1 Bad sequence of commands", "deferred"),
+            (Stage::Mail, "501 5.1.7 Invalid address", "refused"),
+            (Stage::Rcpt, "501 5.1.3 Invalid address", "refused"),
             (Stage::Rcpt, "250 2.1.5 Recipient OK", "accepted"),
             (Stage::Rcpt, "550 5.1.1 User unknown", "refused"),
             (Stage::Rcpt, "452 4.5.3 Too many recipients", "deferred"),

@@ -232,6 +232,9 @@ fn said(endpoint: &Endpoint, error: mail_send::Error) -> OpenError {
             OpenError::Refused(Stage::Greeting, reply)
         }
         mail_send::Error::Tls(error) => OpenError::Network(format!("TLS with {upstream} failed: {error}")),
+        mail_send::Error::UnparseableReply => {
+            OpenError::Network(format!("{upstream} closed the connection or does not speak SMTP"))
+        }
         mail_send::Error::Timeout => OpenError::Network(format!("{upstream} did not answer in time")),
         error => OpenError::Network(format!("{upstream}: {error}")),
     }

@@ -91,7 +91,9 @@ pub struct Slot<T> {
 pub enum Attempt<E> {
     /// Upstream was spoken to: one outcome for each recipient, in their order.
     Told(Vec<Outcome>),
-    /// The lane is in trouble; upstream has decided nothing about the message and seen no content of it.
+    /// The lane is in trouble and upstream has not heard of the message.
+    NotStarted(Trouble),
+    /// Upstream heard of the message and hung up before it decided anything or had content.
     NotTaken(Trouble),
     /// The body could not be read; upstream got no final dot.
     BodyFailed(E),
@@ -135,6 +137,12 @@ impl<T: TokenSource> Lane<T> {
     /// The login, as shown in logs and history.
     pub fn login(&self) -> &str {
         &self.login
+    }
+
+    /// Counts messages of the last minute that an earlier run sent: upstream counts them too.
+    pub fn assume_sent(&self, messages: usize) {
+        let now = self.clock.monotonic();
+        self.state().pacer.assume_ended(messages, now);
     }
 
     /// What is wrong with it now.
@@ -315,7 +323,7 @@ impl<T: TokenSource> Lane<T> {
     fn troubled(&self, trouble: &Trouble) {
         let (now, chance) = (self.clock.monotonic(), self.clock.chance());
         let (wait, news) = self.state().health.troubled(trouble.clone(), now, chance);
-        let wait = wait.as_secs();
+        let wait = wait.as_secs_f64().ceil();
         if news && trouble.kind == TroubleKind::NoToken {
             // Whoever gives tokens has warned, once, with the advice.
             info!(lane = %self.id, reason = %trouble, "lane waits for a token");
@@ -391,7 +399,7 @@ impl<T: TokenSource> Slot<T> {
         loop {
             let mut connection = match lane.connection().await {
                 Ok(connection) => connection,
-                Err(trouble) => return Attempt::NotTaken(self.failed(trouble)),
+                Err(trouble) => return Attempt::NotStarted(self.failed(trouble)),
             };
             if let Some(started) = started.take() {
                 started();

@@ -25,6 +25,11 @@ impl Pacer {
         Self { limit: limit.max(1), under_way: 0, ended: VecDeque::new() }
     }
 
+    /// Counts messages that ended before this pacer was made, as if they ended at `now`; no more than matter.
+    pub fn assume_ended(&mut self, messages: usize, now: Monotonic) {
+        self.ended.extend(std::iter::repeat_n(now, messages.min(self.limit)));
+    }
+
     /// Gives a turn, or says how long until the next may come free. With all turns under way that is unknown (none):
     /// ask again when one ends.
     pub fn begin(&mut self, now: Monotonic) -> Result<(), Option<Duration>> {
@@ -66,6 +71,17 @@ mod tests {
         assert_eq!(pacer.begin(at(11)), Err(Some(Duration::from_secs(59))));
         assert_eq!(pacer.begin(at(69)), Err(Some(Duration::from_secs(1))));
         assert_eq!(pacer.begin(at(70)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_restart_counts() {
+        let mut pacer = Pacer::new(3);
+        pacer.assume_ended(2, at(0));
+        assert_eq!(pacer.begin(at(0)), Ok(()));
+        assert_eq!(pacer.begin(at(1)), Err(Some(Duration::from_secs(59))));
+        assert_eq!(pacer.begin(at(60)), Ok(()));
+        pacer.assume_ended(usize::MAX, at(60));
+        assert!(pacer.ended.len() <= 3);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! The header block of a message at rest: found in a stream, read by field, and extended without touching an octet
 //! that was there (RFC 5322 section 2.2). It ends before the empty line; the body never comes here.
 
-use std::ops::Range;
-
 /// Longest header block we take and edit in memory (design section 4).
 pub const MAX_HEADER_LEN: usize = 256 * 1024;
 
@@ -100,8 +98,6 @@ impl Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderBlock {
     octets: Vec<u8>,
-    /// Each field with its folded lines. What stands before the first field (an mbox `From ` line) is in none.
-    fields: Vec<Range<usize>>,
 }
 
 impl HeaderBlock {
@@ -111,19 +107,7 @@ impl HeaderBlock {
         if !octets.is_empty() && !octets.ends_with(b"\r\n") {
             octets.extend_from_slice(b"\r\n");
         }
-        let mut fields: Vec<Range<usize>> = Vec::new();
-        let mut start = 0;
-        while start < octets.len() {
-            let end =
-                octets[start..].iter().position(|octet| *octet == b'\n').map_or(octets.len(), |at| start + at + 1);
-            if name_len(&octets[start..end]).is_some() {
-                fields.push(start..end);
-            } else if let Some(last) = fields.last_mut() {
-                last.end = end;
-            }
-            start = end;
-        }
-        Self { octets, fields }
+        Self { octets }
     }
 
     /// Whether the first line is a header field (or an mbox `From ` line before one). If not, the client sent a body
@@ -131,7 +115,7 @@ impl HeaderBlock {
     pub fn is_header(&self) -> bool {
         self.octets.is_empty()
             || name_len(&self.octets).is_some()
-            || (self.octets.starts_with(b"From ") && !self.fields.is_empty())
+            || (self.octets.starts_with(b"From ") && self.fields().next().is_some())
     }
 
     /// Whether a field of this name is there; case does not matter.
@@ -141,37 +125,40 @@ impl HeaderBlock {
 
     /// How many fields of this name are there.
     pub fn count(&self, name: &str) -> usize {
-        self.values(name).count()
+        self.fields().filter(|field| value_of(field, name).is_some()).count()
     }
 
     /// The octets after the colon of the first field of this name, folds and final CRLF included.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.values(name).next()
+        self.fields().find_map(|field| value_of(field, name))
     }
 
-    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().filter_map(move |range| {
-            let field = &self.octets[range.clone()];
-            let len = name_len(field)?;
-            let found = field[..len].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes());
-            found.then(|| &field[len + 1..])
+    /// Each field with its folded lines, found as they are asked for: a list of them would be larger than the block. What
+    /// stands before the first field (an mbox `From ` line) is in none.
+    fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.octets[..];
+        while !rest.is_empty() && name_len(rest).is_none() {
+            rest = &rest[line_len(rest)..];
+        }
+        std::iter::from_fn(move || {
+            let mut len = line_len(rest);
+            while len < rest.len() && name_len(&rest[len..]).is_none() {
+                len += line_len(&rest[len..]);
+            }
+            let (field, others) = rest.split_at(len);
+            rest = others;
+            (!field.is_empty()).then_some(field)
         })
     }
 
     /// Adds a field at the top, as trace fields must be (RFC 5321 section 4.4).
     pub fn prepend(&mut self, field: &Field) {
         self.octets.splice(0..0, field.0.iter().copied());
-        for range in &mut self.fields {
-            *range = range.start + field.0.len()..range.end + field.0.len();
-        }
-        self.fields.insert(0, 0..field.0.len());
     }
 
     /// Adds a field at the end.
     pub fn append(&mut self, field: &Field) {
-        let start = self.octets.len();
         self.octets.extend_from_slice(&field.0);
-        self.fields.push(start..self.octets.len());
     }
 
     /// The block as it is sent, without the empty line.
@@ -183,6 +170,17 @@ impl HeaderBlock {
     pub fn into_bytes(self) -> Vec<u8> {
         self.octets
     }
+}
+
+/// What stands after the colon, if the field has this name.
+fn value_of<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let len = name_len(field)?;
+    field[..len].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes()).then(|| &field[len + 1..])
+}
+
+/// The length of the first line, its end included.
+fn line_len(octets: &[u8]) -> usize {
+    octets.iter().position(|octet| *octet == b'\n').map_or(octets.len(), |at| at + 1)
 }
 
 /// The length of the field name at the start of a line, or none if the line starts no field. Blanks before the colon

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use clock::Clock;
+use clock::{Clock, WallTime};
 use forwarder::{Endpoint, Lane, LaneLimits, Timeouts};
 use mail::LaneId;
 use smtp_server::{Limits, Server, session::Profile};
@@ -20,10 +20,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::clock_watch::ClockWatch;
 use crate::config::{Listener, Mailbox, Settings, Tenant};
 use crate::delivery::Delivery;
 use crate::http;
 use crate::intake::{Destination, ListenerIntake, Rooms};
+use crate::retry::LONGEST_WAIT;
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
 
@@ -31,6 +33,8 @@ use crate::tokens::TenantTokens;
 const MEMORY_BUDGET: u64 = 16 << 20;
 /// How long history is kept.
 const HISTORY: Duration = Duration::from_hours(30 * 24);
+/// How often the clock is looked at.
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
 /// How often old history is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -101,10 +105,12 @@ impl Daemon {
         }
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
         let spool = open_spool(settings, Arc::clone(&clock)).await?;
+        bring_forward(&spool, clock.wall()).await;
         // The settings hold exactly one mailbox until there are routes.
         for mailbox in settings.mailboxes.values() {
             let Some(tenant) = settings.tenants.get(&mailbox.tenant) else { continue };
             let lane = open_lane(settings, tenant, mailbox, &trust, &clock, &stop_tokens)?;
+            remember_pace(&spool, &lane, clock.wall()).await;
             attendants.spawn(sweep(Arc::clone(&lane)));
             let destination = Destination {
                 tenant: mailbox.tenant.clone(),
@@ -132,9 +138,13 @@ impl Daemon {
         &self.listeners
     }
 
-    /// Resolves when the queue's own threads have died: the daemon must stop.
-    pub(crate) async fn failed(&self) -> &'static str {
-        self.spool.failed().await
+    /// Resolves when a part has died that mail needs: the daemon must stop. Never resolves otherwise.
+    pub(crate) async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            thread = self.spool.failed() => thread,
+            // None of them ends before a stop.
+            Some(_) = self.road.join_next() => "a listener or a delivery loop",
+        }
     }
 
     /// Stops in order, what is under way within `grace`.
@@ -285,18 +295,48 @@ async fn sweep(lane: Arc<Lane<TenantTokens>>) {
     lane.sweep().await;
 }
 
-/// Forgets history that is too old.
+/// Upstream's minute does not begin anew with a restart of ours.
+async fn remember_pace(spool: &SqliteSpool, lane: &Lane<TenantTokens>, now: WallTime) {
+    match spool.sent_since(lane.id(), now - Duration::from_mins(1)).await {
+        Ok(messages) => lane.assume_sent(usize::try_from(messages).unwrap_or(usize::MAX)),
+        Err(error) => warn!(%error, "the messages of the last minute cannot be counted; the pace starts anew"),
+    }
+}
+
+/// Follows the clock, and forgets history that is too old.
 async fn keep_house(spool: Arc<SqliteSpool>, clock: Arc<dyn Clock>) {
+    let mut watch = ClockWatch::new(clock.wall(), clock.monotonic());
+    let mut pruned = clock.monotonic();
     loop {
-        sleep(HOUSEKEEPING).await;
-        loop {
-            match spool.prune_history(clock.wall() - HISTORY).await {
-                Ok(0) => break,
-                Ok(rows) => debug!(rows, "old history forgotten"),
-                Err(error) => {
-                    debug!(%error, "old history could not be forgotten now");
-                    break;
-                }
+        sleep(CLOCK_LOOK).await;
+        let now = clock.monotonic();
+        if watch.was_set_back(clock.wall(), now) {
+            warn!("the machine's clock was set back; what would be due too late is due now");
+            bring_forward(&spool, clock.wall()).await;
+        }
+        if now.saturating_since(pruned) >= HOUSEKEEPING {
+            pruned = now;
+            forget_history(&spool, clock.wall() - HISTORY).await;
+        }
+    }
+}
+
+async fn bring_forward(spool: &SqliteSpool, now: WallTime) {
+    match spool.bring_forward(now + LONGEST_WAIT, now).await {
+        Ok(0) => {}
+        Ok(deliveries) => warn!(deliveries, "mail was queued while the machine's clock ran ahead; it is due now"),
+        Err(error) => warn!(%error, "due times could not be looked through"),
+    }
+}
+
+async fn forget_history(spool: &SqliteSpool, before: WallTime) {
+    loop {
+        match spool.prune_history(before).await {
+            Ok(0) => break,
+            Ok(rows) => debug!(rows, "old history forgotten"),
+            Err(error) => {
+                debug!(%error, "old history could not be forgotten now");
+                break;
             }
         }
     }

@@ -3,7 +3,8 @@
 //! One loop for each lane. A turn comes before a claim, so that nothing is claimed that cannot go; the claim is marked
 //! in flight before upstream can see anything of it, so that a crash leaves a trace.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clock::Clock;
@@ -19,6 +20,8 @@ use crate::retry::{History, UNCERTAIN_RESENDS, next};
 
 /// Longest sleep on a due time: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Refused senders remembered as told.
+const MAX_TOLD: usize = 1000;
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,18 +30,25 @@ pub(crate) struct Delivery<S, T> {
     spool: Arc<S>,
     lane: Arc<Lane<T>>,
     clock: Arc<dyn Clock>,
+    /// Reverse-paths that upstream refused to be sent as, and that have been told.
+    refused_senders: Arc<Mutex<HashSet<String>>>,
 }
 
 impl<S, T> Clone for Delivery<S, T> {
     fn clone(&self) -> Self {
-        Self { spool: Arc::clone(&self.spool), lane: Arc::clone(&self.lane), clock: Arc::clone(&self.clock) }
+        Self {
+            spool: Arc::clone(&self.spool),
+            lane: Arc::clone(&self.lane),
+            clock: Arc::clone(&self.clock),
+            refused_senders: Arc::clone(&self.refused_senders),
+        }
     }
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
     /// Delivers from `spool` over `lane`.
     pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, clock: Arc<dyn Clock>) -> Self {
-        Self { spool, lane, clock }
+        Self { spool, lane, clock, refused_senders: Arc::default() }
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
@@ -103,7 +113,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
     }
 
     async fn deliver(self, slot: Slot<T>, mut claim: Claim<S::Source>) {
-        let history = History { attempts: claim.attempts, uncertain: claim.uncertain };
+        let history = History { attempts: claim.attempts, uncertain: claim.uncertain, accepted_at: claim.accepted_at };
         if claim.uncertain > UNCERTAIN_RESENDS {
             let text = format!("upstream may have it already; {} tries ended without an answer", claim.uncertain);
             let part = whole(&claim, Outcome::Uncertain(Diagnostic::local(text)), Next::Held);
@@ -120,11 +130,16 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         let attempt = slot.deliver(&message, &mut StoredBody(&mut claim.body), started).await;
         let parts = match attempt {
             Attempt::Told(outcomes) => parts(outcomes, history, self.clock.as_ref()),
-            Attempt::NotTaken(trouble) => {
+            Attempt::NotStarted(trouble) => {
                 debug!(id = %claim.message, lane = %claim.lane, %trouble, "not sent, the lane is in trouble");
                 if !marked {
                     return;
                 }
+                // Marked for a connection that turned out to be gone: nothing is uncertain, and the mark must go.
+                let outcome = Outcome::Held { scope: trouble.scope, diagnostic: Diagnostic::local(trouble.text) };
+                vec![whole(&claim, outcome, Next::Due(self.clock.wall()))]
+            }
+            Attempt::NotTaken(trouble) => {
                 // Upstream heard of it and hung up. Probably the lane's trouble, but should this message be the cause, the
                 // next probe must go with another: it counts as an attempt.
                 let outcome = Outcome::Deferred(Diagnostic::local(trouble.text));
@@ -145,9 +160,23 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.settle(claim, parts).await;
     }
 
+    /// A sender that may not be sent as is told once, not at each try of each of its messages.
+    fn is_news(&self, claim: &Claim<S::Source>, part: &Part) -> bool {
+        if !matches!(part.outcome, Outcome::Held { scope: Scope::Message, .. }) {
+            return true;
+        }
+        let mut told = self.refused_senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_TOLD {
+            told.clear();
+        }
+        told.insert(claim.envelope.reverse_path.to_string())
+    }
+
     async fn settle(&self, claim: Claim<S::Source>, parts: Vec<Part>) {
         for part in &parts {
-            tell(&claim, part, self.lane.login());
+            if self.is_news(&claim, part) {
+                tell(&claim, part, self.lane.login());
+            }
         }
         let id = claim.message;
         let settlement = Settlement {
@@ -157,7 +186,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             new_messages: Vec::new(),
         };
         if let Err(error) = self.spool.settle(claim, settlement).await {
-            error!(%id, %error, "what became of a message could not be written down; it may be sent again");
+            error!(%id, %error, "what became of a message could not be written down; it is kept and written once the queue can be written");
         }
     }
 }

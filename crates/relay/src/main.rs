@@ -5,6 +5,7 @@
 
 mod check;
 mod cli;
+mod clock_watch;
 mod config;
 mod daemon;
 mod delivery;

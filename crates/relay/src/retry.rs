@@ -17,8 +17,11 @@ const SCHEDULE: [Duration; 5] = [
 /// How soon a message is tried again that met trouble of its mailbox or tenant. The lane stands still by itself; this lets
 /// the next probe go with another message, in case this one is the cause.
 const LANE_TROUBLE: Duration = Duration::from_mins(5);
-/// How often a message is tried whose sender may not be sent as: permissions take up to two hours to reach every server.
-const REFUSED_SENDER: Duration = Duration::from_mins(15);
+/// How often a message is tried whose sender may not be sent as: soon at first, since permissions take up to two hours to
+/// reach every server; then seldom, since each try costs the lane a turn.
+const REFUSED_SENDER: (Duration, Duration) = (Duration::from_mins(15), Duration::from_hours(2));
+/// No due time lies further ahead than this, jitter included.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_hours(3);
 /// Wait after a reply was lost behind the final dot: long enough for a copy that did arrive to be noticed.
 const UNCERTAIN_DELAY: Duration = Duration::from_hours(1);
 /// Tries after an uncertain one; then the operator decides (invariant 5).
@@ -33,6 +36,8 @@ pub(crate) struct History {
     pub(crate) attempts: u32,
     /// How often upstream may have taken it unknown to us.
     pub(crate) uncertain: u32,
+    /// When the message was accepted.
+    pub(crate) accepted_at: WallTime,
 }
 
 /// Where recipients with this outcome go.
@@ -42,7 +47,12 @@ pub(crate) fn next(outcome: &Outcome, history: History, now: WallTime, chance: f
         // Bounces are not built yet: until then what was refused waits where it can be seen.
         Outcome::Refused(_) => Next::Refused,
         Outcome::Deferred(_) => Next::Due(now + jitter(wait(history.attempts), SPREAD, chance)),
-        Outcome::Held { scope: Scope::Message, .. } => Next::Due(now + jitter(REFUSED_SENDER, SPREAD, chance)),
+        Outcome::Held { scope: Scope::Message, .. } => {
+            let (soonest, latest) = REFUSED_SENDER;
+            // In proportion to its age: after as long again as it has waited.
+            let wait = now.saturating_since(history.accepted_at).clamp(soonest, latest);
+            Next::Due(now + jitter(wait, SPREAD, chance))
+        }
         Outcome::Held { .. } => Next::Due(now + jitter(LANE_TROUBLE, SPREAD, chance)),
         // The lane slows down; the message itself has lost nothing.
         Outcome::Paced(_) => Next::Due(now),
@@ -62,7 +72,8 @@ mod tests {
     use mail::Diagnostic;
 
     fn minutes(outcome: &Outcome, attempts: u32, uncertain: u32) -> Option<u64> {
-        match next(outcome, History { attempts, uncertain }, WallTime::default(), 0.5) {
+        match next(outcome, History { attempts, uncertain, accepted_at: WallTime::default() }, WallTime::default(), 0.5)
+        {
             Next::Due(due) => Some(due.saturating_since(WallTime::default()).as_secs() / 60),
             _ => None,
         }
@@ -85,9 +96,36 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_sender_is_tried_ever_more_seldom_and_never_too_far_ahead() {
+        let outcome = Outcome::Held { scope: Scope::Message, diagnostic: Diagnostic::local("SendAsDenied") };
+        let accepted_at = WallTime::default();
+        let mut now = accepted_at;
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            let Next::Due(due) = next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 0.5) else {
+                panic!("it is tried again")
+            };
+            waits.push(due.saturating_since(now).as_secs() / 60);
+            now = due;
+        }
+        assert_eq!(waits, [15, 15, 30, 60, 120, 120, 120]);
+        let Next::Due(latest) = next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 1.0) else {
+            panic!("it is tried again")
+        };
+        assert!(latest < now + LONGEST_WAIT);
+    }
+
+    #[test]
     fn blind_resends_are_bounded() {
         let outcome = Outcome::Uncertain(Diagnostic::local("no reply"));
-        let nexts = |uncertain| next(&outcome, History { attempts: 0, uncertain }, WallTime::default(), 0.5);
+        let nexts = |uncertain| {
+            next(
+                &outcome,
+                History { attempts: 0, uncertain, accepted_at: WallTime::default() },
+                WallTime::default(),
+                0.5,
+            )
+        };
         assert!(matches!(nexts(0), Next::Due(_)));
         assert!(matches!(nexts(1), Next::Due(_)));
         assert_eq!(nexts(2), Next::Held);
@@ -95,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_over() {
-        let history = History { attempts: 0, uncertain: 0 };
+        let history = History { attempts: 0, uncertain: 0, accepted_at: WallTime::default() };
         let over = |outcome| next(&outcome, history, WallTime::default(), 0.5);
         assert_eq!(over(Outcome::Accepted(Diagnostic::local("ok"))), Next::Finished);
         assert_eq!(over(Outcome::Refused(Diagnostic::local("no"))), Next::Refused);

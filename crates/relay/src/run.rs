@@ -19,7 +19,7 @@ pub(crate) async fn run(settings: &Settings) -> Exit {
             return Exit::Internal;
         }
     };
-    let daemon = tokio::select! {
+    let mut daemon = tokio::select! {
         started = Daemon::start(settings, Arc::new(SystemClock::new())) => match started {
             Ok(daemon) => daemon,
             Err(error) => {

@@ -57,14 +57,21 @@ pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
         result = play(options) => result,
         () = signals.next() => return Exit::Success,
     };
-    let stage = match result {
+    let mut stage = match result {
         Ok(stage) => stage,
         Err(failure) => {
             check::complain(&failure.to_string());
             return exit(&failure);
         }
     };
-    let exit = if options.send { stage.send_one().await } else { stage.show_all(&mut signals).await };
+    let exit = if options.send {
+        tokio::select! {
+            exit = stage.send_one() => exit,
+            () = signals.next() => Exit::Success,
+        }
+    } else {
+        stage.show_all(&mut signals).await
+    };
     tokio::select! {
         () = stage.leave() => {}
         () = signals.next() => {}
@@ -158,7 +165,7 @@ level = "warn"
 
 impl Stage {
     /// Tells where to send, and shows each message as it arrives, until a signal.
-    async fn show_all(&self, signals: &mut Signals) -> Exit {
+    async fn show_all(&mut self, signals: &mut Signals) -> Exit {
         self.greet();
         let mut messages = self.tenant.subscribe();
         let mut shown = 0u64;

@@ -41,7 +41,7 @@ impl Trust {
     pub(crate) fn client(&self, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, CaFileError> {
         let roots = match ca_file {
             None => Arc::clone(&self.system),
-            Some(path) => Arc::new(read(path)?),
+            Some(path) => Arc::new(read_ca_file(path)?),
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -50,7 +50,8 @@ impl Trust {
     }
 }
 
-fn read(path: &Path) -> Result<RootCertStore, CaFileError> {
+/// The certificates in a PEM file; at least one.
+pub(crate) fn read_ca_file(path: &Path) -> Result<RootCertStore, CaFileError> {
     let failed = |text: String| CaFileError { path: path.to_owned(), text };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {

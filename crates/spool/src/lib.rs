@@ -100,6 +100,13 @@ pub trait Spool: Send + Sync + 'static {
     /// What is in the queue now.
     fn counts(&self) -> impl Future<Output = Result<Counts, StoreError>> + Send;
 
+    /// Makes due at `now` every queued delivery that would be due after `latest`; gives how many. Due times lie no further
+    /// ahead than the longest retry wait: those that do come from a clock that ran ahead and was set back.
+    fn bring_forward(&self, latest: WallTime, now: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// How many messages of `lane` upstream has answered since then, before a restart included.
+    fn sent_since(&self, lane: &LaneId, since: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Forgets history older than `before`; at most a bounded number of rows a call, gives how many.
     fn prune_history(&self, before: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 

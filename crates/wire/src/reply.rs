@@ -59,16 +59,6 @@ impl Reply {
         self.code / 100 == 3
     }
 
-    /// 4yz.
-    pub fn is_transient(&self) -> bool {
-        self.code / 100 == 4
-    }
-
-    /// 5yz.
-    pub fn is_permanent(&self) -> bool {
-        self.code / 100 == 5
-    }
-
     /// The verbatim reason, for outcomes.
     pub fn diagnostic(&self) -> Diagnostic {
         Diagnostic { code: Some(self.code), enhanced: self.enhanced, text: self.text() }

@@ -47,11 +47,6 @@ impl ReplyParser {
         Ok((input.len(), None))
     }
 
-    /// Whether part of a reply has come.
-    pub fn is_partial(&self) -> bool {
-        !self.line.is_empty() || !self.lines.is_empty()
-    }
-
     fn keep(&mut self, octets: &[u8]) {
         let room = MAX_LINE_LEN - self.line.len();
         self.line.extend_from_slice(&octets[..octets.len().min(room)]);

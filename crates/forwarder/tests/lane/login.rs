@@ -53,7 +53,7 @@ async fn a_json_challenge_gets_an_empty_line_and_not_the_token_again() {
     assert_eq!(session.line().await, "");
     session.say(REFUSED).await;
     session.answer("QUIT", "221 2.0.0 bye").await;
-    assert!(matches!(sending.ended().await, Attempt::NotTaken(_)));
+    assert!(matches!(sending.ended().await, Attempt::NotStarted(_)));
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_535_brings_one_fresh_token_and_the_next_535_holds_the_mailbox() {
     refuse(upstream.greeted().await, 1, REFUSED).await;
     refuse(upstream.greeted().await, 2, REFUSED).await;
     match sending.ended().await {
-        Attempt::NotTaken(trouble) => {
+        Attempt::NotStarted(trouble) => {
             assert_eq!((trouble.kind, trouble.scope), (TroubleKind::Refused, Scope::Mailbox));
             assert!(trouble.text.contains("535 5.7.3 Authentication unsuccessful [X]"), "{trouble}");
             assert!(trouble.text.contains(LOGIN), "{trouble}");
@@ -85,7 +85,7 @@ async fn the_next_probe_of_a_refused_login_asks_for_no_fresh_token() {
     road.advance(60);
     let probe = road.send(mail());
     refuse(upstream.greeted().await, 2, REFUSED).await;
-    assert!(matches!(probe.ended().await, Attempt::NotTaken(_)));
+    assert!(matches!(probe.ended().await, Attempt::NotStarted(_)));
     assert_eq!(road.tokens.replaced.load(Ordering::SeqCst), 1);
 }
 
@@ -110,7 +110,7 @@ async fn a_535_stays_the_mailboxs_when_no_fresh_token_is_to_be_had() {
     let sending = road.send(mail());
     refuse(upstream.greeted().await, 1, REFUSED).await;
     match sending.ended().await {
-        Attempt::NotTaken(trouble) => {
+        Attempt::NotStarted(trouble) => {
             assert_eq!((trouble.kind, trouble.scope), (TroubleKind::Refused, Scope::Mailbox), "{trouble}");
         }
         other => panic!("{other:?}"),
@@ -125,7 +125,7 @@ async fn the_tenants_switch_is_the_tenants_trouble() {
     let reply = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.";
     refuse(upstream.greeted().await, 1, reply).await;
     match sending.ended().await {
-        Attempt::NotTaken(trouble) => {
+        Attempt::NotStarted(trouble) => {
             assert_eq!((trouble.kind, trouble.scope), (TroubleKind::Refused, Scope::Tenant), "{trouble}");
         }
         other => panic!("{other:?}"),
@@ -139,7 +139,7 @@ async fn a_temporary_refusal_asks_for_no_fresh_token() {
     let sending = road.send(mail());
     refuse(upstream.greeted().await, 1, "454 4.7.0 Temporary authentication failure").await;
     match sending.ended().await {
-        Attempt::NotTaken(trouble) => assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}"),
+        Attempt::NotStarted(trouble) => assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(road.tokens.replaced.load(Ordering::SeqCst), 0);
@@ -151,7 +151,7 @@ async fn an_upstream_without_xoauth2_gets_no_login_at_all() {
     let sending = lane_to(upstream.address()).send(mail());
     let session = upstream.greeted_with(&EHLO.replace("AUTH LOGIN XOAUTH2", "AUTH LOGIN PLAIN")).await;
     assert_eq!(String::from_utf8_lossy(&session.rest().await), "");
-    assert!(matches!(sending.ended().await, Attempt::NotTaken(trouble) if trouble.text.contains("XOAUTH2")));
+    assert!(matches!(sending.ended().await, Attempt::NotStarted(trouble) if trouble.text.contains("XOAUTH2")));
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn without_a_token_nobody_connects() {
     let upstream = Upstream::start().await;
     let road = lane_with(upstream.address(), |plan| plan.tokens.dry = true);
     match road.send(mail()).ended().await {
-        Attempt::NotTaken(trouble) => {
+        Attempt::NotStarted(trouble) => {
             assert_eq!((trouble.kind, trouble.scope), (TroubleKind::NoToken, Scope::Tenant));
             assert!(trouble.text.contains("AADSTS7000222"));
         }

@@ -18,7 +18,7 @@ fn holds_no_token(shown: &str) {
 async fn shows_no_token(sending: Sending) {
     let attempt: Attempt<BodyError> = sending.ended().await;
     match &attempt {
-        Attempt::NotTaken(trouble) => holds_no_token(&format!("{trouble} {trouble:?}")),
+        Attempt::NotStarted(trouble) => holds_no_token(&format!("{trouble} {trouble:?}")),
         other => panic!("{other:?}"),
     }
     holds_no_token(&format!("{attempt:?}"));

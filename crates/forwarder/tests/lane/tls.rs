@@ -7,7 +7,7 @@ use crate::upstream::{Upstream, trusting_nobody};
 
 async fn unreachable(sending: Sending, because: &str) {
     match sending.ended().await {
-        Attempt::NotTaken(trouble) => {
+        Attempt::NotStarted(trouble) => {
             assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
             assert!(trouble.text.contains(because), "{trouble}");
         }
@@ -77,5 +77,5 @@ async fn replies_injected_before_tls_are_not_believed() {
         session.answer("EHLO relay.test", "250 nothing offered here").await;
         assert_eq!(String::from_utf8_lossy(&session.rest().await), "");
     }
-    assert!(matches!(sending.ended().await, Attempt::NotTaken(_)));
+    assert!(matches!(sending.ended().await, Attempt::NotStarted(_)));
 }

@@ -17,7 +17,7 @@ async fn nobody() -> std::net::SocketAddr {
 
 async fn fails_to_start(road: &Road, kind: TroubleKind) {
     match road.send(mail()).ended().await {
-        Attempt::NotTaken(trouble) => assert_eq!(trouble.kind, kind, "{trouble}"),
+        Attempt::NotStarted(trouble) => assert_eq!(trouble.kind, kind, "{trouble}"),
         other => panic!("{other:?}"),
     }
 }
@@ -51,7 +51,7 @@ async fn an_upstream_that_is_not_there_stops_the_lane_until_it_comes_up() {
 async fn mail_that_waits_goes_out_by_itself_once_upstream_is_there() {
     let address = nobody().await;
     let (lane, _) = make(address, Arc::new(SystemClock::new()), |_| {});
-    assert!(matches!(send(&lane, mail()).ended().await, Attempt::NotTaken(_)));
+    assert!(matches!(send(&lane, mail()).ended().await, Attempt::NotStarted(_)));
     let waiting = send(&lane, mail());
     let upstream = Upstream::start_at(address).await;
     upstream.logged_in().await.take().await;

@@ -26,7 +26,13 @@ pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) ->
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => {
-            let text = format!("cannot be read: {error}; name another file with --config");
+            let remedy = match error.kind() {
+                std::io::ErrorKind::NotFound => "name another file with --config",
+                std::io::ErrorKind::PermissionDenied => "let the user that runs this read it",
+                std::io::ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "is it a file?",
+            };
+            let text = format!("cannot be read: {error}; {remedy}");
             return Err(Mistakes::from(vec![Mistake::in_file(&name, text)]));
         }
     };

@@ -178,6 +178,10 @@ impl Settings {
         let mailboxes = mailboxes(&mut root, &tenant_names);
         let spool = Spool::read(root.table("spool"));
         let http = Http::read(root.table("http"));
+        let twin = listeners.iter().find(|(_, listener)| Some(listener.address) == http.address);
+        if let (Some((name, listener)), true) = (twin, http.address.is_some_and(|address| address.port() != 0)) {
+            root.mistake("http.address", format!("{} is already taken by listener {name}", listener.address));
+        }
         let log = Log::read(root.table("log"));
         let shutdown = Shutdown::read(root.table("shutdown"));
         root.finish(schema::ROOT);
@@ -199,10 +203,14 @@ fn hostname(root: &mut Table<'_>) -> Option<String> {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         return Some(crate::hostname::valid(&machine));
     };
-    if mail::Domain::parse(&name).is_ok() && !name.starts_with('[') {
+    // Exchange answers EHLO with another name by 501, and no mail would leave.
+    if crate::hostname::valid(&name) == name {
         Some(name)
     } else {
-        root.wrong(&found, format!("{name:?} is not a domain name such as \"relay01.example.com\""));
+        root.wrong(
+            &found,
+            format!("{name:?} is not a host name such as \"relay01.example.com\" (letters, digits, hyphens and dots)"),
+        );
         None
     }
 }
@@ -305,7 +313,7 @@ impl Tenant {
         table.choice("grant", &[("client-credentials", ())], &["delegated"]);
         let client_secret = secret(&mut table, "client_secret");
         let authority = authority(&mut table);
-        let authority_ca_file = table.text("authority_ca_file").map(|(path, _)| PathBuf::from(path));
+        let authority_ca_file = ca_file(&mut table, "authority_ca_file");
         let scope = table.text("scope").map(|(scope, _)| scope);
         let smtp = SmtpEndpoint::read(table.table("smtp"));
         let families = [("any", AddressFamily::Any), ("ipv4", AddressFamily::Ipv4), ("ipv6", AddressFamily::Ipv6)];
@@ -324,6 +332,29 @@ impl Tenant {
     }
 }
 
+/// A path, which may not be empty.
+fn path(table: &mut Table<'_>, key: &str) -> Option<PathBuf> {
+    let (text, found) = table.text(key)?;
+    if text.is_empty() {
+        table.wrong(&found, "is empty; write a path, or leave it out for the default");
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+/// A file of CA certificates that can be used.
+fn ca_file(table: &mut Table<'_>, key: &str) -> Option<PathBuf> {
+    let (text, found) = table.text(key)?;
+    let path = PathBuf::from(text);
+    match crate::tls::read_ca_file(&path) {
+        Ok(_) => Some(path),
+        Err(error) => {
+            table.wrong(&found, error.to_string());
+            None
+        }
+    }
+}
+
 fn directory_id(table: &mut Table<'_>) -> Option<String> {
     let (text, found) = table.required("tenant_id")?;
     let domain = text.contains('.') && mail::Domain::parse(&text).is_ok();
@@ -338,10 +369,7 @@ fn directory_id(table: &mut Table<'_>) -> Option<String> {
     } else if domain || is_guid(&text) {
         Some(text)
     } else {
-        table.wrong(
-            &found,
-            format!("{text:?} is neither a GUID nor a verified domain (Entra admin center, Overview, Tenant ID)"),
-        );
+        table.wrong(&found, "this is neither a GUID nor a verified domain (Entra admin center, Overview, Tenant ID)");
         None
     }
 }
@@ -351,7 +379,7 @@ fn guid(table: &mut Table<'_>, key: &str) -> Option<String> {
     if is_guid(&text) {
         Some(text)
     } else {
-        table.wrong(&found, format!("{text:?} is not a GUID such as \"66666666-7777-8888-9999-000000000000\" (App registration, Application (client) ID)"));
+        table.wrong(&found, "this is not a GUID such as \"66666666-7777-8888-9999-000000000000\" (App registration, Application (client) ID)");
         None
     }
 }
@@ -409,7 +437,7 @@ impl SmtpEndpoint {
             right.then_some(host)
         });
         let port = table.number("port", 1, u16::MAX);
-        let ca_file = table.text("ca_file").map(|(path, _)| PathBuf::from(path));
+        let ca_file = ca_file(&mut table, "ca_file");
         table.finish(schema::SMTP);
         Self { host: host.unwrap_or_else(|| "smtp.office365.com".to_owned()), port: port.unwrap_or(587), ca_file }
     }
@@ -483,7 +511,7 @@ fn mailbox_address(table: &mut Table<'_>) -> Option<mail::Mailbox> {
 
 impl Spool {
     fn read(mut table: Table<'_>) -> Self {
-        let directory = table.text("directory").map(|(path, _)| PathBuf::from(path));
+        let directory = path(&mut table, "directory");
         let max_messages = table.number::<u32>("max_messages", 1, u32::MAX);
         let max_bytes = table.size("max_bytes", MIB, 1 << 50);
         let min_free_bytes = table.size("min_free_bytes", 0, 1 << 50);

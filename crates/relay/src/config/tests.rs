@@ -149,23 +149,61 @@ fn relations_are_checked() {
 /// The contract file names every key there will be: each is either read or refused by name, none is unknown.
 #[test]
 fn every_name_of_the_contract_is_known() {
-    let names = |keys: &[schema::Key]| keys.iter().map(|key| key.name).collect::<Vec<_>>();
-    for (section, key) in [
-        ("listener", "lf_only_clients"),
-        ("listener", "max_messages_per_minute_per_client"),
-        ("tenant", "smtp_proxy"),
-        ("tenant", "managed_identity"),
-        ("mailbox", "may_send_as"),
-        ("mailbox", "wildcard_needs_user"),
-    ] {
-        let known = match section {
-            "listener" => names(schema::LISTENER),
-            "tenant" => names(schema::TENANT),
-            _ => names(schema::MAILBOX),
-        };
-        assert!(known.contains(&key), "{section}.{key}");
+    let contract = include_str!("../../../../docs/configuration-contract.toml");
+    let mut found = 0;
+    let mut section = schema::ROOT;
+    for line in contract.lines() {
+        // Keys that are shown commented out are keys all the same.
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[') {
+            let name = header.trim_start_matches('[').split(['.', ']']).next().unwrap();
+            assert!(schema::ROOT.iter().any(|key| key.name == name), "[{name}] is unknown");
+            section = match name {
+                "listener" => schema::LISTENER,
+                "tenant" => schema::TENANT,
+                "mailbox" => schema::MAILBOX,
+                "spool" => schema::SPOOL,
+                "http" => schema::HTTP,
+                "log" => schema::LOG,
+                "shutdown" => schema::SHUTDOWN,
+                // Refused as a whole.
+                _ => &[],
+            };
+            continue;
+        }
+        let Some((key, _)) = line.split_once(" = ").or_else(|| line.split_once("= ")) else { continue };
+        let key = key.trim();
+        if section.is_empty() || !key.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'_') {
+            continue;
+        }
+        assert!(section.iter().any(|known| known.name == key), "{key} is unknown");
+        found += 1;
+    }
+    assert!(found > 50, "the contract was read: {found}");
+}
+
+#[test]
+fn a_key_that_is_not_built_is_refused_by_name() {
+    for (section, key) in [("listener", "lf_only_clients"), ("tenant", "smtp_proxy"), ("mailbox", "may_send_as")] {
         let text =
             SMALLEST.replace("[mailbox.scanner]", &format!("[{section}.later]\n{key} = true\n[mailbox.scanner]"));
         assert!(mistakes(&text).contains(&format!("{section}.later.{key}: is not built yet")), "{section}.{key}");
     }
+}
+
+#[test]
+fn names_and_paths_that_would_fail_later_are_refused_now() {
+    for (line, said) in [
+        ("hostname = \"relay_01.x\"\n", "hostname: \"relay_01.x\" is not a host name"),
+        ("[spool]\ndirectory = \"\"\n", "spool.directory: is empty"),
+        ("[http]\naddress = \"127.0.0.1:2525\"\n", "http.address: 127.0.0.1:2525 is already taken by listener local"),
+    ] {
+        let text = if line.starts_with('[') { format!("{SMALLEST}{line}") } else { format!("{line}{SMALLEST}") };
+        assert!(mistakes(&text).contains(said), "{}", mistakes(&text));
+    }
+    let missing = SMALLEST.replace("[mailbox", "authority_ca_file = \"/nonexistent/ca.pem\"\n[mailbox");
+    assert!(mistakes(&missing).contains("authority_ca_file: cannot use the CA file /nonexistent/ca.pem"));
+    let pasted = SMALLEST.replace("66666666-7777-8888-9999-000000000000", "a-secret-by-mistake");
+    let said = mistakes(&pasted);
+    assert!(said.contains("client_id: this is not a GUID") && !said.contains("by-mistake"), "{said}");
 }

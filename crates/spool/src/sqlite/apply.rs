@@ -5,7 +5,8 @@ use mail::{BodyType, LaneId, Outcome, ReversePath};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::Stored;
-use super::job::{Batch, Incoming, Quarantine, Settle};
+use super::fetch;
+use super::job::{Batch, Incoming, Quarantine, Settle, Task};
 use super::recipients;
 use super::schema::State;
 use super::split::{self, Remainder};
@@ -210,7 +211,8 @@ impl Applier<'_> {
         let known = settle.guard.row.diagnostic.as_deref();
         for part in &settle.parts {
             let reply = part.outcome.diagnostic().to_string();
-            let again = matches!(part.outcome, Outcome::Held { .. }) && known == Some(reply.as_str());
+            let again = matches!(part.outcome, Outcome::Held { .. })
+                && known.is_some_and(|known| is_same_trouble(known, &reply));
             if again || matches!(part.outcome, Outcome::Paced(_)) {
                 continue;
             }
@@ -267,8 +269,32 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Gives how many rows it touched.
+    pub(super) fn chore(&self, task: Task, effects: &mut Effects) -> rusqlite::Result<u64> {
+        match task {
+            Task::Prune(before) => self.prune(before.unix_millis()),
+            Task::BringForward { latest, now } => self.bring_forward(latest.unix_millis(), now.unix_millis(), effects),
+        }
+    }
+
+    /// A due time beyond `latest` comes from a clock that ran ahead; a lane at a time, by the index.
+    fn bring_forward(&self, latest: i64, now: i64, effects: &mut Effects) -> rusqlite::Result<u64> {
+        let mut statement = self
+            .connection
+            .prepare_cached("UPDATE delivery SET due = ?1 WHERE lane = ?2 AND state = ?3 AND due > ?4")?;
+        let mut moved = 0;
+        for lane in fetch::lanes(self.connection)? {
+            let rows = statement.execute(params![now, lane.as_str(), State::Queued as i64, latest])?;
+            if rows > 0 {
+                effects.claimable(&lane, now);
+                moved += rows as u64;
+            }
+        }
+        Ok(moved)
+    }
+
     /// Forgets history before `before`; gives how many rows.
-    pub(super) fn prune(&self, before: i64) -> rusqlite::Result<u64> {
+    fn prune(&self, before: i64) -> rusqlite::Result<u64> {
         let mut statement = self.connection.prepare_cached(
             "DELETE FROM history WHERE id IN (SELECT id FROM history WHERE at < ?1 ORDER BY at LIMIT ?2)",
         )?;
@@ -297,8 +323,7 @@ impl Applier<'_> {
         for quarantine in &batch.quarantines {
             self.quarantine(quarantine, effects)?;
         }
-        let pruned =
-            batch.prunes.iter().map(|prune| self.prune(prune.before.unix_millis())).collect::<Result<_, _>>()?;
+        let pruned = batch.chores.iter().map(|chore| self.chore(chore.task, effects)).collect::<Result<_, _>>()?;
         for commit in &batch.commits {
             self.message(&commit.incoming, effects)?;
         }
@@ -335,4 +360,35 @@ pub(super) fn body_type(number: i64) -> Option<BodyType> {
 /// From `message.reverse_path`.
 pub(super) fn reverse_path(text: &str) -> Option<ReversePath> {
     ReversePath::parse(text.as_bytes()).ok()
+}
+
+/// Whether two replies tell of the same trouble: by their codes, since Exchange ends each with a time and a session of its
+/// own; without codes by the text.
+fn is_same_trouble(one: &str, other: &str) -> bool {
+    let codes = |reply: &str| -> Vec<String> {
+        let code = |word: &&str| word.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
+        reply.split(' ').take(2).take_while(code).map(str::to_owned).collect()
+    };
+    let (first, second) = (codes(one), codes(other));
+    if first.is_empty() || second.is_empty() { one == other } else { first == second }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_is_known_whatever_ends_the_reply() {
+        for (one, other, same) in [
+            ("554 5.2.252 SendAsDenied [Hostname=A]", "554 5.2.252 SendAsDenied [Hostname=B]", true),
+            ("535 5.7.3 no [X 2026-11-21T07:54:00.000Z 1]", "535 5.7.3 no [X 2026-11-21T08:54:00.000Z 2]", true),
+            ("535 5.7.3 no", "535 5.7.139 no", false),
+            ("535 one", "535 two", true),
+            ("cannot connect", "cannot connect", true),
+            ("cannot connect", "no token", false),
+            ("cannot connect", "535 5.7.3 no", false),
+        ] {
+            assert_eq!(is_same_trouble(one, other), same, "{one} / {other}");
+        }
+    }
 }

@@ -13,11 +13,9 @@ use super::body::{self, SqliteSource};
 use super::claims::{ClaimGuard, Claims, Due, Row};
 use super::inbox::Inbox;
 use super::job::Quarantine;
-use super::readers::ReadError;
 use super::recipients;
 use super::split::Progress;
 use crate::claim::Claim;
-use crate::error::StoreError;
 use crate::id::{DeliveryId, QueueId};
 
 /// Due deliveries looked up at once, beyond those that are claimed.
@@ -37,18 +35,15 @@ impl Fetch {
         connection: &Connection,
         lane: &LaneId,
         now: i64,
-    ) -> Result<Option<Claim<SqliteSource>>, ReadError> {
+    ) -> rusqlite::Result<Option<Claim<SqliteSource>>> {
         while let Some(due) = self.next(connection, lane, now)? {
             let guard = ClaimGuard::new(Arc::clone(&self.claims), lane.clone(), due);
             match self.load(connection, lane, now, guard) {
                 Loaded::Claim(claim) => return Ok(Some(*claim)),
                 Loaded::Stale(guard) => guard.settle(),
-                Loaded::Failed(error) => return Err(error.into()),
-                Loaded::Damaged(guard, detail) => {
-                    let text = format!("delivery {}: {detail}", guard.delivery());
-                    self.inbox.push_quarantine(Quarantine { guard, detail });
-                    return Err(ReadError::Store(StoreError::Damaged(text)));
-                }
+                Loaded::Failed(error) => return Err(error),
+                // Set aside and said so by the writer; what stands behind it goes on.
+                Loaded::Damaged(guard, detail) => self.inbox.push_quarantine(Quarantine { guard, detail }),
             }
         }
         Ok(None)
@@ -271,6 +266,14 @@ pub(super) fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneId>> {
     )?;
     let lanes = statement.query_map([], |row| row.get(0).map(LaneId::from_stored))?;
     lanes.collect()
+}
+
+/// Messages of `lane` that upstream has answered since then: few, because a lane has its pace.
+pub(super) fn sent_since(connection: &Connection, lane: &LaneId, since: i64) -> rusqlite::Result<u64> {
+    let mut statement =
+        connection.prepare_cached("SELECT count(DISTINCT message) FROM history WHERE at > ?1 AND lane = ?2")?;
+    let count: i64 = statement.query_row(params![since, lane.as_str()], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
 /// When the oldest message was accepted: ids order by acceptance.

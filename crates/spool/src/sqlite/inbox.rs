@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::claims::ClaimGuard;
-use super::job::{Batch, Commit, Prune, Quarantine, Settle};
+use super::job::{Batch, Chore, Commit, Quarantine, Settle};
 use crate::error::StoreError;
 
 /// Jobs of one kind in a transaction: enough to make a sync cheap, few enough to answer soon.
@@ -29,7 +29,7 @@ struct InboxState {
     settles: VecDeque<Settle>,
     marks: BTreeSet<i64>,
     quarantines: Vec<Quarantine>,
-    prunes: VecDeque<Prune>,
+    chores: VecDeque<Chore>,
     commits: VecDeque<Commit>,
     /// Claims whose settlement cannot be written; held until the store is reopened.
     abandoned: Vec<ClaimGuard>,
@@ -109,11 +109,11 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    pub(super) fn push_prune(&self, mut prune: Prune) {
+    pub(super) fn push_chore(&self, mut chore: Chore) {
         let mut state = self.state();
         match state.check() {
-            Ok(()) => state.prunes.push_back(prune),
-            Err(error) => prune.answer.give(Err(error)),
+            Ok(()) => state.chores.push_back(chore),
+            Err(error) => chore.answer.give(Err(error)),
         }
         self.filled.notify_one();
     }
@@ -186,7 +186,7 @@ impl Inbox {
         let mut state = self.state();
         state.health = Health::Reopening(reason.to_owned());
         let commits = std::mem::take(&mut state.commits);
-        let prunes = std::mem::take(&mut state.prunes);
+        let chores = std::mem::take(&mut state.chores);
         for settle in &mut state.settles {
             settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
@@ -194,8 +194,8 @@ impl Inbox {
         for mut commit in commits {
             commit.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
-        for mut prune in prunes {
-            prune.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        for mut chore in chores {
+            chore.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
     }
 
@@ -308,7 +308,7 @@ impl InboxState {
             marks: std::mem::take(&mut self.marks).into_iter().collect(),
             quarantines: std::mem::take(&mut self.quarantines),
             // One at a time: each may delete a thousand rows.
-            prunes: self.prunes.pop_front().into_iter().collect(),
+            chores: self.chores.pop_front().into_iter().collect(),
             commits: self.commits.drain(..commits).collect(),
         }
     }
@@ -318,7 +318,7 @@ impl InboxState {
             settles: std::mem::take(&mut self.settles).into(),
             marks: std::mem::take(&mut self.marks).into_iter().collect(),
             quarantines: std::mem::take(&mut self.quarantines),
-            prunes: std::mem::take(&mut self.prunes).into(),
+            chores: std::mem::take(&mut self.chores).into(),
             commits: std::mem::take(&mut self.commits).into(),
         }
     }

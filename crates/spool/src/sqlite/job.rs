@@ -107,10 +107,19 @@ pub(super) struct Quarantine {
     pub(super) detail: String,
 }
 
-/// Forget history.
-pub(super) struct Prune {
-    pub(super) before: WallTime,
+/// Something that is done to many rows at once, now and then; the answer is how many.
+pub(super) struct Chore {
+    pub(super) task: Task,
     pub(super) answer: Answer<u64>,
+}
+
+/// What a chore does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Task {
+    /// Forgets history older than this.
+    Prune(WallTime),
+    /// Makes due now what would be due after `latest`.
+    BringForward { latest: WallTime, now: WallTime },
 }
 
 /// What one transaction writes, in this order.
@@ -120,7 +129,7 @@ pub(super) struct Batch {
     /// Deliveries whose transfer begins.
     pub(super) marks: Vec<i64>,
     pub(super) quarantines: Vec<Quarantine>,
-    pub(super) prunes: Vec<Prune>,
+    pub(super) chores: Vec<Chore>,
     pub(super) commits: Vec<Commit>,
 }
 
@@ -129,7 +138,7 @@ impl Batch {
         self.settles.is_empty()
             && self.marks.is_empty()
             && self.quarantines.is_empty()
-            && self.prunes.is_empty()
+            && self.chores.is_empty()
             && self.commits.is_empty()
     }
 }

@@ -47,7 +47,7 @@ use claims::Claims;
 use fetch::Fetch;
 use inbox::Inbox;
 use janitor::Janitor;
-use job::{Answer, Commit, Incoming, Prune, Settle};
+use job::{Answer, Chore, Commit, Incoming, Settle, Task};
 use readers::Readers;
 use space::{Kind, Space};
 use writer::Writer;
@@ -258,6 +258,12 @@ impl SqliteSpool {
         answered.await.map_err(|_| writer_stopped())?
     }
 
+    async fn chore(&self, task: Task) -> Result<u64, StoreError> {
+        let (answer, answered) = Answer::new();
+        self.shared.inbox.push_chore(Chore { task, answer });
+        answered.await.map_err(|_| writer_stopped())?
+    }
+
     async fn stop(&self) {
         let mut running = self.running.lock().await;
         let Some(threads) = running.take() else { return };
@@ -318,7 +324,7 @@ impl Spool for SqliteSpool {
     async fn next_due(&self, lane: &LaneId) -> Result<Option<WallTime>, StoreError> {
         self.shared.inbox.check()?;
         let (claims, lane) = (Arc::clone(&self.shared.claims), lane.clone());
-        self.readers.read(move |connection| Ok(fetch::next_due(connection, &claims, &lane)?)).await
+        self.readers.read(move |connection| fetch::next_due(connection, &claims, &lane)).await
     }
 
     async fn claim(&self, lane: &LaneId, now: WallTime) -> Result<Option<Claim<SqliteSource>>, StoreError> {
@@ -344,18 +350,25 @@ impl Spool for SqliteSpool {
     }
 
     async fn lanes(&self) -> Result<Vec<LaneId>, StoreError> {
-        self.readers.read(|connection| Ok(fetch::lanes(connection)?)).await
+        self.readers.read(fetch::lanes).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
-        let oldest = self.readers.read(|connection| Ok(fetch::oldest(connection)?)).await?;
+        let oldest = self.readers.read(fetch::oldest).await?;
         Ok(Counts { oldest, ..self.shared.space.stored().counts() })
     }
 
     async fn prune_history(&self, before: WallTime) -> Result<u64, StoreError> {
-        let (answer, answered) = Answer::new();
-        self.shared.inbox.push_prune(Prune { before, answer });
-        answered.await.map_err(|_| writer_stopped())?
+        self.chore(Task::Prune(before)).await
+    }
+
+    async fn bring_forward(&self, latest: WallTime, now: WallTime) -> Result<u64, StoreError> {
+        self.chore(Task::BringForward { latest, now }).await
+    }
+
+    async fn sent_since(&self, lane: &LaneId, since: WallTime) -> Result<u64, StoreError> {
+        let lane = lane.clone();
+        self.readers.read(move |connection| fetch::sent_since(connection, &lane, since.unix_millis())).await
     }
 
     async fn close(&self) {

@@ -15,21 +15,6 @@ use crate::error::StoreError;
 /// Reads that may wait; more callers wait for a place.
 const WAITING: usize = 256;
 
-/// Why a read gave nothing.
-#[derive(Debug)]
-pub(super) enum ReadError {
-    /// SQLite's word: the connection is opened anew.
-    Database(rusqlite::Error),
-    /// Ours.
-    Store(StoreError),
-}
-
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
 type Read = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Connected + Send>;
 
 /// Whether the connection is still good.
@@ -64,7 +49,7 @@ impl Readers {
     /// Runs `read` on one of the threads. A result whose caller went away is dropped.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let _place = self.places.acquire().await.map_err(|_| StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
@@ -135,12 +120,11 @@ impl Readers {
 
 fn perform<T>(
     connection: Result<&Connection, StoreError>,
-    read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> (Result<T, StoreError>, Connected) {
     match connection.map(read) {
         Ok(Ok(value)) => (Ok(value), Connected::Yes),
-        Ok(Err(ReadError::Store(error))) => (Err(error), Connected::Yes),
-        Ok(Err(ReadError::Database(error))) => (Err(read_failed(&error)), Connected::No),
+        Ok(Err(error)) => (Err(read_failed(&error)), Connected::No),
         Err(error) => (Err(error), Connected::No),
     }
 }

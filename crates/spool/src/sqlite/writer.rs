@@ -13,7 +13,7 @@ use super::Shared;
 use super::apply::{Applier, Effects};
 use super::connection::{self, Purpose, Trouble};
 use super::inbox::Work;
-use super::job::{Batch, Commit, Incoming, Prune, Quarantine, Settle};
+use super::job::{Batch, Chore, Commit, Incoming, Quarantine, Settle};
 use super::totals::Totals;
 use crate::error::StoreError;
 
@@ -110,11 +110,11 @@ impl Writer {
                 tracing::error!(error = text, "a row of the queue was refused; writing the others without it");
                 let inbox = &Arc::clone(&self.shared).inbox;
                 self.attempt(|applier, effects| {
-                    let (pruned, spoiled) = one_by_one(applier, batch, effects)?;
+                    let (chored, spoiled) = one_by_one(applier, batch, effects)?;
                     for guard in spoiled {
                         inbox.abandon(guard);
                     }
-                    Ok(pruned)
+                    Ok(chored)
                 })
             }
             done => done,
@@ -131,16 +131,16 @@ impl Writer {
         let mut effects = Effects::default();
         let next_delivery = &mut self.next_delivery;
         let mut applier = Applier { connection: &transaction, boot: self.shared.boot, next_delivery };
-        let pruned = apply(&mut applier, &mut effects)?;
+        let chored = apply(&mut applier, &mut effects)?;
         effects.totals.save_change(&transaction)?;
         self.shared.commit(transaction)?;
-        Ok(Done { effects, pruned })
+        Ok(Done { effects, chored })
     }
 
     /// It is durable: acts upon it and answers.
     fn finish(&mut self, batch: Batch, done: Done) {
         self.note_logged(&batch);
-        let Batch { settles, marks: _, quarantines, prunes, commits } = batch;
+        let Batch { settles, marks: _, quarantines, chores, commits } = batch;
         let Effects { totals, lanes, unfiled } = done.effects;
         self.shared.space.add_stored(totals);
         self.shared.janitor.unlink(unfiled);
@@ -153,8 +153,8 @@ impl Writer {
         for mut answer in answers {
             answer.give(Ok(()));
         }
-        for (mut prune, rows) in prunes.into_iter().zip(done.pruned) {
-            prune.answer.give(Ok(rows));
+        for (mut chore, rows) in chores.into_iter().zip(done.chored) {
+            chore.answer.give(Ok(rows));
         }
     }
 
@@ -172,12 +172,12 @@ impl Writer {
     fn fail(&mut self, batch: Batch, reason: &str) {
         let inbox = &self.shared.inbox;
         inbox.refuse(reason);
-        let Batch { mut settles, marks, quarantines, prunes, commits } = batch;
+        let Batch { mut settles, marks, quarantines, chores, commits } = batch;
         for settle in &mut settles {
             settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
         inbox.put_back(settles, marks, quarantines);
-        for Prune { mut answer, .. } in prunes {
+        for Chore { mut answer, .. } in chores {
             answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
         for Commit { incoming, mut answer, permit } in commits {
@@ -303,8 +303,8 @@ impl Writer {
 /// A transaction that is durable.
 struct Done {
     effects: Effects,
-    /// Rows forgotten by each prune.
-    pruned: Vec<u64>,
+    /// Rows touched by each chore.
+    chored: Vec<u64>,
 }
 
 /// Each job in a savepoint of its own; those refused are answered and leave the batch, the claims of refused settlements
@@ -335,9 +335,9 @@ fn one_by_one(
             Err(_) => spoiled.push(quarantine.guard),
         }
     }
-    let mut pruned = Vec::new();
-    for prune in &batch.prunes {
-        pruned.push(applier.prune(prune.before.unix_millis())?);
+    let mut chored = Vec::new();
+    for chore in &batch.chores {
+        chored.push(applier.chore(chore.task, effects)?);
     }
     for commit in mem::take(&mut batch.commits) {
         match alone(applier, effects, |applier, effects| applier.message(&commit.incoming, effects))? {
@@ -345,7 +345,7 @@ fn one_by_one(
             Err(text) => refuse(commit, StoreError::Failed(text)),
         }
     }
-    Ok((pruned, spoiled))
+    Ok((chored, spoiled))
 }
 
 /// One job in a savepoint: `Ok(Err)` if its row was refused, `Err` if the transaction is lost.

@@ -119,3 +119,17 @@ fn what_cannot_be_used_is_named() {
     assert!(matches!(&error, OpenError::Access { path, .. } if *path == directory.join("queue.db")), "{error}");
     assert!(error.to_string().contains("queue.db"));
 }
+
+/// Closing meets the janitor wherever it stands: at work on the log, or about to ask the writer to pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_ends_whatever_the_threads_are_at() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let (spool, _) = open(directory.path());
+        for _ in 0..round {
+            put(&spool, b"body").await;
+        }
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(30), spool.close());
+        closed.await.unwrap_or_else(|_| panic!("round {round} hangs"));
+    }
+}
