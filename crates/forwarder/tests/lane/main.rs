@@ -2,7 +2,7 @@
 //! on loopback. What single replies mean is `classify`'s own table; here is what needs a dialog.
 
 // clippy's own exception sees only `#[test]` functions, not the helpers beside them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod bounds;
 mod idle;

@@ -2,7 +2,7 @@
 //! play a dialog. Sequence and wording of single replies are the session's unit tests; here is what needs a socket.
 
 // clippy's own exception sees only `#[test]` functions, not the helpers beside them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod bodies;
 mod client;

@@ -1,7 +1,7 @@
 //! The spool as its users see it: real files, real threads, no sleeping. One binary, a module a concern.
 
 // Clippy knows `unwrap` to be a test's own only inside test functions; these are their helpers.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod claiming;
 mod damage;
