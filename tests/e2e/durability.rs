@@ -1,5 +1,6 @@
 //! The 250 as the operating system sees it: the sync comes before the reply.
 
+use std::collections::HashMap;
 use std::process::Command;
 
 use crate::harness::{Client, RECIPIENT, Relay, World, message, peer, skip};
@@ -44,11 +45,34 @@ async fn the_sync_comes_before_the_250() {
     for (reply, wanted) in replies.into_iter().zip([&["queue.db-wal"][..], &["/bodies/", "/bodies", "queue.db-wal"]]) {
         let before = &trace[..reply];
         let go_ahead = before.rfind("\"354 Start mail input").unwrap();
-        let mut synced =
-            before[go_ahead..].lines().filter(|line| line.contains("sync(") && line.trim_end().ends_with("= 0"));
+        let synced = completed_syncs(&before[go_ahead..]);
+        let mut rest = synced.iter();
         for place in wanted {
-            let found = synced.any(|line| line.contains(place) && (*place != "/bodies" || line.contains("/bodies>")));
-            assert!(found, "no sync of {place} between the 354 and the 250:\n{}", &before[go_ahead..]);
+            let found = rest.any(|path| if *place == "/bodies" { path.ends_with(place) } else { path.contains(place) });
+            assert!(found, "no sync of {place} in its place between the 354 and the 250, but {synced:?}");
         }
     }
+}
+
+/// The paths of the syncs that succeeded, in the order of their ends. strace tells a call that another thread interrupts in
+/// two lines, `PID fsync(FD<path> <unfinished ...>` and `PID <... fsync resumed>) = 0`.
+fn completed_syncs(trace: &str) -> Vec<String> {
+    let mut begun: HashMap<&str, &str> = HashMap::new();
+    let mut ended = Vec::new();
+    for line in trace.lines() {
+        let Some((pid, call)) = line.split_once(' ') else { continue };
+        let call = call.trim();
+        let succeeded = call.ends_with("= 0");
+        if call.starts_with("fsync(") || call.starts_with("fdatasync(") {
+            let Some((path, _)) = call.split_once('<').and_then(|(_, rest)| rest.split_once('>')) else { continue };
+            if succeeded {
+                ended.push(path.to_owned());
+            } else {
+                begun.insert(pid, path);
+            }
+        } else if call.contains("sync resumed>") && succeeded {
+            ended.extend(begun.remove(pid).map(str::to_owned));
+        }
+    }
+    ended
 }
