@@ -1,7 +1,5 @@
 //! Stopping: in order, within the grace, losing nothing.
 
-use std::time::Duration;
-
 use crate::harness::{Client, RECIPIENT, World, message};
 use sandbox::{Action, Fault, Stage};
 
@@ -55,7 +53,7 @@ async fn a_wait_behind_the_final_dot_is_cut_after_the_grace_and_sent_again_marke
     assert_eq!(client.send(&[RECIPIENT], &message("dot")).await.unwrap().code(), 250);
     drop(client);
     while world.sandbox.counters().auth_successes == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
     let (status, log) = relay.terminate().await;
     assert_eq!(status.code(), Some(0), "{log}");

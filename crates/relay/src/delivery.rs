@@ -31,29 +31,18 @@ pub(crate) struct Delivery<S, T> {
     lane: Arc<Lane<T>>,
     clock: Arc<dyn Clock>,
     /// Reverse-paths that upstream refused to be sent as, and that have been told.
-    refused_senders: Arc<Mutex<HashSet<String>>>,
-}
-
-impl<S, T> Clone for Delivery<S, T> {
-    fn clone(&self) -> Self {
-        Self {
-            spool: Arc::clone(&self.spool),
-            lane: Arc::clone(&self.lane),
-            clock: Arc::clone(&self.clock),
-            refused_senders: Arc::clone(&self.refused_senders),
-        }
-    }
+    refused_senders: Mutex<HashSet<String>>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
     /// Delivers from `spool` over `lane`.
-    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, clock: Arc<dyn Clock>) -> Self {
-        Self { spool, lane, clock, refused_senders: Arc::default() }
+    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { spool, lane, clock, refused_senders: Mutex::default() })
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
     /// the next start.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
         let mut readable = true;
         while !stop.is_cancelled() {
@@ -67,7 +56,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 claimed = self.next_claim() => match claimed {
                     Ok(Some((slot, claim))) => {
                         readable = true;
-                        under_way.spawn(self.clone().deliver(slot, claim));
+                        under_way.spawn(Arc::clone(&self).deliver(slot, claim));
                     }
                     Ok(None) => {}
                     Err(error) => {
@@ -112,16 +101,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         }
     }
 
-    async fn deliver(self, slot: Slot<T>, mut claim: Claim<S::Source>) {
+    async fn deliver(self: Arc<Self>, slot: Slot<T>, mut claim: Claim<S::Source>) {
         let history = History { attempts: claim.attempts, uncertain: claim.uncertain, accepted_at: claim.accepted_at };
         if claim.uncertain > UNCERTAIN_RESENDS {
             let text = format!("upstream may have it already; {} tries ended without an answer", claim.uncertain);
             let part = whole(&claim, Outcome::Uncertain(Diagnostic::local(text)), Next::Held);
             return self.settle(claim, vec![part]).await;
         }
-        let header = Arc::clone(&claim.header);
-        let (envelope, recipients) = (claim.envelope.clone(), claim.recipients.clone());
-        let message = Message { envelope: &envelope, recipients: &recipients, header: &header };
+        let message = Message { envelope: &claim.envelope, recipients: &claim.recipients, header: &claim.header };
         let mut marked = false;
         let started = || {
             self.spool.mark_in_flight(&claim.guard);

@@ -32,8 +32,8 @@ pub(crate) async fn run(settings: &Settings) -> Exit {
     info!(version = env!("CARGO_PKG_VERSION"), hostname = settings.hostname, "ready");
     let exit = tokio::select! {
         () = signals.next() => Exit::Success,
-        thread = daemon.failed() => {
-            error!(thread, "a part of the queue ended by a fault of ours; stopping so that nothing is accepted unsafely");
+        part = daemon.failed() => {
+            error!(part, "a part of the relay ended by a fault of ours; stopping so that mail is not taken and left lying");
             Exit::Internal
         }
     };

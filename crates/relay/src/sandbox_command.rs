@@ -172,8 +172,8 @@ impl Stage {
         loop {
             tokio::select! {
                 () = signals.next() => break,
-                thread = self.relay.failed() => {
-                    check::complain(&format!("{thread} of the relay's queue ended by a fault of ours"));
+                part = self.relay.failed() => {
+                    check::complain(&format!("a part of the relay ended by a fault of ours: {part}"));
                     return Exit::Internal;
                 }
                 received = messages.recv() => match received {
