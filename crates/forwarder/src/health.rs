@@ -1,7 +1,7 @@
 //! Whether a lane can be used now: well, or in trouble until a probe gets through. Pure: times and chance come in.
 //!
-//! Trouble of a lane is never a message's fault and costs it no attempt. One probe at a time is let through, at growing
-//! distances; the first success makes the lane well again.
+//! Trouble of a lane is no message's fault and costs none an attempt, save the one that upstream had heard of when it hung up. One
+//! probe at a time is let through, at growing distances; the first success makes the lane well again.
 
 use std::fmt;
 use std::time::Duration;
