@@ -1,6 +1,7 @@
 //! The commands as a newcomer meets them.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use crate::harness::{Client, RECIPIENT, World, binary, free_port, message};
@@ -90,8 +91,45 @@ async fn check_prints_what_is_in_effect_without_the_secret() {
     let path = world.configuration().display().to_string();
     let (code, said, complaint) = output(&["check", "--config", &path]);
     assert_eq!(code, Some(0), "{complaint}");
-    assert!(said.contains("[mailbox.scanner]") && said.contains("max_recipients = 500"), "{said}");
+    assert!(said.contains("[mailbox.scanner]") && said.contains("max_recipients = 500 "), "{said}");
+    assert!(said.contains(&format!("# {path}:2:1")), "{said}");
     assert!(!said.contains(sandbox::DEFAULT_SECRET), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_speaks_json_for_programs() {
+    let world = World::new().await;
+    let path = world.configuration().display().to_string();
+    let variable = "XOAUTH2_RELAY__MAILBOX__SCANNER__CONNECTIONS";
+    let check = |value: &str| {
+        let output = binary().args(["check", "--json", "--config", &path]).env(variable, value).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap())
+    };
+    let (code, said) = check("2");
+    assert_eq!(code, Some(0), "{said}");
+    let connections = &said["configuration"]["mailbox"]["scanner"]["connections"];
+    assert_eq!(*connections, serde_json::json!({ "value": 2, "source": { "environment": variable } }));
+    assert_eq!(said["configuration"]["listener"]["local"]["address"]["source"]["file"], path.as_str());
+    let (code, said) = check("many");
+    assert_eq!(code, Some(64));
+    assert_eq!(said["mistakes"][0]["origin"], format!("environment variable {variable}"));
+    assert_eq!(said["mistakes"][0]["key"], "mailbox.scanner.connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_others_can_read_is_refused_with_the_remedy() {
+    let world = World::new().await;
+    let path = world.configuration().display().to_string();
+    let secret = world.path("secret");
+    for (mode, right) in [(0o644, false), (0o660, false), (0o602, false), (0o600, true), (0o640, true), (0o400, true)] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, _, complaint) = output(&["check", "--config", &path]);
+        assert_eq!(code, Some(if right { 0 } else { 64 }), "{mode:o}: {complaint}");
+        assert_eq!(complaint.contains(&format!("chmod 600 {}", secret.display())), !right, "{complaint}");
+    }
+    // It may come later: mail is held until then, not refused.
+    std::fs::remove_file(&secret).unwrap();
+    assert_eq!(output(&["check", "--config", &path]).0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ impl World {
         let sandbox = Sandbox::start(options).await.unwrap();
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("ca.pem"), sandbox.ca_pem()).unwrap();
-        std::fs::write(directory.path().join("secret"), sandbox::DEFAULT_SECRET).unwrap();
+        write_secret(&directory.path().join("secret"), sandbox::DEFAULT_SECRET);
         Self { sandbox, directory, extra: Vec::new(), limits }
     }
 
@@ -113,6 +113,12 @@ impl World {
     pub(crate) fn mailbox(&self, change: impl FnOnce(&mut Mailbox)) {
         self.sandbox.change_mailbox(SENDER, change).unwrap();
     }
+}
+
+/// Writes a secret as an administrator should: for its owner only.
+pub(crate) fn write_secret(path: &Path, secret: &str) {
+    std::fs::write(path, secret).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 /// The binary under test.

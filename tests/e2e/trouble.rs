@@ -279,10 +279,8 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
         // An unprivileged user, who can read and run everything but the state directory. The build may lie where it cannot.
         let copy = world.path("xoauth2-relay");
         std::fs::copy(command.get_program(), &copy).unwrap();
-        for entry in std::fs::read_dir(world.directory.path()).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_file() {
-                std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-            }
+        for file in [copy.clone(), world.path("ca.pem")] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         std::fs::set_permissions(world.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         command = Command::new(copy);

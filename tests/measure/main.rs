@@ -66,6 +66,7 @@ fn configure(sandbox: &Sandbox, directory: &Path) -> std::path::PathBuf {
     let path = |name: &str| directory.join(name).display().to_string();
     std::fs::write(path("ca.pem"), sandbox.ca_pem()).unwrap();
     std::fs::write(path("secret"), sandbox::DEFAULT_SECRET).unwrap();
+    std::fs::set_permissions(path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let text = format!(
         "[listener.local]\naddress = \"127.0.0.1:0\"\nmax_connections_per_client = 1000\n\
          [tenant.t]\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret = {{ file = {:?} }}\n\

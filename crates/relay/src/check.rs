@@ -2,13 +2,44 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command's output")]
 
-use crate::config::{Mistakes, Settings};
+use serde_json::json;
+
+use crate::cli::Check;
+use crate::config::{self, Configuration, Mistakes};
 use crate::exit::Exit;
 
-/// Prints the configuration in effect.
-pub(crate) fn check(settings: &Settings) -> Exit {
-    println!("# The configuration is right. In effect, defaults included:\n{settings}");
-    Exit::Success
+/// Prints the configuration in effect, or every mistake.
+pub(crate) fn check(options: &Check) -> Exit {
+    if options.reference {
+        print!("{}", config::reference());
+        return Exit::Success;
+    }
+    if options.example {
+        print!("{}", config::example());
+        return Exit::Success;
+    }
+    match crate::load(&options.configured.config) {
+        Ok(configuration) => {
+            print(&configuration, options.json);
+            Exit::Success
+        }
+        Err(mistakes) if options.json => {
+            println!("{:#}", json!({ "mistakes": mistakes.json() }));
+            Exit::Usage
+        }
+        Err(mistakes) => {
+            tell(&mistakes);
+            Exit::Usage
+        }
+    }
+}
+
+fn print(configuration: &Configuration, as_json: bool) {
+    if as_json {
+        println!("{:#}", json!({ "configuration": configuration.json() }));
+    } else {
+        println!("# The configuration is right. In effect, with where each value comes from:\n{configuration}");
+    }
 }
 
 /// Tells every mistake.

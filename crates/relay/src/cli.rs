@@ -42,8 +42,8 @@ state directory), 70 a fault of the relay itself.";
 pub(crate) enum Command {
     /// Run the daemon in the foreground; SIGTERM stops it in order, a second one at once.
     Run(Configured),
-    /// Read the configuration, tell every mistake in it, and print what is in effect (secrets are never shown).
-    Check(Configured),
+    /// Read the configuration, tell every mistake in it, and print what is in effect and where each value comes from (secrets are never shown).
+    Check(Check),
     /// Run a simulated Microsoft 365 tenant and the relay in front of it, on loopback: nothing to configure, no account.
     Sandbox(Sandbox),
 }
@@ -54,6 +54,22 @@ pub(crate) struct Configured {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// Print the configuration in effect, or the mistakes, as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the reference of every key, in Markdown, and read nothing.
+    #[arg(long, conflicts_with_all = ["json", "example"])]
+    pub(crate) reference: bool,
+    /// Print an annotated example of a configuration file, and read nothing.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) example: bool,
 }
 
 /// Options of `sandbox`.

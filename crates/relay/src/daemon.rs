@@ -21,18 +21,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{Listener, Mailbox, Settings, Tenant};
+use crate::config::{FilePath, Listener, Mailbox, Settings, Tenant};
 use crate::delivery::Delivery;
 use crate::http;
 use crate::intake::{Destination, ListenerIntake, Rooms};
-use crate::retry::LONGEST_WAIT;
+use crate::retry::Plan;
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
 
 /// Octets of bodies in memory, all together; beyond that they go to files at once.
 const MEMORY_BUDGET: u64 = 16 << 20;
-/// How long history is kept.
-const HISTORY: Duration = Duration::from_hours(30 * 24);
 /// How often the clock is looked at.
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
 /// How often old history is forgotten.
@@ -99,28 +97,30 @@ impl Daemon {
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
         let listeners = listen(settings, &rooms, &mut road, &stop).await?;
-        if let Some(address) = settings.http.address {
+        if let Some(address) = settings.http.address.0 {
             let listener = bind("http", address).await?;
             attendants.spawn(http::serve(listener, stop.clone()));
         }
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
         let spool = open_spool(settings, Arc::clone(&clock)).await?;
-        bring_forward(&spool, clock.wall()).await;
+        let plan = Plan::new(&settings.retry);
+        bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
         // The settings hold exactly one mailbox until there are routes.
         for mailbox in settings.mailboxes.values() {
-            let Some(tenant) = settings.tenants.get(&mailbox.tenant) else { continue };
-            let lane = open_lane(settings, tenant, mailbox, &trust, &clock, &stop_tokens)?;
+            // Wildcards have no address, and are not built.
+            let Some((tenant_name, tenant)) = settings.tenant_of(mailbox) else { continue };
+            let Some(address) = mailbox.address.one() else { continue };
+            let tokens = open_tokens(settings, tenant_name, tenant, &trust, &clock, &stop_tokens)?;
+            let lane = open_lane(settings, tenant, mailbox, tokens, &trust, &clock)?;
             remember_pace(&spool, &lane, clock.wall()).await;
             attendants.spawn(sweep(Arc::clone(&lane)));
-            let destination = Destination {
-                tenant: mailbox.tenant.clone(),
-                lane: lane.id().clone(),
-                address: mailbox.address.clone(),
-            };
-            road.spawn(Delivery::new(Arc::clone(&spool), lane, Arc::clone(&clock)).run(stop.clone()));
+            let destination =
+                Destination { tenant: tenant_name.to_owned(), lane: lane.id().clone(), address: address.clone() };
+            let delivery = Delivery::new(Arc::clone(&spool), lane, plan.clone(), Arc::clone(&clock));
+            road.spawn(delivery.run(stop.clone()));
             let open = Rooms {
                 spool: Arc::clone(&spool),
-                hostname: settings.hostname.clone(),
+                hostname: settings.hostname.as_str().to_owned(),
                 destination,
                 clock: Arc::clone(&clock),
             };
@@ -129,7 +129,8 @@ impl Daemon {
         if let Some(rooms) = rooms.get() {
             tell_stranded(&spool, &rooms.destination.lane).await;
         }
-        attendants.spawn(keep_house(Arc::clone(&spool), clock));
+        let keep = settings.history.keep.duration();
+        attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
         Ok(Self { listeners, spool, road, attendants, stop, stop_tokens })
     }
 
@@ -176,8 +177,10 @@ async fn listen(
 ) -> Result<BTreeMap<String, SocketAddr>, StartError> {
     let mut addresses = BTreeMap::new();
     for (name, listener) in &settings.listeners {
-        let socket = bind(&format!("listener.{name}"), listener.address).await?;
-        let address = socket.local_addr().unwrap_or(listener.address);
+        // Sockets of systemd are not built.
+        let Some(wanted) = listener.address.socket() else { continue };
+        let socket = bind(&format!("listener.{name}"), wanted).await?;
+        let address = socket.local_addr().unwrap_or(wanted);
         info!(listener = %name, %address, "listening");
         addresses.insert(name.clone(), address);
         let server = server(name, listener, settings, Arc::clone(rooms));
@@ -197,15 +200,15 @@ fn server(
     rooms: SharedRooms,
 ) -> Server<ListenerIntake<SqliteSpool>> {
     // What no mailbox takes is refused here rather than hours later.
-    let largest = settings.mailboxes.values().map(|mailbox| mailbox.max_message_size).min();
+    let largest = settings.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets()).min();
     let profile = Profile {
-        hostname: settings.hostname.clone(),
-        max_message_size: listener.max_message_size.min(largest.unwrap_or(u64::MAX)),
-        max_recipients: listener.max_recipients,
+        hostname: settings.hostname.as_str().to_owned(),
+        max_message_size: listener.max_message_size.octets().min(largest.unwrap_or(u64::MAX)),
+        max_recipients: listener.max_recipients.size(),
     };
     let limits = Limits {
-        max_connections: listener.max_connections,
-        max_connections_per_client: listener.max_connections_per_client,
+        max_connections: listener.max_connections.size(),
+        max_connections_per_client: listener.max_connections_per_client.size(),
         ..Limits::default()
     };
     Server::new(name, profile, limits, Arc::new(ListenerIntake::new(listener.networks.clone(), rooms)))
@@ -213,10 +216,10 @@ fn server(
 
 async fn open_spool(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<SqliteSpool>, StartError> {
     let options = SpoolOptions {
-        directory: settings.spool.directory.clone(),
-        max_messages: settings.spool.max_messages,
-        max_bytes: settings.spool.max_bytes,
-        min_free_bytes: settings.spool.min_free_bytes,
+        directory: settings.spool.directory.as_path().to_owned(),
+        max_messages: settings.spool.max_messages.get(),
+        max_bytes: settings.spool.max_bytes.octets(),
+        min_free_bytes: settings.spool.min_free_bytes.octets(),
         memory_budget: MEMORY_BUDGET,
     };
     let (spool, recovered) = tokio::task::spawn_blocking(move || SqliteSpool::open(options, clock)).await??;
@@ -264,31 +267,42 @@ async fn tell_stranded(spool: &SqliteSpool, served: &LaneId) {
     }
 }
 
+fn open_tokens(
+    settings: &Settings,
+    name: &str,
+    tenant: &Tenant,
+    trust: &Trust,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Arc<TenantTokens>, StartError> {
+    let directory = settings.spool.directory.as_path();
+    Ok(Arc::new(TenantTokens::start(name, tenant, directory, trust, Arc::clone(clock), stop.clone())?))
+}
+
 fn open_lane(
     settings: &Settings,
     tenant: &Tenant,
     mailbox: &Mailbox,
+    tokens: Arc<TenantTokens>,
     trust: &Trust,
     clock: &Arc<dyn Clock>,
-    stop: &CancellationToken,
 ) -> Result<Arc<Lane<TenantTokens>>, StartError> {
     let endpoint = Endpoint {
-        host: tenant.smtp.host.clone(),
-        port: tenant.smtp.port,
-        address_family: tenant.address_family,
-        hostname: settings.hostname.clone(),
-        tls: trust.client(tenant.smtp.ca_file.as_deref())?,
+        host: tenant.smtp_host().to_owned(),
+        port: tenant.smtp.port.port(),
+        address_family: tenant.address_family.into(),
+        hostname: settings.hostname.as_str().to_owned(),
+        tls: trust.client(tenant.smtp.ca_file.as_ref().map(FilePath::as_path))?,
         timeouts: Timeouts::default(),
     };
-    let directory = &settings.spool.directory;
-    let tokens = TenantTokens::start(&mailbox.tenant, tenant, directory, trust, Arc::clone(clock), stop.clone())?;
     let limits = LaneLimits {
-        connections: mailbox.connections,
-        messages_per_minute: mailbox.messages_per_minute,
+        connections: mailbox.connections.size(),
+        messages_per_minute: mailbox.messages_per_minute.size(),
         ..LaneLimits::default()
     };
-    let id = LaneId::new(&tenant.tenant_id, &mailbox.login);
-    Ok(Lane::new(id, mailbox.login.clone(), endpoint, Arc::new(tokens), limits, Arc::clone(clock)))
+    let login = mailbox.login.as_ref().map(ToString::to_string).unwrap_or_default();
+    let id = LaneId::new(tenant.tenant_id.as_str(), &login);
+    Ok(Lane::new(id, login, endpoint, tokens, limits, Arc::clone(clock)))
 }
 
 async fn sweep(lane: Arc<Lane<TenantTokens>>) {
@@ -304,7 +318,7 @@ async fn remember_pace(spool: &SqliteSpool, lane: &Lane<TenantTokens>, now: Wall
 }
 
 /// Follows the clock, and forgets history that is too old.
-async fn keep_house(spool: Arc<SqliteSpool>, clock: Arc<dyn Clock>) {
+async fn keep_house(spool: Arc<SqliteSpool>, longest_wait: Duration, keep: Duration, clock: Arc<dyn Clock>) {
     let mut watch = ClockWatch::new(clock.wall(), clock.monotonic());
     let mut pruned = clock.monotonic();
     loop {
@@ -312,17 +326,18 @@ async fn keep_house(spool: Arc<SqliteSpool>, clock: Arc<dyn Clock>) {
         let now = clock.monotonic();
         if watch.was_set_back(clock.wall(), now) {
             warn!("the machine's clock was set back; what would be due too late is due now");
-            bring_forward(&spool, clock.wall()).await;
+            bring_forward(&spool, longest_wait, clock.wall()).await;
         }
         if now.saturating_since(pruned) >= HOUSEKEEPING {
             pruned = now;
-            forget_history(&spool, clock.wall() - HISTORY).await;
+            forget_history(&spool, clock.wall() - keep).await;
         }
     }
 }
 
-async fn bring_forward(spool: &SqliteSpool, now: WallTime) {
-    match spool.bring_forward(now + LONGEST_WAIT, now).await {
+/// What is due later than any wait could make it is due now.
+async fn bring_forward(spool: &SqliteSpool, longest_wait: Duration, now: WallTime) {
+    match spool.bring_forward(now + longest_wait, now).await {
         Ok(0) => {}
         Ok(deliveries) => warn!(deliveries, "mail was queued while the machine's clock ran ahead; it is due now"),
         Err(error) => warn!(%error, "due times could not be looked through"),

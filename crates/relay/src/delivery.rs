@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::retry::{History, UNCERTAIN_RESENDS, next};
+use crate::retry::{History, Plan};
 
 /// Longest sleep on a due time: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -29,15 +29,16 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Delivery<S, T> {
     spool: Arc<S>,
     lane: Arc<Lane<T>>,
+    plan: Plan,
     clock: Arc<dyn Clock>,
     /// Reverse-paths that upstream refused to be sent as, and that have been told.
     refused_senders: Mutex<HashSet<String>>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
-    /// Delivers from `spool` over `lane`.
-    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { spool, lane, clock, refused_senders: Mutex::default() })
+    /// Delivers from `spool` over `lane`, trying again by `plan`.
+    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, plan: Plan, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { spool, lane, plan, clock, refused_senders: Mutex::default() })
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
@@ -103,7 +104,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 
     async fn deliver(self: Arc<Self>, slot: Slot<T>, mut claim: Claim<S::Source>) {
         let history = History { attempts: claim.attempts, uncertain: claim.uncertain, accepted_at: claim.accepted_at };
-        if claim.uncertain > UNCERTAIN_RESENDS {
+        if claim.uncertain > self.plan.uncertain_resends {
             let text = format!("upstream may have it already; {} tries ended without an answer", claim.uncertain);
             let part = whole(&claim, Outcome::Uncertain(Diagnostic::local(text)), Next::Held);
             return self.settle(claim, vec![part]).await;
@@ -116,7 +117,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         };
         let attempt = slot.deliver(&message, &mut StoredBody(&mut claim.body), started).await;
         let parts = match attempt {
-            Attempt::Told(outcomes) => parts(outcomes, history, self.clock.as_ref()),
+            Attempt::Told(outcomes) => self.parts(outcomes, history),
             Attempt::NotStarted(trouble) => {
                 debug!(id = %claim.message, lane = %claim.lane, %trouble, "not sent, the lane is in trouble");
                 if !marked {
@@ -130,7 +131,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 // Upstream heard of it and hung up. Probably the lane's trouble, but should this message be the cause, the
                 // next probe must go with another: it counts as an attempt.
                 let outcome = Outcome::Deferred(Diagnostic::local(trouble.text));
-                let next = next(&outcome, history, self.clock.wall(), self.clock.chance());
+                let next = self.next(&outcome, history);
                 vec![whole(&claim, outcome, next)]
             }
             Attempt::BodyFailed(StoreError::Damaged(text)) => {
@@ -140,11 +141,29 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             Attempt::BodyFailed(error) => {
                 error!(id = %claim.message, %error, "the stored message cannot be read now; trying again");
                 let outcome = Outcome::Deferred(Diagnostic::local(error.to_string()));
-                let next = next(&outcome, history, self.clock.wall(), self.clock.chance());
+                let next = self.next(&outcome, history);
                 vec![whole(&claim, outcome, next)]
             }
         };
         self.settle(claim, parts).await;
+    }
+
+    fn next(&self, outcome: &Outcome, history: History) -> Next {
+        self.plan.next(outcome, history, self.clock.wall(), self.clock.chance())
+    }
+
+    /// Recipients that met the same outcome go the same way.
+    fn parts(&self, outcomes: Vec<Outcome>, history: History) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (recipient, outcome) in outcomes.into_iter().enumerate() {
+            if let Some(part) = parts.iter_mut().find(|part| part.outcome == outcome) {
+                part.recipients.push(recipient);
+            } else {
+                let next = self.next(&outcome, history);
+                parts.push(Part { recipients: vec![recipient], outcome, next });
+            }
+        }
+        parts
     }
 
     /// A sender that may not be sent as is told once, not at each try of each of its messages.
@@ -195,21 +214,6 @@ impl<B: BodySource> Body for StoredBody<'_, B> {
 
 fn whole<B>(claim: &Claim<B>, outcome: Outcome, next: Next) -> Part {
     Part { recipients: (0..claim.recipients.len()).collect(), outcome, next }
-}
-
-/// Recipients that met the same outcome go the same way.
-fn parts(outcomes: Vec<Outcome>, history: History, clock: &dyn Clock) -> Vec<Part> {
-    let (now, chance) = (clock.wall(), clock.chance());
-    let mut parts: Vec<Part> = Vec::new();
-    for (recipient, outcome) in outcomes.into_iter().enumerate() {
-        if let Some(part) = parts.iter_mut().find(|part| part.outcome == outcome) {
-            part.recipients.push(recipient);
-        } else {
-            let next = next(&outcome, history, now, chance);
-            parts.push(Part { recipients: vec![recipient], outcome, next });
-        }
-    }
-    parts
 }
 
 fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {

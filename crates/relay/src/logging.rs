@@ -25,7 +25,8 @@ pub(crate) fn start(log: &Log) -> WorkerGuard {
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !terminal,
+        // The journal's own fields are not built yet; the configuration refuses the word.
+        LogFormat::Auto | LogFormat::Journald => !terminal,
     };
     let layer = fmt::layer().with_writer(writer);
     let layer = if json {
@@ -33,7 +34,7 @@ pub(crate) fn start(log: &Log) -> WorkerGuard {
     } else {
         layer.with_ansi(terminal).with_target(false).boxed()
     };
-    let subscriber = registry().with(layer.with_filter(targets(log.level)));
+    let subscriber = registry().with(layer.with_filter(targets(log.level.into())));
     // A second start in one process keeps the first; only tests could do that.
     let _ = subscriber.try_init();
     guard

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::config::{Mistakes, Settings};
+use crate::config::{Configuration, Mistakes};
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
@@ -45,16 +45,16 @@ fn main() -> ExitCode {
     process::prepare();
     match cli.command {
         Command::Run(options) => configured(&options.config, start),
-        Command::Check(options) => configured(&options.config, check::check),
+        Command::Check(options) => check::check(&options),
         Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),
     }
     .into()
 }
 
 /// Reads the configuration, then does `command`; or tells every mistake.
-fn configured(file: &Path, command: impl FnOnce(&Settings) -> Exit) -> Exit {
+fn configured(file: &Path, command: impl FnOnce(&Configuration) -> Exit) -> Exit {
     match load(file) {
-        Ok(settings) => command(&settings),
+        Ok(configuration) => command(&configuration),
         Err(mistakes) => {
             check::tell(&mistakes);
             Exit::Usage
@@ -62,14 +62,15 @@ fn configured(file: &Path, command: impl FnOnce(&Settings) -> Exit) -> Exit {
     }
 }
 
-fn load(file: &Path) -> Result<Settings, Mistakes> {
+fn load(file: &Path) -> Result<Configuration, Mistakes> {
     // A variable of ours that is not UTF-8 cannot be right; others are no concern of ours.
     let variables = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
     config::load(file, variables)
 }
 
-fn start(settings: &Settings) -> Exit {
+fn start(configuration: &Configuration) -> Exit {
+    let settings = &configuration.settings;
     let _guard = logging::start(&settings.log);
     in_runtime(run::run(settings))
 }

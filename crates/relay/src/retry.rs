@@ -6,28 +6,70 @@ use clock::{WallTime, jitter};
 use mail::{Outcome, Scope};
 use spool::Next;
 
-/// Waits after the first, second and later failures; the last repeats.
-const SCHEDULE: [Duration; 5] = [
-    Duration::from_mins(1),
-    Duration::from_mins(5),
-    Duration::from_mins(15),
-    Duration::from_mins(30),
-    Duration::from_hours(1),
-];
+use crate::config::Retry;
+
 /// How soon a message is tried again that met trouble of its mailbox or tenant. The lane stands still by itself; this lets
 /// the next probe go with another message, in case this one is the cause.
 const LANE_TROUBLE: Duration = Duration::from_mins(5);
 /// How often a message is tried whose sender may not be sent as: soon at first, since permissions take up to two hours to
 /// reach every server; then seldom, since each try costs the lane a turn.
 const REFUSED_SENDER: (Duration, Duration) = (Duration::from_mins(15), Duration::from_hours(2));
-/// No due time lies further ahead than this, jitter included.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_hours(3);
-/// Wait after a reply was lost behind the final dot: long enough for a copy that did arrive to be noticed.
-const UNCERTAIN_DELAY: Duration = Duration::from_hours(1);
-/// Tries after an uncertain one; then the operator decides (invariant 5).
-pub(crate) const UNCERTAIN_RESENDS: u32 = 2;
 /// Share by which waits are spread, so that what failed together does not come back together.
 const SPREAD: f64 = 0.2;
+
+/// When to try again, as configured.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Waits after the first, second and later failures; the last repeats.
+    schedule: Vec<Duration>,
+    /// Wait after a reply was lost behind the final dot: long enough for a copy that did arrive to be noticed.
+    uncertain_delay: Duration,
+    /// Tries after an uncertain one; then the operator decides (invariant 5).
+    pub(crate) uncertain_resends: u32,
+}
+
+impl Plan {
+    /// The plan that `[retry]` gives.
+    pub(crate) fn new(retry: &Retry) -> Self {
+        Self {
+            schedule: retry.schedule.iter().map(|wait| wait.duration()).collect(),
+            uncertain_delay: retry.uncertain_delay.duration(),
+            uncertain_resends: u32::try_from(retry.uncertain_resends.get()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// No due time lies further ahead than this, jitter included.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let waits = self.schedule.iter().copied().chain([self.uncertain_delay, LANE_TROUBLE, REFUSED_SENDER.1]);
+        waits.max().unwrap_or_default().mul_f64(1.0 + SPREAD)
+    }
+
+    fn wait(&self, attempts: u32) -> Duration {
+        let at = usize::try_from(attempts).unwrap_or(usize::MAX);
+        self.schedule.get(at).or(self.schedule.last()).copied().unwrap_or(LANE_TROUBLE)
+    }
+
+    /// Where recipients with this outcome go.
+    pub(crate) fn next(&self, outcome: &Outcome, history: History, now: WallTime, chance: f64) -> Next {
+        match outcome {
+            Outcome::Accepted(_) => Next::Finished,
+            // Bounces are not built yet: until then what was refused waits where it can be seen.
+            Outcome::Refused(_) => Next::Refused,
+            Outcome::Deferred(_) => Next::Due(now + jitter(self.wait(history.attempts), SPREAD, chance)),
+            Outcome::Held { scope: Scope::Message, .. } => {
+                let (soonest, latest) = REFUSED_SENDER;
+                // In proportion to its age: after as long again as it has waited.
+                let wait = now.saturating_since(history.accepted_at).clamp(soonest, latest);
+                Next::Due(now + jitter(wait, SPREAD, chance))
+            }
+            Outcome::Held { .. } => Next::Due(now + jitter(LANE_TROUBLE, SPREAD, chance)),
+            // The lane slows down; the message itself has lost nothing.
+            Outcome::Paced(_) => Next::Due(now),
+            Outcome::Uncertain(_) if history.uncertain >= self.uncertain_resends => Next::Held,
+            Outcome::Uncertain(_) => Next::Due(now + self.uncertain_delay),
+        }
+    }
+}
 
 /// What is known of a delivery before the attempt that just ended.
 #[derive(Clone, Copy, Debug)]
@@ -40,40 +82,24 @@ pub(crate) struct History {
     pub(crate) accepted_at: WallTime,
 }
 
-/// Where recipients with this outcome go.
-pub(crate) fn next(outcome: &Outcome, history: History, now: WallTime, chance: f64) -> Next {
-    match outcome {
-        Outcome::Accepted(_) => Next::Finished,
-        // Bounces are not built yet: until then what was refused waits where it can be seen.
-        Outcome::Refused(_) => Next::Refused,
-        Outcome::Deferred(_) => Next::Due(now + jitter(wait(history.attempts), SPREAD, chance)),
-        Outcome::Held { scope: Scope::Message, .. } => {
-            let (soonest, latest) = REFUSED_SENDER;
-            // In proportion to its age: after as long again as it has waited.
-            let wait = now.saturating_since(history.accepted_at).clamp(soonest, latest);
-            Next::Due(now + jitter(wait, SPREAD, chance))
-        }
-        Outcome::Held { .. } => Next::Due(now + jitter(LANE_TROUBLE, SPREAD, chance)),
-        // The lane slows down; the message itself has lost nothing.
-        Outcome::Paced(_) => Next::Due(now),
-        Outcome::Uncertain(_) if history.uncertain >= UNCERTAIN_RESENDS => Next::Held,
-        Outcome::Uncertain(_) => Next::Due(now + UNCERTAIN_DELAY),
-    }
-}
-
-fn wait(attempts: u32) -> Duration {
-    let last = SCHEDULE.len() - 1;
-    SCHEDULE[usize::try_from(attempts).map_or(last, |attempts| attempts.min(last))]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use mail::Diagnostic;
 
+    /// The contract's defaults.
+    fn plan() -> Plan {
+        let minutes = |minutes: &[u64]| minutes.iter().copied().map(Duration::from_mins).collect();
+        Plan { schedule: minutes(&[1, 5, 15, 30, 60]), uncertain_delay: Duration::from_hours(1), uncertain_resends: 2 }
+    }
+
     fn minutes(outcome: &Outcome, attempts: u32, uncertain: u32) -> Option<u64> {
-        match next(outcome, History { attempts, uncertain, accepted_at: WallTime::default() }, WallTime::default(), 0.5)
-        {
+        match plan().next(
+            outcome,
+            History { attempts, uncertain, accepted_at: WallTime::default() },
+            WallTime::default(),
+            0.5,
+        ) {
             Next::Due(due) => Some(due.saturating_since(WallTime::default()).as_secs() / 60),
             _ => None,
         }
@@ -102,24 +128,26 @@ mod tests {
         let mut now = accepted_at;
         let mut waits = Vec::new();
         for _ in 0..7 {
-            let Next::Due(due) = next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 0.5) else {
+            let Next::Due(due) = plan().next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 0.5)
+            else {
                 panic!("it is tried again")
             };
             waits.push(due.saturating_since(now).as_secs() / 60);
             now = due;
         }
         assert_eq!(waits, [15, 15, 30, 60, 120, 120, 120]);
-        let Next::Due(latest) = next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 1.0) else {
+        let Next::Due(latest) = plan().next(&outcome, History { attempts: 0, uncertain: 0, accepted_at }, now, 1.0)
+        else {
             panic!("it is tried again")
         };
-        assert!(latest < now + LONGEST_WAIT);
+        assert!(latest < now + plan().longest_wait() + Duration::from_secs(1));
     }
 
     #[test]
     fn blind_resends_are_bounded() {
         let outcome = Outcome::Uncertain(Diagnostic::local("no reply"));
         let nexts = |uncertain| {
-            next(
+            plan().next(
                 &outcome,
                 History { attempts: 0, uncertain, accepted_at: WallTime::default() },
                 WallTime::default(),
@@ -134,7 +162,7 @@ mod tests {
     #[test]
     fn what_is_over_is_over() {
         let history = History { attempts: 0, uncertain: 0, accepted_at: WallTime::default() };
-        let over = |outcome| next(&outcome, history, WallTime::default(), 0.5);
+        let over = |outcome| plan().next(&outcome, history, WallTime::default(), 0.5);
         assert_eq!(over(Outcome::Accepted(Diagnostic::local("ok"))), Next::Finished);
         assert_eq!(over(Outcome::Refused(Diagnostic::local("no"))), Next::Refused);
     }

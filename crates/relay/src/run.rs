@@ -29,7 +29,7 @@ pub(crate) async fn run(settings: &Settings) -> Exit {
         },
         () = signals.next() => return Exit::Success,
     };
-    info!(version = env!("CARGO_PKG_VERSION"), hostname = settings.hostname, "ready");
+    info!(version = env!("CARGO_PKG_VERSION"), hostname = settings.hostname.as_str(), "ready");
     let exit = tokio::select! {
         () = signals.next() => Exit::Success,
         part = daemon.failed() => {
@@ -37,9 +37,10 @@ pub(crate) async fn run(settings: &Settings) -> Exit {
             Exit::Internal
         }
     };
-    info!(grace_seconds = settings.shutdown.grace.as_secs(), "stopping");
+    let grace = settings.shutdown.grace.duration();
+    info!(grace_seconds = grace.as_secs(), "stopping");
     tokio::select! {
-        () = daemon.stop(settings.shutdown.grace) => info!("stopped"),
+        () = daemon.stop(grace) => info!("stopped"),
         () = signals.next() => warn!("stopped at once by a second signal; what was in flight is marked"),
     }
     exit

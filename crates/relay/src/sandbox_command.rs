@@ -160,7 +160,9 @@ level = "warn"
     );
     let file = directory.join("xoauth2-relay.toml");
     fs::write(&file, text)?;
-    config::load(&file, std::iter::empty()).map_err(|mistakes| Failure::Broken(mistakes.to_string()))
+    config::load(&file, std::iter::empty())
+        .map(|read| read.settings)
+        .map_err(|mistakes| Failure::Broken(mistakes.to_string()))
 }
 
 impl Stage {
@@ -218,7 +220,7 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
             address = self.address,
             smtp_port = self.tenant.smtp_port(),
             authority = self.tenant.authority(),
-            config = self.settings.spool.directory.with_file_name("xoauth2-relay.toml").display(),
+            config = self.settings.spool.directory.as_path().with_file_name("xoauth2-relay.toml").display(),
         );
     }
 
@@ -273,7 +275,7 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
     }
 
     async fn leave(self) {
-        self.relay.stop(self.settings.shutdown.grace).await;
+        self.relay.stop(self.settings.shutdown.grace.duration()).await;
         self.tenant.stop().await;
     }
 }

@@ -9,7 +9,7 @@ use token_manager::{AccessToken, Application, Credential, Grant, Ledger, TokenMa
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::config::Tenant;
+use crate::config::{FilePath, Tenant};
 use crate::secret::ReferencedSecret;
 use crate::tls::{CaFileError, Trust};
 
@@ -42,7 +42,7 @@ impl TenantTokens {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, CaFileError> {
-        let tls = trust.client(tenant.authority_ca_file.as_deref())?;
+        let tls = trust.client(tenant.authority_ca_file.as_ref().map(FilePath::as_path))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             // A redirect could carry the secret elsewhere.
@@ -51,17 +51,19 @@ impl TenantTokens {
             .user_agent(concat!("xoauth2-relay/", env!("CARGO_PKG_VERSION")))
             .build()
             .expect("a client with these fixed options can always be built");
+        let secret = tenant.client_secret.clone();
+        let secret = secret.expect("a configuration has exactly one credential, and only this kind is built");
         let application = Application {
             name: name.to_owned(),
-            tenant_id: tenant.tenant_id.clone(),
-            client_id: tenant.client_id.clone(),
-            token_endpoint: token_endpoint(&tenant.authority, &tenant.tenant_id),
-            scope: tenant.scope.clone(),
+            tenant_id: tenant.tenant_id.as_str().to_owned(),
+            client_id: tenant.client_id.as_str().to_owned(),
+            token_endpoint: token_endpoint(&tenant.authority.0, tenant.tenant_id.as_str()),
+            scope: tenant.scope.as_str().to_owned(),
             grant: Grant::ClientCredentials,
-            credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(tenant.client_secret.clone()))),
+            credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(secret))),
         };
         // Entra counts by application, whatever the configuration calls it.
-        let file = format!("token-requests-{}-{}", tenant.tenant_id, tenant.client_id).to_ascii_lowercase();
+        let file = format!("token-requests-{}-{}", tenant.tenant_id.as_str(), tenant.client_id.as_str());
         let ledger = Ledger::open(state_directory.join(file), clock.as_ref());
         Ok(Self { manager: TokenManager::start(application, http, clock, ledger, stop) })
     }

@@ -8,10 +8,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistake, Mistakes};
-use super::schema;
+use super::{schema, settings};
+
+/// How the origin of an environment's value starts.
+pub(crate) const VARIABLE: &str = "environment variable ";
 
 /// Every variable of ours starts with it; two underscores part the names of a path.
-const PREFIX: &str = "XOAUTH2_RELAY__";
+pub(crate) const PREFIX: &str = "XOAUTH2_RELAY__";
 
 /// The file layer.
 #[derive(Clone, Debug)]
@@ -114,7 +117,14 @@ fn convert(
         DeValue::Float(float) => ValueKind::Float(float.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Datetime(datetime) => ValueKind::String(datetime.to_string()),
         DeValue::Array(items) => ValueKind::Array(
-            items.iter().map(|item| convert(item, path, &places.origin(item.span().start), places, sections)).collect(),
+            items
+                .iter()
+                .enumerate()
+                .map(|(at, item)| {
+                    let path = format!("{path}.{}", at + 1);
+                    convert(item, &path, &places.origin(item.span().start), places, sections)
+                })
+                .collect(),
         ),
         DeValue::Table(inner) => {
             sections.insert(path.to_owned(), origin.to_owned());
@@ -136,7 +146,7 @@ impl Environment {
         let mut entries: Vec<_> = variables
             .filter_map(|(name, value)| {
                 let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
-                let origin = format!("environment variable {name}");
+                let origin = format!("{VARIABLE}{name}");
                 Some((path, Value::new(Some(&origin), ValueKind::String(value))))
             })
             .collect();
@@ -147,7 +157,8 @@ impl Environment {
     /// The secret references that this layer gives: it replaces the whole reference, whatever kind the file had.
     pub(crate) fn secret_references(&self) -> Vec<String> {
         let parent = |(path, _): &(String, Value)| path.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-        self.entries.iter().filter_map(parent).filter(|path| schema::is_secret_reference(path)).collect()
+        let is_reference = |path: &String| schema::is_secret_reference(settings::SECTIONS, path);
+        self.entries.iter().filter_map(parent).filter(is_reference).collect()
     }
 }
 

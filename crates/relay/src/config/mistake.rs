@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use serde_json::{Value as Json, json};
+
 /// One mistake: where, which key, what is wrong and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -56,14 +58,29 @@ impl Mistakes {
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
+
+    /// In the order of the file; what is wrong in two ways at one place is told twice, the same only once.
+    fn sorted(&self) -> Vec<Mistake> {
+        let mut mistakes = self.0.borrow().clone();
+        mistakes.sort_by_key(Mistake::place);
+        mistakes.dedup();
+        mistakes
+    }
+
+    /// Each with its `origin`, `key` and `text`.
+    pub fn json(&self) -> Json {
+        let mistakes = self.sorted();
+        mistakes
+            .iter()
+            .map(|Mistake { origin, key, text }| json!({ "origin": origin, "key": key, "text": text }))
+            .collect()
+    }
 }
 
 /// One a line, in the order of the file.
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut mistakes = self.0.borrow().clone();
-        mistakes.sort_by_key(Mistake::place);
-        for (at, mistake) in mistakes.iter().enumerate() {
+        for (at, mistake) in self.sorted().iter().enumerate() {
             if at > 0 {
                 writeln!(f)?;
             }

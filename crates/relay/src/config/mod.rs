@@ -1,27 +1,59 @@
 //! The configuration: one TOML file under an environment layer, read against one schema, every mistake in one run.
 //!
-//! The road: `layers` gives each value its origin, the `config` crate lays environment over file, `table` reads the
-//! merged values and gathers mistakes, `settings` holds what came out. Nothing beyond this module reads either source.
+//! The road: `layers` gives each value its origin, the `config` crate lays environment over file, `reading` takes the
+//! merged values section by section as `settings` declares them, `relations` and `files` check what must hold between
+//! them, `effective` prints what came out. Nothing beyond this module reads either source.
 
+mod address;
+mod effective;
+mod files;
+mod identity;
 mod layers;
 mod mistake;
+mod network;
+mod place;
+mod reading;
+mod reference;
+mod relations;
+#[cfg(test)]
+mod sample;
 mod schema;
+mod secret_reference;
 mod settings;
-mod table;
 mod value;
 
 use std::fs;
 use std::path::Path;
 
 pub use mistake::{Mistake, Mistakes};
-pub use settings::{Listener, Log, LogFormat, Mailbox, SecretReference, Settings, Tenant};
-pub use value::Network;
+pub use network::Network;
+pub use place::FilePath;
+pub use reference::{example, reference};
+pub use secret_reference::SecretReference;
+pub use settings::{Listener, Log, LogFormat, Mailbox, Retry, Settings, Tenant};
 
 use layers::{Environment, File};
-use table::Table;
+use reading::{Origins, Reading, Table};
 
-/// Reads the file and the environment and gives the settings, or every mistake found.
-pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, Mistakes> {
+/// What was read: the settings, and where each value came from.
+#[derive(Debug)]
+pub struct Configuration {
+    /// What the daemon is built from.
+    pub settings: Settings,
+    origins: Origins,
+}
+
+/// How much is asked of a configuration.
+#[derive(Clone, Copy, Debug)]
+struct Demand {
+    /// That it asks for nothing that this release cannot do.
+    built: bool,
+    /// That the files it names are as they must be.
+    files: bool,
+}
+
+/// Reads the file and the environment and gives the configuration, or every mistake found.
+pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Configuration, Mistakes> {
     let name = file.display().to_string();
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
@@ -36,11 +68,16 @@ pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) ->
             return Err(Mistakes::from(vec![Mistake::in_file(&name, text)]));
         }
     };
-    read(&name, &text, environment)
+    read(&name, &text, environment, Demand { built: true, files: true })
 }
 
 /// The same from a text that stands in for the file called `name`.
-pub fn read(name: &str, text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, Mistakes> {
+fn read(
+    name: &str,
+    text: &str,
+    environment: impl Iterator<Item = (String, String)>,
+    demand: Demand,
+) -> Result<Configuration, Mistakes> {
     let mistakes = Mistakes::default();
     let mut file = File::parse(name, text, &mistakes);
     let environment = Environment::collect(environment);
@@ -48,18 +85,27 @@ pub fn read(name: &str, text: &str, environment: impl Iterator<Item = (String, S
         file.remove(&path);
     }
     let sections = file.sections().clone();
-    let merged = config::Config::builder().add_source(file).add_source(environment).build();
-    let settings = match merged {
-        Ok(merged) => Settings::read(Table::root(merged.cache, &sections, &mistakes)),
+    let merged = match config::Config::builder().add_source(file).add_source(environment).build() {
+        Ok(merged) => merged,
         Err(error) => {
             mistakes.add(Mistake::in_file(name, error.to_string()));
-            None
+            return Err(mistakes);
         }
     };
-    match settings {
-        Some(settings) if mistakes.is_empty() => Ok(settings),
-        _ => Err(mistakes),
+    let reading = Reading::new(name, &mistakes, &sections, demand.built);
+    if !mistakes.is_empty() {
+        // What the parser lost is not missing.
+        for section in ["tenant", "mailbox"] {
+            reading.mark_wrong(section);
+        }
     }
+    let (settings, names) = Settings::read(Table::root(merged.cache, &reading));
+    relations::check(&settings, &names, &reading);
+    if demand.files {
+        files::check(&settings, &reading);
+    }
+    let origins = reading.into_origins();
+    if mistakes.is_empty() { Ok(Configuration { settings, origins }) } else { Err(mistakes) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,66 @@
+//! What the files that the configuration names must be like: CA files that can be read, secrets that others cannot.
+//! A file that is not there is no mistake: it may come later, and mail is held for it rather than refused.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FsWord, statfs};
+
+use super::reading::Reading;
+use super::secret_reference::SecretReference;
+use super::settings::Settings;
+
+/// Group and others may not write, others may not read.
+const TOO_OPEN: u32 = 0o026;
+/// The file system in memory, by statfs(2): where containers are given their secrets, open to all within them.
+const TMPFS: FsWord = 0x0102_1994;
+
+/// Tells every file that is wrong.
+pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
+    for (name, tenant) in &settings.tenants {
+        for (key, file) in [("authority_ca_file", &tenant.authority_ca_file), ("smtp.ca_file", &tenant.smtp.ca_file)] {
+            let Some(file) = file else { continue };
+            if let Err(error) = crate::tls::read_ca_file(file.as_path()) {
+                reading.relation(&[&format!("tenant.{name}.{key}")], error.to_string());
+            }
+        }
+        let certificate_key = tenant.certificate_credential.as_ref().map(|credential| &credential.key);
+        for (key, secret) in [
+            ("client_secret", tenant.client_secret.as_ref()),
+            ("federated_token", tenant.federated_token.as_ref()),
+            ("certificate_credential.key", certificate_key),
+        ] {
+            if let Some(SecretReference::File(path)) = secret {
+                check_secret(&format!("tenant.{name}.{key}"), path, reading);
+            }
+        }
+    }
+    for (name, listener) in &settings.listeners {
+        if let Some(key) = &listener.private_key {
+            check_secret(&format!("listener.{name}.private_key"), key.as_path(), reading);
+        }
+    }
+    if let Some(SecretReference::File(path)) = &settings.vault.key {
+        check_secret("vault.key", path, reading);
+    }
+}
+
+fn check_secret(key: &str, path: &Path, reading: &Reading<'_>) {
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let shown = path.display();
+    if metadata.is_dir() {
+        reading.relation(&[key], format!("{shown} is a directory; name the file that holds the secret"));
+        return;
+    }
+    let mode = metadata.mode() & 0o777;
+    let in_memory = statfs(path).is_ok_and(|statistics| statistics.f_type == TMPFS);
+    if mode & TOO_OPEN != 0 && !in_memory {
+        reading.relation(
+            &[key],
+            format!(
+                "others can read or write {shown} (mode {mode:04o}), which holds a secret; \
+                 chmod 600 {shown}, owned by the user that runs the relay"
+            ),
+        );
+    }
+}

@@ -1,0 +1,386 @@
+//! What must hold between keys: names that refer to something, values that go together, and nothing that would make an
+//! open relay. Pure; files are `files`' matter.
+
+use std::net::SocketAddr;
+
+use super::address::MailboxAddress;
+use super::place::UserName;
+use super::reading::Reading;
+use super::settings::{
+    Authentication, DeliveryMode, Encryption, Grant, Listener, Mailbox, MailboxChoice, Names, Route, Settings, Tenant,
+};
+
+/// Tells everything that does not go together.
+pub(crate) fn check(settings: &Settings, names: &Names, reading: &Reading<'_>) {
+    let relations = Relations { settings, names, reading };
+    relations.check_presence();
+    for (name, listener) in &settings.listeners {
+        relations.check_listener(name, listener);
+    }
+    relations.check_addresses();
+    for (name, tenant) in &settings.tenants {
+        relations.check_tenant(name, tenant);
+    }
+    for (name, mailbox) in &settings.mailboxes {
+        relations.check_mailbox(name, mailbox);
+    }
+    relations.check_twins();
+    if settings.retry.schedule.is_empty() {
+        reading.relation(&["retry.schedule"], "is empty; give at least one wait");
+    }
+    for (at, route) in settings.routes.iter().enumerate() {
+        relations.check_route(at + 1, route);
+    }
+}
+
+struct Relations<'a> {
+    settings: &'a Settings,
+    names: &'a Names,
+    reading: &'a Reading<'a>,
+}
+
+impl Relations<'_> {
+    fn tell(&self, paths: &[&str], text: impl Into<String>) {
+        self.reading.relation(paths, text);
+    }
+
+    fn check_presence(&self) {
+        let Names { tenants, mailboxes, routes, .. } = self.names;
+        if tenants.is_empty() {
+            self.tell(&["tenant"], "is missing: a [tenant.NAME] with tenant_id, client_id and client_secret is needed");
+        }
+        if mailboxes.is_empty() {
+            self.tell(&["mailbox"], "is missing: a [mailbox.NAME] with address is needed");
+        }
+        if mailboxes.len() > 1 && *routes == 0 {
+            self.tell(
+                &["mailbox", "route"],
+                "more than one mailbox needs [[route]] to choose between them, which is not built yet in this release; keep one",
+            );
+        }
+    }
+
+    /// Who may connect must be somebody, and not the world.
+    fn check_listener(&self, name: &str, listener: &Listener) {
+        let path = |key: &str| format!("listener.{name}.{key}");
+        let (networks, authentication) = (path("networks"), path("authentication"));
+        if listener.networks.is_empty() {
+            self.tell(&[&networks], "is empty: no client could ever connect; leave it out for loopback only");
+        }
+        let identified = listener.authentication == Authentication::Required;
+        for network in listener.networks.iter().filter(|network| !network.is_private()) {
+            if !identified && !listener.allow_public {
+                self.tell(
+                    &[&networks, &authentication, &path("allow_public")],
+                    format!(
+                        "{network} reaches beyond private ranges, and without required authentication that is an open relay; \
+                         name your own networks, or set allow_public = true if all of that network may send as you"
+                    ),
+                );
+            }
+        }
+        for network in listener.proxy_protocol_from.iter().filter(|network| !network.is_private()) {
+            if !listener.allow_public {
+                self.tell(
+                    &[&path("proxy_protocol_from"), &path("allow_public")],
+                    format!("{network} reaches beyond private ranges: anybody there could claim any client's address"),
+                );
+            }
+        }
+        self.check_login(name, listener);
+        self.check_certificate(name, listener);
+        if listener.max_connections_per_client.get() > listener.max_connections.get() {
+            self.tell(
+                &[&path("max_connections_per_client"), &path("max_connections")],
+                format!("is more than max_connections, which is {}", listener.max_connections.get()),
+            );
+        }
+    }
+
+    fn check_login(&self, name: &str, listener: &Listener) {
+        let path = |key: &str| format!("listener.{name}.{key}");
+        let (authentication, cleartext) = (path("authentication"), path("allow_cleartext_auth"));
+        let wants_users = matches!(listener.authentication, Authentication::Optional | Authentication::Required);
+        if wants_users && self.names.users.is_empty() {
+            self.tell(&[&authentication], "there is no [user.NAME] that could log in");
+        }
+        let distant = listener.networks.iter().any(|network| !network.is_loopback());
+        let unprotected = listener.authentication != Authentication::None && listener.tls == Encryption::None;
+        if unprotected && distant && !listener.allow_cleartext_auth {
+            self.tell(
+                &[&authentication, &path("tls"), &path("networks"), &cleartext],
+                "passwords would cross the network in the clear, so AUTH would not be offered beyond loopback; \
+                 set tls, or allow_cleartext_auth = true for devices that cannot do TLS",
+            );
+        }
+    }
+
+    fn check_certificate(&self, name: &str, listener: &Listener) {
+        let path = |key: &str| format!("listener.{name}.{key}");
+        let tls = path("tls");
+        for (key, given) in
+            [("certificate", listener.certificate.is_some()), ("private_key", listener.private_key.is_some())]
+        {
+            let key = path(key);
+            if listener.tls == Encryption::None && given {
+                self.tell(&[&key, &tls], "is given but tls is \"none\"; set tls or remove it");
+            } else if listener.tls != Encryption::None && !given {
+                self.tell(&[&key, &tls], "is missing: tls needs certificate and private_key");
+            }
+        }
+    }
+
+    /// No two things listen at one place.
+    fn check_addresses(&self) {
+        let mut taken: Vec<(String, String, SocketAddr)> = Vec::new();
+        let listeners = self.settings.listeners.iter();
+        let listeners = listeners.filter_map(|(name, listener)| {
+            Some((format!("listener {name}"), format!("listener.{name}.address"), listener.address.socket()?))
+        });
+        let http = self.settings.http.address.0.map(|address| ("http".to_owned(), "http.address".to_owned(), address));
+        // Whatever is a default is told where the other was written.
+        let mut all: Vec<_> = listeners.chain(http).collect();
+        all.sort_by_key(|(_, path, _)| self.reading.is_given(path));
+        for (what, path, address) in all {
+            let twin = taken.iter().find(|(_, _, other)| overlap(*other, address));
+            if let Some((other, other_path, other_address)) = twin {
+                let text = if *other_address == address {
+                    format!("{address} is already taken by {other}")
+                } else {
+                    format!("{address} overlaps {other_address}, which is taken by {other}")
+                };
+                self.tell(&[&path, other_path], text);
+            }
+            taken.push((what, path, address));
+        }
+    }
+
+    fn check_tenant(&self, name: &str, tenant: &Tenant) {
+        let path = |key: &str| format!("tenant.{name}.{key}");
+        let table = format!("tenant.{name}");
+        let delegated = tenant.grant == Grant::Delegated;
+        let all = ["client_secret", "certificate_credential", "federated_token", "managed_identity"].map(path);
+        match tenant.credentials().as_slice() {
+            [] if !delegated => {
+                let paths: Vec<_> = std::iter::once(table.as_str()).chain(all.iter().map(String::as_str)).collect();
+                self.tell(
+                    &paths,
+                    "has no credential; write client_secret = { file = \"...\" } with the file that holds the secret's Value",
+                );
+            }
+            [first, others @ ..] => {
+                for other in others {
+                    self.tell(&[&path(other)], format!("is a second credential beside {first}; keep exactly one"));
+                }
+            }
+            [] => {}
+        }
+        for key in ["federated_token", "managed_identity"] {
+            if delegated && tenant.credentials().contains(&key) {
+                self.tell(
+                    &[&path(key), &path("grant")],
+                    "cannot be used with a delegated grant, which takes a client_secret, a certificate_credential or none",
+                );
+            }
+        }
+        if tenant.tenant_id.is_consumers() && !delegated {
+            self.tell(
+                &[&path("tenant_id"), &path("grant")],
+                "\"consumers\" cannot be used with an application's own login; write the tenant's GUID or a verified domain, or set grant = \"delegated\"",
+            );
+        }
+        if tenant.client_secret_expires.is_some() && tenant.client_secret.is_none() {
+            self.tell(
+                &[&path("client_secret_expires"), &path("client_secret")],
+                "is given but there is no client_secret; a certificate's own date is read",
+            );
+        }
+    }
+
+    fn check_mailbox(&self, name: &str, mailbox: &Mailbox) {
+        let path = |key: &str| format!("mailbox.{name}.{key}");
+        let tenant = path("tenant");
+        match &mailbox.tenant {
+            Some(named) if !self.names.tenants.iter().any(|tenant| tenant == named.as_str()) => {
+                let there = self.names.tenants.join(", ");
+                self.tell(&[&tenant], format!("there is no [tenant.{}]; there is {there}", named.as_str()));
+            }
+            None if self.names.tenants.len() > 1 => {
+                self.tell(&[&tenant], "is missing; it may be left out only when there is one tenant");
+            }
+            _ => {}
+        }
+        if let MailboxAddress::Wildcard(domain) = &mailbox.address {
+            for (key, given) in [
+                ("login", mailbox.login.is_some()),
+                ("from", mailbox.from.is_some()),
+                ("may_send_as", !mailbox.may_send_as.is_empty()),
+            ] {
+                if given {
+                    self.tell(
+                        &[&path(key), &path("address")],
+                        format!("is given but every sender of {domain} logs in and sends as itself; remove it"),
+                    );
+                }
+            }
+            let someone = self.settings.users.values().any(|user| !user.allowed_senders.is_empty());
+            if mailbox.wildcard_needs_user && !someone {
+                self.tell(
+                    &[&path("address"), &path("wildcard_needs_user"), "user"],
+                    "serves only logged-in users with allowed_senders, and there is none; write one, or set \
+                     wildcard_needs_user = false to let any listed client pick any sender",
+                );
+            }
+        }
+        let modes = self.settings.listeners.values().map(|listener| listener.delivery);
+        let (direct, queue): (Vec<_>, Vec<_>) = modes.partition(|mode| *mode == DeliveryMode::Direct);
+        if !direct.is_empty() && !queue.is_empty() && mailbox.connections.get() < 2 {
+            self.tell(
+                &[&path("connections")],
+                "is 1, but with direct and queue listeners each needs one of its own; set at least 2",
+            );
+        }
+    }
+
+    /// Mailboxes that share a road upstream, or a wildcard, must agree.
+    fn check_twins(&self) {
+        let mailboxes: Vec<_> = self.settings.mailboxes.iter().collect();
+        for (at, (name, mailbox)) in mailboxes.iter().enumerate() {
+            for (other_name, other) in &mailboxes[..at] {
+                let path = |key: &str| format!("mailbox.{name}.{key}");
+                let wildcards = matches!(mailbox.address, MailboxAddress::Wildcard(_));
+                if wildcards && mailbox.address == other.address && mailbox.tenant == other.tenant {
+                    self.tell(&[&path("address")], format!("is already that of mailbox {other_name}"));
+                }
+                let logins = (self.lane(mailbox), self.lane(other));
+                if logins.0.is_none() || logins.0 != logins.1 {
+                    continue;
+                }
+                for (key, same) in [
+                    ("connections", mailbox.connections == other.connections),
+                    ("messages_per_minute", mailbox.messages_per_minute == other.messages_per_minute),
+                    ("recipients_per_day", mailbox.recipients_per_day == other.recipients_per_day),
+                ] {
+                    if !same {
+                        let text = format!(
+                            "differs from that of mailbox {other_name}, which has the same login and shares its limits"
+                        );
+                        self.tell(&[&path(key)], text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What Exchange counts by: directory and login.
+    fn lane(&self, mailbox: &Mailbox) -> Option<(String, String)> {
+        let (_, tenant) = self.settings.tenant_of(mailbox)?;
+        let login = mailbox.login.as_ref()?.to_string();
+        Some((tenant.tenant_id.as_str().to_owned(), login.to_ascii_lowercase()))
+    }
+
+    fn check_route(&self, at: usize, route: &Route) {
+        let path = |key: &str| format!("route.{at}.{key}");
+        for name in route.listeners.iter().flatten() {
+            self.check_name(&path("listeners"), "listener", name.as_str(), &self.names.listeners);
+        }
+        for name in route.users.iter().flatten() {
+            self.check_name(&path("users"), "user", UserName::as_str(name), &self.names.users);
+        }
+        for (key, empty) in [
+            ("listeners", route.listeners.as_ref().is_some_and(Vec::is_empty)),
+            ("networks", route.networks.as_ref().is_some_and(Vec::is_empty)),
+            ("users", route.users.as_ref().is_some_and(Vec::is_empty)),
+            ("senders", route.senders.as_ref().is_some_and(Vec::is_empty)),
+            ("recipients", route.recipients.as_ref().is_some_and(Vec::is_empty)),
+        ] {
+            if empty {
+                self.tell(&[&path(key)], "is empty, so that nothing can match; leave it out to match all");
+            }
+        }
+        self.check_route_mailboxes(at, route);
+    }
+
+    fn check_route_mailboxes(&self, at: usize, route: &Route) {
+        let path = |key: &str| format!("route.{at}.{key}");
+        let (mailbox, fallback) = (path("mailbox"), path("fallback"));
+        let by_sender = route.mailbox.contains(&MailboxChoice::Sender);
+        let wildcards = || {
+            let mailboxes = self.settings.mailboxes.values();
+            mailboxes.filter(|mailbox| matches!(mailbox.address, MailboxAddress::Wildcard(_)))
+        };
+        if route.mailbox.is_empty() {
+            self.tell(&[&mailbox], "is empty; name at least one mailbox");
+        }
+        if by_sender && route.mailbox.len() > 1 {
+            self.tell(&[&mailbox], "\"{sender}\" stands alone; for senders without a mailbox there is fallback");
+        }
+        if by_sender && self.names.mailboxes.len() == self.settings.mailboxes.len() && wildcards().next().is_none() {
+            self.tell(&[&mailbox], "\"{sender}\" needs a mailbox with an address such as \"*@contoso.com\"");
+        }
+        let mut tenants = Vec::new();
+        for choice in &route.mailbox {
+            let MailboxChoice::Named(name) = choice else { continue };
+            let Some(named) = self.find_mailbox(&mailbox, name.as_str()) else { continue };
+            tenants.extend(named.tenant.clone());
+        }
+        if tenants.windows(2).any(|pair| pair[0] != pair[1]) {
+            self.tell(&[&mailbox], "names mailboxes of several tenants; a message is sent within one tenant");
+        }
+        let Some(name) = &route.fallback else { return };
+        if !by_sender {
+            self.tell(&[&fallback, &mailbox], "is given but mailbox is not [\"{sender}\"]");
+        }
+        let Some(named) = self.find_mailbox(&fallback, name.as_str()) else { return };
+        if by_sender && wildcards().next().is_some() && wildcards().all(|wildcard| wildcard.tenant != named.tenant) {
+            self.tell(&[&fallback], "is in another tenant than the mailboxes it stands in for");
+        }
+    }
+
+    /// One mailbox by name, told if it is none.
+    fn find_mailbox(&self, path: &str, name: &str) -> Option<&Mailbox> {
+        self.check_name(path, "mailbox", name, &self.names.mailboxes);
+        let mailbox = self.settings.mailboxes.get(name)?;
+        if matches!(mailbox.address, MailboxAddress::Wildcard(_)) {
+            self.tell(&[path], format!("{name:?} is a mailbox for any sender; it is chosen by \"{{sender}}\""));
+            return None;
+        }
+        Some(mailbox)
+    }
+
+    fn check_name(&self, path: &str, section: &str, name: &str, known: &[String]) {
+        if known.iter().any(|known| known == name) {
+            return;
+        }
+        let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        self.tell(&[path], format!("there is no [{section}.{name}]; there is {there}"));
+    }
+}
+
+/// Whether two sockets cannot both be bound: the same port, and one of them takes all addresses of the family.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || same_family && everywhere)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_overlap_when_one_takes_all() {
+        for (one, other, expected) in [
+            ("127.0.0.1:25", "127.0.0.1:25", true),
+            ("127.0.0.1:25", "127.0.0.1:26", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:25", "10.0.0.1:25", true),
+            ("[::]:25", "[::1]:25", true),
+            ("[::]:25", "0.0.0.0:25", false),
+            ("10.0.0.1:25", "10.0.0.2:25", false),
+        ] {
+            assert_eq!(overlap(one.parse().unwrap(), other.parse().unwrap()), expected, "{one} {other}");
+            assert_eq!(overlap(other.parse().unwrap(), one.parse().unwrap()), expected, "{other} {one}");
+        }
+    }
+}
