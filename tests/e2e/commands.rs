@@ -129,7 +129,9 @@ async fn a_secret_that_others_can_read_is_refused_with_the_remedy() {
     }
     // It may come later: mail is held until then, not refused.
     std::fs::remove_file(&secret).unwrap();
-    assert_eq!(output(&["check", "--config", &path]).0, Some(0));
+    let (code, _, complaint) = output(&["check", "--config", &path]);
+    assert_eq!(code, Some(0));
+    assert!(complaint.starts_with("warning: tenant.contoso.client_secret: "), "{complaint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

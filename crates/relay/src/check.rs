@@ -36,9 +36,12 @@ pub(crate) fn check(options: &Check) -> Exit {
 
 fn print(configuration: &Configuration, as_json: bool) {
     if as_json {
-        println!("{:#}", json!({ "configuration": configuration.json() }));
+        println!("{:#}", json!({ "configuration": configuration.json(), "doubts": configuration.doubts() }));
     } else {
         println!("# The configuration is right. In effect, with where each value comes from:\n{configuration}");
+        for doubt in configuration.doubts() {
+            eprintln!("warning: {doubt}");
+        }
     }
 }
 

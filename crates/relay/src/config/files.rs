@@ -5,15 +5,52 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{FsWord, statfs};
+use token_manager::SecretSource;
 
 use super::reading::Reading;
 use super::secret_reference::SecretReference;
 use super::settings::Settings;
+use crate::secret::ReferencedSecret;
 
 /// Group and others may not write, others may not read.
 const TOO_OPEN: u32 = 0o026;
 /// The file system in memory, by statfs(2): where containers are given their secrets, open to all within them.
 const TMPFS: FsWord = 0x0102_1994;
+
+/// The secrets that the configuration refers to, by key.
+fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
+    let mut secrets = Vec::new();
+    for (name, tenant) in &settings.tenants {
+        let certificate_key = tenant.certificate_credential.as_ref().map(|credential| &credential.key);
+        for (key, secret) in [
+            ("client_secret", tenant.client_secret.as_ref()),
+            ("federated_token", tenant.federated_token.as_ref()),
+            ("certificate_credential.key", certificate_key),
+        ] {
+            secrets.extend(secret.map(|secret| (format!("tenant.{name}.{key}"), secret.clone())));
+        }
+    }
+    for (name, listener) in &settings.listeners {
+        let key = listener.private_key.as_ref().map(|key| SecretReference::File(key.as_path().to_owned()));
+        secrets.extend(key.map(|key| (format!("listener.{name}.private_key"), key)));
+    }
+    secrets.extend(settings.vault.key.clone().map(|key| ("vault.key".to_owned(), key)));
+    secrets
+}
+
+/// What is no mistake and worth a look: secrets that cannot be read now. Whoever runs this may not be who runs the daemon.
+pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
+    let unreadable = |(key, secret): (String, SecretReference)| {
+        // systemd hands its credentials to the service alone.
+        if matches!(secret, SecretReference::SystemdCredential(_)) {
+            return None;
+        }
+        let secret = ReferencedSecret::new(secret);
+        let error = secret.read().err()?;
+        Some(format!("{key}: {} cannot be used now: {error}; mail is held until it can be", secret.description()))
+    };
+    secrets(settings).into_iter().filter_map(unreadable).collect()
+}
 
 /// Tells every file that is wrong.
 pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
@@ -24,24 +61,11 @@ pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
                 reading.relation(&[&format!("tenant.{name}.{key}")], error.to_string());
             }
         }
-        let certificate_key = tenant.certificate_credential.as_ref().map(|credential| &credential.key);
-        for (key, secret) in [
-            ("client_secret", tenant.client_secret.as_ref()),
-            ("federated_token", tenant.federated_token.as_ref()),
-            ("certificate_credential.key", certificate_key),
-        ] {
-            if let Some(SecretReference::File(path)) = secret {
-                check_secret(&format!("tenant.{name}.{key}"), path, reading);
-            }
-        }
     }
-    for (name, listener) in &settings.listeners {
-        if let Some(key) = &listener.private_key {
-            check_secret(&format!("listener.{name}.private_key"), key.as_path(), reading);
+    for (key, secret) in secrets(settings) {
+        if let SecretReference::File(path) = secret {
+            check_secret(&key, &path, reading);
         }
-    }
-    if let Some(SecretReference::File(path)) = &settings.vault.key {
-        check_secret("vault.key", path, reading);
     }
 }
 

@@ -43,6 +43,13 @@ pub struct Configuration {
     origins: Origins,
 }
 
+impl Configuration {
+    /// What is no mistake and worth a look, now and for whoever asks: secrets that cannot be read.
+    pub fn doubts(&self) -> Vec<String> {
+        files::doubts(&self.settings)
+    }
+}
+
 /// How much is asked of a configuration.
 #[derive(Clone, Copy, Debug)]
 struct Demand {
