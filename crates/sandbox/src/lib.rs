@@ -25,6 +25,7 @@ mod authority;
 mod body;
 mod command;
 mod counters;
+mod directory;
 mod endpoint;
 mod entra;
 mod error;

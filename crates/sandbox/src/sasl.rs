@@ -1,5 +1,5 @@
 //! What XOAUTH2 carries (facts 1.3), and why Exchange refuses an AUTH although its reply rarely says so. Decoding only;
-//! the token is checked in `token`, the mailbox in `tenant`.
+//! the token is checked in `token`, the mailbox in `directory`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,12 +1,10 @@
 //! The tenant model: what an administrator would have set up in Entra and Exchange (facts 5), as plain values.
-//! [`Directory`] holds all tenants and decides who may log in to which mailbox. Tokens are checked for form, signature
-//! and time in `token`; limits are counted in `limits`.
+//! All tenants together, and who may log in to which mailbox, are in `directory`; limits are counted in `limits`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
-use crate::sasl::AuthRefusal;
-use crate::token::{Claims, EXCHANGE_AUDIENCE};
+use crate::token::Claims;
 
 /// Tenant id of the ready tenant.
 pub const DEFAULT_TENANT_ID: &str = "11111111-2222-3333-4444-555555555555";
@@ -88,7 +86,7 @@ impl TenantModel {
         self.domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
     }
 
-    fn refuses(&self, address: &str) -> bool {
+    pub(crate) fn refuses(&self, address: &str) -> bool {
         let address = address.to_ascii_lowercase();
         let (local, domain) = address.rsplit_once('@').unwrap_or((&address, ""));
         self.owns_domain(domain) && local == "unknown" || self.refused_recipients.contains(&address)
@@ -213,140 +211,15 @@ impl Mailbox {
         self.address.eq_ignore_ascii_case(address) || self.may_send_as.contains(&address.to_ascii_lowercase())
     }
 
-    fn admits(&self, claims: &Claims) -> bool {
+    pub(crate) fn admits(&self, claims: &Claims) -> bool {
         let needed = if claims.roles.iter().any(|role| role == SEND_AS_APP) { Grant::FullAccess } else { Grant::Rbac };
         self.grants.contains(&(claims.appid.to_ascii_lowercase(), needed))
-    }
-}
-
-/// All tenants, with an index from address to mailbox so that a login costs the same with 10,000 mailboxes.
-pub(crate) struct Directory {
-    tenants: Vec<TenantModel>,
-    /// Lower-case address to (tenant, mailbox); rebuilt when a tenant was changed.
-    index: HashMap<String, (usize, usize)>,
-}
-
-impl Directory {
-    pub(crate) fn new(tenants: Vec<TenantModel>) -> Self {
-        let mut directory = Self { tenants, index: HashMap::new() };
-        directory.reindex();
-        directory
-    }
-
-    pub(crate) fn tenant(&self, name: &str) -> Option<&TenantModel> {
-        self.tenants.iter().find(|tenant| tenant.answers_to(name))
-    }
-
-    /// The application and its tenant, whichever tenant that is.
-    pub(crate) fn application(&self, client_id: &str) -> Option<(&TenantModel, &Application)> {
-        self.tenants.iter().find_map(|tenant| Some((tenant, tenant.find_application(client_id)?)))
-    }
-
-    pub(crate) fn mailbox(&self, address: &str) -> Option<(&TenantModel, &Mailbox)> {
-        let &(tenant, mailbox) = self.index.get(&address.to_ascii_lowercase())?;
-        let tenant = self.tenants.get(tenant)?;
-        Some((tenant, tenant.mailboxes.get(mailbox)?))
-    }
-
-    pub(crate) fn change_tenant<T>(&mut self, name: &str, change: impl FnOnce(&mut TenantModel) -> T) -> Option<T> {
-        let done = self.tenants.iter_mut().find(|tenant| tenant.answers_to(name)).map(change);
-        self.reindex();
-        done
-    }
-
-    pub(crate) fn change_mailbox<T>(&mut self, address: &str, change: impl FnOnce(&mut Mailbox) -> T) -> Option<T> {
-        let &(tenant, mailbox) = self.index.get(&address.to_ascii_lowercase())?;
-        let done = self.tenants.get_mut(tenant)?.mailboxes.get_mut(mailbox).map(change);
-        self.reindex();
-        done
-    }
-
-    pub(crate) fn change_application<T>(
-        &mut self,
-        client_id: &str,
-        change: impl FnOnce(&mut Application) -> T,
-    ) -> Option<T> {
-        let mut applications = self.tenants.iter_mut().flat_map(|tenant| &mut tenant.applications);
-        applications.find(|application| application.client_id.eq_ignore_ascii_case(client_id)).map(change)
-    }
-
-    pub(crate) fn refuses_recipient(&self, address: &str) -> bool {
-        self.tenants.iter().any(|tenant| tenant.refuses(address))
-    }
-
-    /// Whether the bearer of a genuine token may log in as `user`; gives the mailbox's own spelling of its address.
-    ///
-    /// Exchange answers nearly every failure alike (facts 1.5), so the order shows only in the switches' texts: they
-    /// are told to bearers of a token of the right tenant, and before the grant is looked at (order marked U).
-    pub(crate) fn admit(&self, user: &str, claims: &Claims) -> Result<String, AuthRefusal> {
-        if claims.aud != EXCHANGE_AUDIENCE {
-            return Err(AuthRefusal::WrongAudience);
-        }
-        let (tenant, mailbox) = self.mailbox(user).ok_or(AuthRefusal::UnknownMailbox)?;
-        if !tenant.tenant_id.eq_ignore_ascii_case(&claims.tid) {
-            return Err(AuthRefusal::OtherTenant);
-        }
-        if tenant.find_application(&claims.appid).is_none() {
-            return Err(AuthRefusal::UnknownApplication);
-        }
-        match mailbox.smtp_auth {
-            SmtpAuth::Disabled => return Err(AuthRefusal::DisabledForMailbox),
-            SmtpAuth::Inherit if tenant.smtp_auth_disabled => return Err(AuthRefusal::DisabledForTenant),
-            SmtpAuth::Inherit | SmtpAuth::Enabled => {}
-        }
-        if mailbox.admits(claims) { Ok(mailbox.address.clone()) } else { Err(AuthRefusal::NotGranted) }
-    }
-
-    fn reindex(&mut self) {
-        self.index.clear();
-        for (t, tenant) in self.tenants.iter().enumerate() {
-            for (m, mailbox) in tenant.mailboxes.iter().enumerate() {
-                self.index.insert(mailbox.address.to_ascii_lowercase(), (t, m));
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn claims(roles: &[&str]) -> Claims {
-        Claims {
-            aud: EXCHANGE_AUDIENCE.to_owned(),
-            tid: DEFAULT_TENANT_ID.to_owned(),
-            appid: DEFAULT_CLIENT_ID.to_owned(),
-            roles: roles.iter().map(|&role| role.to_owned()).collect(),
-            nbf: 0,
-            exp: i64::MAX,
-        }
-    }
-
-    #[test]
-    fn the_two_paths_do_not_mix() {
-        let admit = |grant, roles: &[&str]| {
-            let mailboxes = vec![Mailbox::new(DEFAULT_MAILBOX).granted(DEFAULT_CLIENT_ID, grant)];
-            let tenant = TenantModel { mailboxes, ..TenantModel::default() };
-            Directory::new(vec![tenant]).admit("Scanner@Contoso.com", &claims(roles))
-        };
-        assert_eq!(admit(Grant::Rbac, &[]).as_deref(), Ok(DEFAULT_MAILBOX));
-        assert_eq!(admit(Grant::FullAccess, &[SEND_AS_APP]).as_deref(), Ok(DEFAULT_MAILBOX));
-        assert_eq!(admit(Grant::Rbac, &[SEND_AS_APP]), Err(AuthRefusal::NotGranted));
-        assert_eq!(admit(Grant::FullAccess, &[]), Err(AuthRefusal::NotGranted));
-    }
-
-    #[test]
-    fn a_mailbox_switch_overrides_the_tenants() {
-        let admit = |tenant_off, smtp_auth| {
-            let mut tenant = TenantModel { smtp_auth_disabled: tenant_off, ..TenantModel::default() };
-            tenant.mailboxes[0].smtp_auth = smtp_auth;
-            Directory::new(vec![tenant]).admit(DEFAULT_MAILBOX, &claims(&[])).err()
-        };
-        assert_eq!(admit(true, SmtpAuth::Inherit), Some(AuthRefusal::DisabledForTenant));
-        assert_eq!(admit(true, SmtpAuth::Enabled), None);
-        assert_eq!(admit(false, SmtpAuth::Disabled), Some(AuthRefusal::DisabledForMailbox));
-        assert_eq!(admit(false, SmtpAuth::Inherit), None);
-    }
 
     #[test]
     fn a_secret_is_not_in_debug_output() {

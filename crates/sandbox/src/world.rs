@@ -6,10 +6,10 @@ use std::time::Duration;
 use clock::Clock;
 
 use crate::counters::Tally;
+use crate::directory::Directory;
 use crate::fault::Faults;
 use crate::limits::{Limiter, RequestLog};
 use crate::mailstore::MailStore;
-use crate::tenant::Directory;
 use crate::token::TokenMint;
 use crate::{SandboxError, SandboxOptions};
 

@@ -1,5 +1,5 @@
 //! AUTH within a session (facts 1.3, 1.5): XOAUTH2 in both forms, LOGIN only to be refused, and the login that a
-//! success leaves. What a token must be is in `token`, who may have a mailbox in `tenant`.
+//! success leaves. What a token must be is in `token`, who may have a mailbox in `directory`.
 
 use std::sync::Arc;
 
