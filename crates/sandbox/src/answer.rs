@@ -2,14 +2,15 @@
 //! `front_end`, which acts.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Flush what was said and read more.
     Read,
-    /// Flush what was said, wait for the tarpit, and go on: an error is ready to be said.
-    Tarpit,
+    /// Flush what was said, wait, and go on.
+    Wait(Duration),
     /// Flush and start the TLS handshake.
     StartTls,
     /// Flush and close in order.
@@ -18,6 +19,8 @@ pub(crate) enum Step {
     Cut,
     /// Flush what was said before and never answer again.
     Stall,
+    /// The same, and read no more.
+    Freeze,
 }
 
 /// What a command is answered with, and what then.
@@ -25,6 +28,8 @@ pub(crate) enum Step {
 pub(crate) struct Answer {
     pub(crate) text: Option<Cow<'static, str>>,
     pub(crate) then: Then,
+    /// How late it is said.
+    pub(crate) delay: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +39,25 @@ pub(crate) enum Then {
     Close,
     Cut,
     Stall,
+    Freeze,
 }
 
 impl Answer {
     pub(crate) fn say(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { text: Some(text.into()), then: Then::GoOn }
+        Self { text: Some(text.into()), then: Then::GoOn, delay: Duration::ZERO }
     }
 
     pub(crate) fn silently(then: Then) -> Self {
-        Self { text: None, then }
+        Self { text: None, then, delay: Duration::ZERO }
     }
 
     pub(crate) fn then(mut self, then: Then) -> Self {
         self.then = then;
+        self
+    }
+
+    pub(crate) fn late_by(mut self, delay: Duration) -> Self {
+        self.delay = delay;
         self
     }
 
@@ -70,6 +81,7 @@ impl Answer {
             Then::Close => Some(Step::Close),
             Then::Cut => Some(Step::Cut),
             Then::Stall => Some(Step::Stall),
+            Then::Freeze => Some(Step::Freeze),
         }
     }
 }

@@ -12,13 +12,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::count;
 use crate::entra::{self, EntraError, TokenRequest};
-use crate::fault::{Action, Stage};
+use crate::fault::{Action, HttpFault, Stage};
 use crate::listener;
 use crate::world::World;
 
@@ -52,16 +52,6 @@ async fn respond(world: Arc<World>, request: Request<Incoming>) -> Result<Respon
         return Ok(plain(StatusCode::NOT_FOUND, ""));
     };
     count(&world.tally.token_requests);
-    match world.faults.strike(Stage::Token) {
-        Some(Action::TokenError(fault)) => return Ok(failure(&world, &fault.into())),
-        Some(Action::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
-        Some(Action::Stall) => return Ok(never().await),
-        _ => {}
-    }
-    if request.method() != Method::POST {
-        let text = format!("The endpoint only accepts POST requests. Received a {} request.", request.method());
-        return Ok(failure(&world, &EntraError::new(405, "invalid_request", 900_561, text)));
-    }
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LONGEST_FORM).collect().await else {
         return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, ""));
@@ -74,7 +64,21 @@ async fn respond(world: Arc<World>, request: Request<Incoming>) -> Result<Respon
         content_type: text(header::CONTENT_TYPE),
         body: &body,
     };
-    Ok(match entra::answer(&world, &request) {
+    let mut odd = None;
+    match world.faults.strike(Stage::Token, request.client_id().as_deref()) {
+        Some(Action::TokenError(fault)) => return Ok(failure(&world, &fault.into())),
+        Some(Action::Http(fault)) => return Ok(foreign(fault)),
+        Some(Action::OddToken(how)) => odd = Some(how),
+        Some(Action::Delay(delay)) => sleep(delay).await,
+        Some(Action::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        Some(Action::Stall) => return Ok(never().await),
+        _ => {}
+    }
+    if head.method != Method::POST {
+        let text = format!("The endpoint only accepts POST requests. Received a {} request.", head.method);
+        return Ok(failure(&world, &EntraError::new(405, "invalid_request", 900_561, text)));
+    }
+    Ok(match entra::answer(&world, &request, odd) {
         Ok(reply) => {
             let body = serde_json::to_vec(&reply).expect("a struct of strings and integers always serialises");
             json(StatusCode::OK, body)
@@ -92,6 +96,22 @@ fn token_path(path: &str) -> Option<&str> {
 async fn never() -> Response<Full<Bytes>> {
     let endless: Infallible = std::future::pending().await;
     match endless {}
+}
+
+/// An answer that is not Entra's own.
+fn foreign(fault: HttpFault) -> Response<Full<Bytes>> {
+    let kind = if fault.body.starts_with('{') { "application/json; charset=utf-8" } else { "text/html" };
+    let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status, fault.body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(secs) = fault.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    if let Some(location) = fault.location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
 }
 
 fn failure(world: &World, error: &EntraError) -> Response<Full<Bytes>> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::counters::count;
-use crate::fault::TokenFault;
+use crate::fault::{OddToken, TokenFault};
 use crate::tenant::{Application, TenantModel};
 use crate::token::{self, guid};
 use crate::world::World;
@@ -22,6 +22,15 @@ pub(crate) struct TokenRequest<'a> {
     pub(crate) body: &'a [u8],
 }
 
+impl TokenRequest<'_> {
+    /// Who says to ask, whether or not it is true.
+    pub(crate) fn client_id(&self) -> Option<String> {
+        let form = Form::parse(self).ok()?;
+        let in_header = || Some(decode_basic(self.authorization?)?.0);
+        form.optional("client_id").map(str::to_owned).or_else(in_header)
+    }
+}
+
 /// The 200 body (facts 4.2); no refresh token for an application.
 #[derive(Debug, Serialize)]
 pub(crate) struct TokenReply {
@@ -29,6 +38,9 @@ pub(crate) struct TokenReply {
     expires_in: u64,
     ext_expires_in: u64,
     access_token: String,
+    /// Only in an answer that a fault made enormous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    padding: Option<String>,
 }
 
 /// An error of the endpoint (facts 4.6).
@@ -101,8 +113,12 @@ fn entra_time(now: WallTime) -> String {
     format!("{date} {}Z", time.split('.').next().unwrap_or_default())
 }
 
-/// Answers a token request.
-pub(crate) fn answer(world: &World, request: &TokenRequest<'_>) -> Result<TokenReply, EntraError> {
+/// Answers a token request, oddly if a fault wants that.
+pub(crate) fn answer(
+    world: &World,
+    request: &TokenRequest<'_>,
+    odd: Option<OddToken>,
+) -> Result<TokenReply, EntraError> {
     let form = Form::parse(request)?;
     let directory = world.directory();
     let tenant = find_tenant(directory.tenant(request.tenant), request.tenant)?;
@@ -124,13 +140,21 @@ pub(crate) fn answer(world: &World, request: &TokenRequest<'_>) -> Result<TokenR
         ));
     }
     credentials.check(application)?;
-    let issued = world.mint.issue(tenant, application, audience, world.clock.as_ref());
+    let lifetime = match odd {
+        Some(OddToken::Lifetime(lifetime)) => Some(lifetime),
+        _ => world.token_lifetime,
+    };
+    let issued = world.mint.issue(tenant, application, audience, lifetime, world.clock.as_ref());
     count(&world.tally.tokens_issued);
     Ok(TokenReply {
         token_type: "Bearer",
         expires_in: issued.expires_in,
         ext_expires_in: issued.expires_in,
-        access_token: issued.token,
+        access_token: if odd == Some(OddToken::Empty) { String::new() } else { issued.token },
+        padding: match odd {
+            Some(OddToken::Padded(octets)) => Some("x".repeat(octets)),
+            _ => None,
+        },
     })
 }
 

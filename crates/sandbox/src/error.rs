@@ -36,7 +36,7 @@ pub enum SandboxError {
     #[error("no token for scope `{0}`")]
     UnknownScope(String),
     /// The fault's action means nothing at its stage.
-    #[error("a fault at {stage:?} cannot {action}")]
+    #[error("a fault at {stage} cannot {action}")]
     SenselessFault {
         /// Where it was to happen.
         stage: crate::Stage,

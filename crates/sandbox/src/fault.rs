@@ -1,8 +1,11 @@
 //! Faults on demand: at a stage of the conversation, something other than the right answer, a number of times. Small
-//! and general; scripted outages are built from it. It does not decide what would have been right.
+//! and general; scripted outages are built from it, and `catalogue` names those that the public record knows. It does
+//! not decide what would have been right.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::SandboxError;
 
@@ -24,29 +27,99 @@ pub enum Stage {
     Rcpt,
     /// At DATA, in place of the 354.
     Data,
+    /// While the content comes in: when 512 octets of it were read, or at the final dot of a shorter one. The message
+    /// is not kept.
+    Content,
     /// Behind the final dot.
     EndOfData,
     /// At the token endpoint.
     Token,
 }
 
+impl Stage {
+    /// Every stage, in the order of the conversation.
+    pub const ALL: [Self; 10] = [
+        Self::Connect,
+        Self::Ehlo,
+        Self::StartTls,
+        Self::Auth,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Content,
+        Self::EndOfData,
+        Self::Token,
+    ];
+
+    /// The word for it in orders and lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Ehlo => "ehlo",
+            Self::StartTls => "starttls",
+            Self::Auth => "auth",
+            Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Data => "data",
+            Self::Content => "content",
+            Self::EndOfData => "end-of-data",
+            Self::Token => "token",
+        }
+    }
+
+    /// True where the mailbox is known: from AUTH on.
+    fn has_mailbox(self) -> bool {
+        !matches!(self, Self::Connect | Self::Ehlo | Self::StartTls | Self::Token)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a fault does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Answers with this text, sent as it is (no suffix; CRLF is added). A 2xx or 3xx text only replaces the words of a
-    /// command that is otherwise carried out; 4xx and 5xx refuse it, and 421 closes. Refusing at
-    /// [`Stage::Connect`] closes too. At [`Stage::EndOfData`] a refusing text means that the message is not kept.
+    /// Answers with this text, sent as it is (CRLF is added; a text that ends in `[..]` gets the session's suffix there,
+    /// facts 1.2). A 2xx or 3xx text only replaces the words of a command that is otherwise carried out; 4xx and 5xx
+    /// refuse it, and 421 closes. Refusing at [`Stage::Connect`] closes too. At [`Stage::EndOfData`] a refusing text
+    /// means that the message is not kept. At [`Stage::Content`] only 421 makes sense.
     Reply(String),
     /// Cuts the connection without an answer; the message, if any, is not kept.
     Close,
     /// At [`Stage::EndOfData`] only: keeps the message as if all were well, then cuts the connection without the
     /// reply. The client cannot know (facts 8, ambiguous acceptance).
     KeepThenClose,
-    /// Never answers; the connection stays open until the client leaves.
+    /// Never answers; the connection stays open until the client leaves. At [`Stage::Content`] it stops reading, so
+    /// that the client's writes get stuck, until the session's limit.
     Stall,
+    /// Does what is right, and says so only after this time (real time, not the clock's). A message is kept at once:
+    /// whoever does not wait for the slow final reply cannot know.
+    Delay(Duration),
     /// At [`Stage::Token`] only: an error of the token endpoint.
     TokenError(TokenFault),
+    /// At [`Stage::Token`] only: an answer that is not Entra's, as from a proxy or an overloaded front.
+    Http(HttpFault),
+    /// At [`Stage::Token`] only: what is right but for one thing. A request that deserves an error gets that error.
+    OddToken(OddToken),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(text) => f.write_str(text),
+            Self::Close => f.write_str("closes"),
+            Self::KeepThenClose => f.write_str("keeps the message and closes"),
+            Self::Stall => f.write_str("stalls"),
+            Self::Delay(wait) => write!(f, "answers {} s late", wait.as_secs_f64()),
+            Self::TokenError(fault) => fault.fmt(f),
+            Self::Http(fault) => fault.fmt(f),
+            Self::OddToken(odd) => odd.fmt(f),
+        }
+    }
 }
 
 /// An error of the token endpoint, rendered in Entra's form (facts 4.6).
@@ -64,6 +137,81 @@ pub struct TokenFault {
     pub retry_after: Option<u32>,
 }
 
+impl fmt::Display for TokenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {} {} AADSTS{}: {}", self.status, self.error, self.code, self.message)
+    }
+}
+
+/// A plain HTTP answer of the token endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpFault {
+    /// The status, from 200 to 599.
+    pub status: u16,
+    /// Seconds in a `Retry-After` header.
+    pub retry_after: Option<u32>,
+    /// Where a redirect leads.
+    pub location: Option<String>,
+    /// The body, whatever it is; sent as `text/html`, or as JSON if it begins with a brace.
+    pub body: String,
+}
+
+impl fmt::Display for HttpFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        if let Some(secs) = self.retry_after {
+            write!(f, ", Retry-After: {secs}")?;
+        }
+        if let Some(location) = &self.location {
+            write!(f, ", Location: {location}")?;
+        }
+        if self.body.is_empty() { Ok(()) } else { write!(f, ", {}", self.body.escape_debug()) }
+    }
+}
+
+/// In which way an otherwise right token answer is odd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OddToken {
+    /// The token lives for this time only.
+    Lifetime(Duration),
+    /// `access_token` is empty.
+    Empty,
+    /// The JSON has a member of so many octets that nobody asked for.
+    Padded(usize),
+}
+
+impl fmt::Display for OddToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lifetime(lifetime) => write!(f, "a token for {} s", lifetime.as_secs()),
+            Self::Empty => f.write_str("an empty token"),
+            Self::Padded(octets) => write!(f, "a token and {octets} octets of filler"),
+        }
+    }
+}
+
+/// Whom a fault strikes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Whoever comes.
+    #[default]
+    Anyone,
+    /// The session of this mailbox, from AUTH on. AUTH LOGIN names none.
+    Mailbox(String),
+    /// This client id at the token endpoint.
+    Client(String),
+}
+
+impl Target {
+    fn is(&self, who: &str) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Mailbox(name) | Self::Client(name) => name.eq_ignore_ascii_case(who),
+        }
+    }
+}
+
 /// A fault to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -73,28 +221,74 @@ pub struct Fault {
     pub action: Action,
     /// How often; `None` until [`Sandbox::clear_faults`](crate::Sandbox::clear_faults).
     pub times: Option<u32>,
+    /// Whom.
+    pub target: Target,
 }
 
 impl Fault {
-    /// A fault that strikes once.
+    /// A fault that strikes once, whoever comes.
     pub fn once(stage: Stage, action: Action) -> Self {
-        Self { stage, action, times: Some(1) }
+        Self { stage, action, times: Some(1), target: Target::Anyone }
     }
 
-    /// A fault that strikes until it is cleared.
+    /// A fault that strikes until it is cleared, whoever comes.
     pub fn always(stage: Stage, action: Action) -> Self {
-        Self { stage, action, times: None }
+        Self { times: None, ..Self::once(stage, action) }
+    }
+
+    /// Strikes so often.
+    #[must_use]
+    pub fn times(self, times: u32) -> Self {
+        Self { times: Some(times), ..self }
+    }
+
+    /// Strikes only this mailbox or client.
+    #[must_use]
+    pub fn only(self, target: Target) -> Self {
+        Self { target, ..self }
     }
 
     fn check(&self) -> Result<(), SandboxError> {
-        let senseless = match (&self.action, self.stage) {
-            (Action::Reply(_), Stage::Token) => "answer with an SMTP reply",
-            (Action::KeepThenClose, stage) if stage != Stage::EndOfData => "keep a message",
-            (Action::TokenError(_), stage) if stage != Stage::Token => "answer with a token error",
+        let token = self.stage == Stage::Token;
+        let content = self.stage == Stage::Content;
+        let senseless = match (&self.action, &self.target) {
+            (_, Target::Client(_)) if !token => "know the client id",
+            (_, Target::Mailbox(_)) if !self.stage.has_mailbox() => "know the mailbox",
+            (Action::Reply(_), _) if token => "answer with an SMTP reply",
+            (Action::Reply(text), _) if !is_reply(text) => "answer with a text that does not begin with a reply code",
+            (Action::Reply(text), _) if content && !text.starts_with("421") => "answer with anything but 421",
+            (Action::Delay(_), _) if content => "answer late",
+            (Action::KeepThenClose, _) if self.stage != Stage::EndOfData => "keep a message",
+            (Action::TokenError(_), _) if !token => "answer with a token error",
+            (Action::Http(_), _) if !token => "answer over HTTP",
+            (Action::Http(fault), _) if !(200..=599).contains(&fault.status) => "answer with such an HTTP status",
+            (Action::OddToken(_), _) if !token => "issue a token",
             _ => return Ok(()),
         };
         Err(SandboxError::SenselessFault { stage: self.stage, action: senseless })
     }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}", self.stage)?;
+        match self.times {
+            None => write!(f, ", always")?,
+            Some(1) => write!(f, ", once")?,
+            Some(times) => write!(f, ", {times} times")?,
+        }
+        if let Target::Mailbox(name) | Target::Client(name) = &self.target {
+            write!(f, ", for {name}")?;
+        }
+        write!(f, ": {}", self.action)
+    }
+}
+
+/// A code from 200 to 599, then nothing or a space or hyphen, and no control characters but the CRLF between lines.
+pub(crate) fn is_reply(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9', rest @ ..] if matches!(rest.first(), None | Some(b' ' | b'-')))
+        && !text.replace("\r\n", "").contains(char::is_control)
 }
 
 /// The faults that wait to strike, first injected first.
@@ -122,13 +316,19 @@ impl Faults {
         self.waiting.store(0, Ordering::Release);
     }
 
-    /// What strikes now at `stage`, if anything does.
-    pub(crate) fn strike(&self, stage: Stage) -> Option<Action> {
+    /// What waits, in the order in which it was injected.
+    pub(crate) fn waiting(&self) -> Vec<Fault> {
+        self.list().clone()
+    }
+
+    /// What strikes now at `stage`, if anything does. `who` is the mailbox, or the client id at the token endpoint.
+    pub(crate) fn strike(&self, stage: Stage, who: Option<&str>) -> Option<Action> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut list = self.list();
-        let at = list.iter().position(|fault| fault.stage == stage)?;
+        let who = who.unwrap_or_default();
+        let at = list.iter().position(|fault| fault.stage == stage && fault.target.is(who))?;
         let fault = &mut list[at];
         let action = fault.action.clone();
         if let Some(times) = &mut fault.times {
@@ -150,27 +350,67 @@ impl Faults {
 mod tests {
     use super::*;
 
+    fn reply(text: &str) -> Action {
+        Action::Reply(text.to_owned())
+    }
+
     #[test]
     fn faults_strike_in_order_and_as_often_as_asked() {
         let faults = Faults::default();
-        let reply = |text: &str| Action::Reply(text.to_owned());
-        faults.inject(Fault { stage: Stage::Mail, action: reply("451 a"), times: Some(2) }).unwrap();
+        faults.inject(Fault::once(Stage::Mail, reply("451 a")).times(2)).unwrap();
         faults.inject(Fault::always(Stage::Mail, Action::Close)).unwrap();
-        faults.inject(Fault { stage: Stage::Rcpt, action: Action::Stall, times: Some(0) }).unwrap();
-        assert_eq!(faults.strike(Stage::Rcpt), None);
-        assert_eq!(faults.strike(Stage::Mail), Some(reply("451 a")));
-        assert_eq!(faults.strike(Stage::Mail), Some(reply("451 a")));
-        assert_eq!(faults.strike(Stage::Mail), Some(Action::Close));
-        assert_eq!(faults.strike(Stage::Mail), Some(Action::Close));
+        faults.inject(Fault::once(Stage::Rcpt, Action::Stall).times(0)).unwrap();
+        assert_eq!(faults.waiting().len(), 2);
+        assert_eq!(faults.strike(Stage::Rcpt, None), None);
+        assert_eq!(faults.strike(Stage::Mail, None), Some(reply("451 a")));
+        assert_eq!(faults.strike(Stage::Mail, None), Some(reply("451 a")));
+        assert_eq!(faults.strike(Stage::Mail, None), Some(Action::Close));
+        assert_eq!(faults.strike(Stage::Mail, None), Some(Action::Close));
         faults.clear();
-        assert_eq!(faults.strike(Stage::Mail), None);
+        assert_eq!(faults.strike(Stage::Mail, None), None);
+    }
+
+    #[test]
+    fn a_fault_for_one_passes_over_the_others() {
+        let faults = Faults::default();
+        let one = Target::Mailbox("One@contoso.com".to_owned());
+        faults.inject(Fault::once(Stage::Mail, Action::Stall).only(one)).unwrap();
+        faults.inject(Fault::once(Stage::Mail, Action::Close)).unwrap();
+        assert_eq!(faults.strike(Stage::Mail, Some("two@contoso.com")), Some(Action::Close));
+        assert_eq!(faults.strike(Stage::Mail, Some("two@contoso.com")), None);
+        assert_eq!(faults.strike(Stage::Mail, None), None);
+        assert_eq!(faults.strike(Stage::Mail, Some("one@CONTOSO.com")), Some(Action::Stall));
     }
 
     #[test]
     fn senseless_faults_are_refused() {
-        let faults = Faults::default();
-        assert!(faults.inject(Fault::once(Stage::Token, Action::Reply("250 x".to_owned()))).is_err());
-        assert!(faults.inject(Fault::once(Stage::Mail, Action::KeepThenClose)).is_err());
-        assert_eq!(faults.strike(Stage::Mail), None);
+        let mailbox = || Target::Mailbox("a@b.c".to_owned());
+        let client = || Target::Client("c".to_owned());
+        let http = |status| Action::Http(HttpFault { status, ..HttpFault::default() });
+        for fault in [
+            Fault::once(Stage::Token, reply("250 x")),
+            Fault::once(Stage::Mail, reply("hello")),
+            Fault::once(Stage::Mail, reply("2500 x")),
+            Fault::once(Stage::Mail, reply("250 x\r")),
+            Fault::once(Stage::Content, reply("451 x")),
+            Fault::once(Stage::Content, Action::Delay(Duration::ZERO)),
+            Fault::once(Stage::Mail, Action::KeepThenClose),
+            Fault::once(Stage::Mail, http(503)),
+            Fault::once(Stage::Token, http(99)),
+            Fault::once(Stage::Auth, Action::OddToken(OddToken::Empty)),
+            Fault::once(Stage::Ehlo, Action::Close).only(mailbox()),
+            Fault::once(Stage::Token, Action::Close).only(mailbox()),
+            Fault::once(Stage::Mail, Action::Close).only(client()),
+        ] {
+            assert!(Faults::default().inject(fault.clone()).is_err(), "{fault}");
+        }
+        for fault in [
+            Fault::once(Stage::Content, reply("421 4.3.2 Service not active")),
+            Fault::once(Stage::Mail, reply("250-x\r\n250 y")),
+            Fault::once(Stage::Auth, Action::Close).only(mailbox()),
+            Fault::once(Stage::Token, http(503)).only(client()),
+        ] {
+            assert!(Faults::default().inject(fault.clone()).is_ok(), "{fault}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -117,11 +117,15 @@ impl<'a> Driver<'a> {
                         }
                     }
                 }
-                Step::Tarpit => {
+                Step::Wait(wait) => {
                     self.flush(stream).await?;
-                    sleep(self.world.tarpit).await;
+                    if !self.pause(stream, wait).await? {
+                        return Ok(End::Closed);
+                    }
                 }
                 Step::StartTls => {
+                    // Nothing sent in clear may count inside TLS (RFC 3207 section 4.2), not even what came in a pause.
+                    self.inbox.clear();
                     self.flush(stream).await?;
                     return Ok(End::StartTls);
                 }
@@ -130,6 +134,10 @@ impl<'a> Driver<'a> {
                 Step::Stall => {
                     self.flush(stream).await?;
                     return self.stall(stream).await;
+                }
+                Step::Freeze => {
+                    sleep_until(self.ends).await;
+                    return Ok(End::Closed);
                 }
             }
             step = session.advance(&mut self.inbox, &mut self.outbox);
@@ -140,6 +148,21 @@ impl<'a> Driver<'a> {
     async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Option<io::Result<usize>> {
         let patience = (Instant::now() + self.world.idle_timeout).min(self.ends);
         timeout_at(patience, stream.read_buf(self.inbox.space(READ))).await.ok()
+    }
+
+    /// Waits; false if the client went away meanwhile. What it sends is kept for later, up to about one read.
+    async fn pause<S: AsyncRead + Unpin>(&mut self, stream: &mut S, wait: Duration) -> io::Result<bool> {
+        let until = Instant::now() + wait;
+        while self.inbox.unread().len() < READ {
+            match timeout_at(until, stream.read_buf(self.inbox.space(READ))).await {
+                Ok(Ok(0)) => return Ok(false),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Ok(true),
+            }
+        }
+        sleep_until(until).await;
+        Ok(true)
     }
 
     /// Writes what was said. A client that does not read is as good as silent.

@@ -49,7 +49,7 @@ mod world;
 
 pub use counters::Counters;
 pub use error::SandboxError;
-pub use fault::{Action, Fault, Stage, TokenFault};
+pub use fault::{Action, Fault, HttpFault, OddToken, Stage, Target, TokenFault};
 pub use limits::Limits;
 pub use mailstore::{Body, Duplicate, Message, Recipient};
 pub use options::{BodyPolicy, SandboxOptions};

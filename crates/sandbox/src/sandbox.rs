@@ -77,7 +77,11 @@ impl Sandbox {
         let audience = token::audience(scope).ok_or_else(|| SandboxError::UnknownScope(scope.to_owned()))?;
         let directory = self.world.directory();
         let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
-        Ok(self.world.mint.issue(tenant, application, audience, self.world.clock.as_ref()).token)
+        Ok(self
+            .world
+            .mint
+            .issue(tenant, application, audience, self.world.token_lifetime, self.world.clock.as_ref())
+            .token)
     }
 
     /// Changes a tenant, named by GUID or domain, in any way at all. Takes effect with the next command or request;
@@ -140,6 +144,11 @@ impl Sandbox {
     /// Lets a fault strike. Faults at the same stage strike in the order in which they were injected.
     pub fn inject(&self, fault: Fault) -> Result<(), SandboxError> {
         self.world.faults.inject(fault)
+    }
+
+    /// The faults that wait to strike, in the order in which they were injected.
+    pub fn waiting_faults(&self) -> Vec<Fault> {
+        self.world.faults.waiting()
     }
 
     /// Forgets every fault that waits.

@@ -6,6 +6,7 @@ mod login;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::answer::{Answer, Step, Then, put};
 use crate::body::BodyReader;
@@ -23,6 +24,8 @@ pub(crate) use login::Login;
 
 /// Longest command line other than AUTH. U: RFC 5321's 512 plus room for every extension that EHLO advertises.
 const LONGEST_COMMAND: usize = 2_048;
+/// A fault at [`Stage::Content`] strikes when so many octets were read.
+const INTO_CONTENT: usize = 512;
 
 /// How the client introduced itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,16 @@ pub(crate) struct Session {
     phase: Phase,
     before_354: bool,
     errors: u32,
-    /// An error that waits for the tarpit to pass.
+    /// What is ready to be said when the tarpit or a fault's delay has passed.
     late: Option<Answer>,
+    /// A fault that strikes in the middle of the content.
+    interruption: Option<Interruption>,
+}
+
+/// A fault at [`Stage::Content`], and how much content came.
+struct Interruption {
+    action: Action,
+    read: usize,
 }
 
 impl Session {
@@ -82,6 +93,7 @@ impl Session {
             before_354: false,
             errors: 0,
             late: None,
+            interruption: None,
         }
     }
 
@@ -91,7 +103,7 @@ impl Session {
             Answer::say(replies::banner(session.world.clock.wall(), &session.id))
         });
         let answer = if matches!(answer.class(), b'4' | b'5') { answer.then(Then::Close) } else { answer };
-        answer.deliver(out).unwrap_or(Step::Read)
+        self.say(answer, out).unwrap_or(Step::Read)
     }
 
     /// The handshake is done. Everything said in clear is forgotten (RFC 3207 section 4.2).
@@ -123,14 +135,21 @@ impl Session {
             let Some(answer) = self.next(inbox) else {
                 return Step::Read;
             };
-            if answer.class() == b'5' && !self.world.tarpit.is_zero() {
-                self.late = Some(answer);
-                return Step::Tarpit;
-            }
-            if let Some(step) = answer.deliver(out) {
+            if let Some(step) = self.say(answer, out) {
                 return step;
             }
         }
+    }
+
+    /// Says it now, or lets it wait for the tarpit and what a fault adds.
+    fn say(&mut self, answer: Answer, out: &mut Vec<u8>) -> Option<Step> {
+        let tarpit = if answer.class() == b'5' { self.world.tarpit } else { Duration::ZERO };
+        let wait = tarpit + answer.delay;
+        if wait.is_zero() {
+            return answer.deliver(out);
+        }
+        self.late = Some(answer);
+        Some(Step::Wait(wait))
     }
 
     /// The answer to the next whole thing in the inbox, or `None` if it is not whole yet.
@@ -148,6 +167,12 @@ impl Session {
         if let Phase::Content(reader) = &mut self.phase {
             let (taken, ended) = reader.feed(inbox.unread());
             inbox.consume(taken);
+            if let Some(interruption) = &mut self.interruption {
+                interruption.read += taken;
+                if ended || interruption.read >= INTO_CONTENT {
+                    return self.interruption.take().map(|interruption| self.interrupted(interruption.action));
+                }
+            }
             return ended.then(|| self.end_of_data());
         }
         let answer = match inbox.line()? {
@@ -293,6 +318,8 @@ impl Session {
                 let expected = usize::try_from(transaction.announced).unwrap_or(usize::MAX);
                 let reader = BodyReader::new(self.world.mail.keep_up_to(), expected);
                 self.phase = Phase::Content(Box::new(reader));
+                let action = self.world.faults.strike(Stage::Content, self.mailbox());
+                self.interruption = action.map(|action| Interruption { action, read: 0 });
                 Answer::say(replies::START_INPUT)
             }
         }
@@ -319,12 +346,33 @@ impl Session {
         })
     }
 
+    /// The end of a transfer that a fault strikes in the middle; the phase stays, so that it counts as cut off.
+    fn interrupted(&self, action: Action) -> Answer {
+        match action {
+            Action::Reply(text) => Answer::say(self.worded(text)).then(Then::Close),
+            Action::Stall => Answer::silently(Then::Freeze),
+            _ => Answer::silently(Then::Cut),
+        }
+    }
+
     /// Carries a command out unless a fault strikes at its stage.
     fn with_fault(&mut self, stage: Stage, carry_out: impl FnOnce(&mut Self) -> Answer) -> Answer {
-        match self.world.faults.strike(stage) {
-            None | Some(Action::TokenError(_)) => carry_out(self),
+        let action = self.world.faults.strike(stage, self.mailbox());
+        self.with_action(stage, action, carry_out)
+    }
+
+    /// Carries a command out unless `action` is to be done in its place.
+    fn with_action(
+        &mut self,
+        stage: Stage,
+        action: Option<Action>,
+        carry_out: impl FnOnce(&mut Self) -> Answer,
+    ) -> Answer {
+        match action {
+            None | Some(Action::TokenError(_) | Action::Http(_) | Action::OddToken(_)) => carry_out(self),
             Some(Action::Close) => Answer::silently(Then::Cut),
             Some(Action::Stall) => Answer::silently(Then::Stall),
+            Some(Action::Delay(delay)) => carry_out(self).late_by(delay),
             Some(Action::KeepThenClose) => {
                 carry_out(self);
                 Answer::silently(Then::Cut)
@@ -332,7 +380,7 @@ impl Session {
             Some(Action::Reply(text)) if text.starts_with(['2', '3']) => {
                 let mut answer = carry_out(self);
                 if answer.is_good() {
-                    answer.text = Some(Cow::Owned(text));
+                    answer.text = Some(Cow::Owned(self.worded(text)));
                 }
                 answer
             }
@@ -343,10 +391,23 @@ impl Session {
     fn refused_by_fault(&mut self, stage: Stage, text: String) -> Answer {
         if stage == Stage::Auth {
             self.world.tally.refused(AuthRefusal::Injected);
-            self.last_auth_error = Some(text.clone());
+            self.last_auth_error = Some(text.strip_suffix(" [..]").unwrap_or(&text).to_owned());
         }
         let then = if text.starts_with("421") { Then::Close } else { Then::GoOn };
-        Answer::say(text).then(then)
+        Answer::say(self.worded(text)).then(then)
+    }
+
+    /// A fault's text with the session's suffix where it has `[..]`.
+    fn worded(&self, text: String) -> String {
+        match text.strip_suffix(" [..]") {
+            Some(words) => self.stamped(words),
+            None => text,
+        }
+    }
+
+    /// The mailbox that is logged in.
+    fn mailbox(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| login.address.as_str())
     }
 
     /// A refusal with the front end's suffix.

@@ -98,25 +98,26 @@ struct Payload<'a> {
 /// Makes and checks tokens.
 pub(crate) struct TokenMint {
     key: hmac::Key,
-    lifetime: Option<Duration>,
 }
 
 impl TokenMint {
-    pub(crate) fn new(lifetime: Option<Duration>) -> Result<Self, SandboxError> {
+    pub(crate) fn new() -> Result<Self, SandboxError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
             .map_err(|_| SandboxError::TokenKey)?;
-        Ok(Self { key, lifetime })
+        Ok(Self { key })
     }
 
-    /// A token for `application`. It is issued without any permission too: that is what path B relies on (facts 4.2).
+    /// A token for `application`, without any permission too: that is what path B relies on (facts 4.2). Without a
+    /// lifetime one is drawn as Entra draws it.
     pub(crate) fn issue(
         &self,
         tenant: &TenantModel,
         application: &Application,
         audience: &str,
+        lifetime: Option<Duration>,
         clock: &dyn Clock,
     ) -> Issued {
-        let lifetime = self.lifetime.unwrap_or_else(|| {
+        let lifetime = lifetime.unwrap_or_else(|| {
             SHORTEST_LIFETIME + Duration::from_secs_f64((clock.chance() * LIFETIME_SPREAD_SECS).floor())
         });
         let now = clock.wall();
@@ -212,17 +213,17 @@ mod tests {
     use super::*;
     use crate::DEFAULT_CLIENT_ID;
 
-    fn issue(mint: &TokenMint, clock: &ManualClock) -> Issued {
+    fn issue(mint: &TokenMint, lifetime: Option<Duration>, clock: &ManualClock) -> Issued {
         let tenant = TenantModel::default();
-        mint.issue(&tenant, &tenant.applications[0], EXCHANGE_AUDIENCE, clock)
+        mint.issue(&tenant, &tenant.applications[0], EXCHANGE_AUDIENCE, lifetime, clock)
     }
 
     #[test]
     fn tokens_are_jwts_of_the_usual_size() {
-        let mint = TokenMint::new(None).unwrap();
+        let mint = TokenMint::new().unwrap();
         let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
         for _ in 0..50 {
-            let Issued { token, expires_in } = issue(&mint, &clock);
+            let Issued { token, expires_in } = issue(&mint, None, &clock);
             assert!((1500..=2048).contains(&token.len()), "{}", token.len());
             assert_eq!(token.split('.').count(), 3);
             assert_eq!(expires_in, 4500);
@@ -233,20 +234,20 @@ mod tests {
 
     #[test]
     fn lifetimes_lie_between_3600_and_5399_seconds() {
-        let mint = TokenMint::new(None).unwrap();
+        let mint = TokenMint::new().unwrap();
         let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
         for (chance, lifetime) in [(0.0, 3600), (0.999_999, 5399)] {
             clock.set_chance(chance);
-            assert_eq!(issue(&mint, &clock).expires_in, lifetime);
+            assert_eq!(issue(&mint, None, &clock).expires_in, lifetime);
         }
     }
 
     #[test]
     fn only_genuine_tokens_in_their_time_pass() {
-        let mint = TokenMint::new(Some(Duration::from_hours(1))).unwrap();
+        let mint = TokenMint::new().unwrap();
         let clock = ManualClock::at(WallTime::from_unix_millis(1_795_247_640_000));
-        let token = issue(&mint, &clock).token;
-        let other = TokenMint::new(None).unwrap();
+        let token = issue(&mint, Some(Duration::from_hours(1)), &clock).token;
+        let other = TokenMint::new().unwrap();
         assert_eq!(other.verify(&token, clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);
         assert_eq!(mint.verify(&format!("{token}A"), clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);
         assert_eq!(mint.verify("x", clock.wall()).unwrap_err(), AuthRefusal::ForeignToken);

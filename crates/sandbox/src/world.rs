@@ -24,6 +24,7 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tarpit: Duration,
+    pub(crate) token_lifetime: Option<Duration>,
     pub(crate) idle_timeout: Duration,
     pub(crate) session_limit: Duration,
     pub(crate) protocol_errors: u32,
@@ -34,7 +35,7 @@ impl World {
     pub(crate) fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
         Ok(Self {
             directory: RwLock::new(Directory::new(options.tenants)),
-            mint: TokenMint::new(options.token_lifetime)?,
+            mint: TokenMint::new()?,
             limiter: Limiter::new(options.limits),
             requests: RequestLog::new(options.limits),
             faults: Faults::default(),
@@ -42,6 +43,7 @@ impl World {
             tally: Tally::default(),
             clock: options.clock,
             tarpit: options.tarpit,
+            token_lifetime: options.token_lifetime,
             idle_timeout: options.idle_timeout,
             session_limit: options.session_limit,
             protocol_errors: options.protocol_errors,

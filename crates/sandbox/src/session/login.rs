@@ -80,7 +80,10 @@ impl Session {
     }
 
     pub(super) fn xoauth2(&mut self, response: &str) -> Answer {
-        self.with_fault(Stage::Auth, |session| match session.admit(response) {
+        let decoded = if response == "*" { Err(AuthRefusal::Cancelled) } else { Xoauth2::decode(response) };
+        let user = decoded.as_ref().ok().map(|credentials| credentials.user.as_str());
+        let action = self.world.faults.strike(Stage::Auth, user);
+        self.with_action(Stage::Auth, action, |session| match session.admit(decoded) {
             Ok(address) => {
                 session.world.tally.authenticated();
                 session.last_auth_error = None;
@@ -91,12 +94,9 @@ impl Session {
         })
     }
 
-    /// Which mailbox the response opens.
-    fn admit(&self, response: &str) -> Result<String, AuthRefusal> {
-        if response == "*" {
-            return Err(AuthRefusal::Cancelled);
-        }
-        let Xoauth2 { user, token } = Xoauth2::decode(response)?;
+    /// Which mailbox the credentials open.
+    fn admit(&self, credentials: Result<Xoauth2, AuthRefusal>) -> Result<String, AuthRefusal> {
+        let Xoauth2 { user, token } = credentials?;
         let claims = self.world.mint.verify(&token, self.world.clock.wall())?;
         self.world.directory().admit(&user, &claims)
     }

@@ -1,8 +1,13 @@
 //! Injected faults, one for each stage and action.
 
-use sandbox::{Action, DEFAULT_MAILBOX, Fault, SandboxError, Stage, TokenFault};
+use std::time::{Duration, Instant};
 
-use crate::support::{Client, World, http};
+use sandbox::{
+    Action, DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, EXCHANGE_SCOPE, Fault, Grant, HttpFault, Mailbox,
+    OddToken, SandboxError, Stage, Target, TokenFault,
+};
+
+use crate::support::{Client, World, form, http, xoauth2};
 
 fn reply(text: &str) -> Action {
     Action::Reply(text.to_owned())
@@ -180,5 +185,147 @@ async fn the_token_endpoint_fails_as_told() {
 async fn a_senseless_fault_is_an_error() {
     let world = World::new().await;
     let error = world.sandbox.inject(Fault::once(Stage::Token, reply("250 x"))).unwrap_err();
+    assert_eq!(error.to_string(), "a fault at token cannot answer with an SMTP reply");
     assert!(matches!(error, SandboxError::SenselessFault { stage: Stage::Token, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_late_answer_is_the_right_one() {
+    let world = World::new().await;
+    let late = Duration::from_millis(30);
+    for stage in STAGES {
+        let (mut client, command) = just_before(&world, stage).await;
+        world.sandbox.inject(Fault::once(stage, Action::Delay(late))).unwrap();
+        let asked = Instant::now();
+        let answer = client.say(&command).await;
+        assert!(asked.elapsed() >= late, "{stage}");
+        assert!(answer.starts_with(['2', '3']), "{stage}: {answer}");
+    }
+    world.sandbox.inject(Fault::once(Stage::Connect, Action::Delay(late))).unwrap();
+    let asked = Instant::now();
+    world.connect().await;
+    assert!(asked.elapsed() >= late);
+}
+
+#[tokio::test]
+async fn a_message_is_kept_before_its_slow_final_reply() {
+    let world = World::new().await;
+    let (mut client, command) = just_before(&world, Stage::EndOfData).await;
+    world.sandbox.inject(Fault::once(Stage::EndOfData, Action::Delay(Duration::from_hours(1)))).unwrap();
+    client.write(format!("{command}\r\n")).await;
+    assert_eq!(world.sandbox.wait_for(1, crate::support::PATIENCE).await.unwrap()[0].message_id, "<m@x>");
+    // A client that leaves is noticed while the answer waits.
+    drop(client);
+    world.connections(0).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_in_clear_in_a_pause_does_not_count_inside_tls() {
+    let world = World::new().await;
+    let (mut client, command) = just_before(&world, Stage::StartTls).await;
+    world.sandbox.inject(Fault::once(Stage::StartTls, Action::Delay(Duration::from_millis(400)))).unwrap();
+    client.write(format!("{command}\r\n")).await;
+    client.write("EHLO injected.example\r\n").await;
+    assert_eq!(client.reply().await, "220 2.0.0 SMTP server ready");
+    let mut client = client.handshake(&world.sandbox).await;
+    assert_eq!(client.say("MAIL FROM:<scanner@contoso.com>").await, "503 5.5.2 Send hello first [..]");
+}
+
+#[tokio::test]
+async fn a_transfer_can_be_struck_in_its_middle() {
+    let world = World::new().await;
+    let content = format!("{}\r\n", "x".repeat(100)).repeat(10);
+    for (content, answer) in [(content.as_str(), None), (content.as_str(), Some("421 4.3.2 Service not active"))] {
+        let action = answer.map_or(Action::Close, reply);
+        world.sandbox.inject(Fault::once(Stage::Content, action)).unwrap();
+        let mut client = world.logged_in().await;
+        client.envelope(DEFAULT_MAILBOX, "you@example.org").await;
+        client.write(content).await;
+        assert_eq!(client.line().await.as_deref(), answer);
+        assert_eq!(client.line().await, None);
+    }
+    // A message that is shorter than the place of the fault is struck at its dot.
+    world.sandbox.inject(Fault::once(Stage::Content, Action::Close)).unwrap();
+    let mut client = world.logged_in().await;
+    client.envelope(DEFAULT_MAILBOX, "you@example.org").await;
+    client.write("x\r\n.\r\n").await;
+    assert_eq!(client.line().await, None);
+    world.connections(0).await;
+    let counters = world.sandbox.counters();
+    assert_eq!((counters.messages, counters.cut_transfers), (0, 3));
+}
+
+#[tokio::test]
+async fn a_stalled_transfer_stops_reading() {
+    let world = World::with(|options| options.session_limit = Duration::from_millis(1_500)).await;
+    world.sandbox.inject(Fault::once(Stage::Content, Action::Stall)).unwrap();
+    let mut client = world.logged_in().await;
+    client.envelope(DEFAULT_MAILBOX, "you@example.org").await;
+    // More than the sockets hold: the write ends only because the session does.
+    let content = vec![b'x'; 64 << 20];
+    assert!(client.try_write(&content).await.is_err());
+}
+
+#[tokio::test]
+async fn a_fault_can_be_meant_for_one_mailbox() {
+    let world = World::with(|options| {
+        options.tenants[0].mailboxes.push(Mailbox::new("b@contoso.com").granted(DEFAULT_CLIENT_ID, Grant::Rbac));
+    })
+    .await;
+    let only = || Target::Mailbox("B@contoso.com".to_owned());
+    world.sandbox.inject(Fault::once(Stage::Auth, reply("454 4.7.0 Not you")).only(only())).unwrap();
+    world.sandbox.inject(Fault::always(Stage::Mail, reply("451 4.7.0 Nor this [..]")).only(only())).unwrap();
+    let mut other = world.logged_in().await;
+    assert!(other.send("\r\n").await.starts_with("250 "));
+    let token = world.sandbox.issue_token(DEFAULT_CLIENT_ID, EXCHANGE_SCOPE).unwrap();
+    let auth = format!("AUTH XOAUTH2 {}", xoauth2("b@contoso.com", &token));
+    let mut client = world.secure().await;
+    assert_eq!(client.say(&auth).await, "454 4.7.0 Not you");
+    assert_eq!(client.say(&auth).await, "235 2.7.0 Authentication successful");
+    assert_eq!(client.say("MAIL FROM:<b@contoso.com>").await, "451 4.7.0 Nor this [..]");
+    assert_eq!(world.sandbox.waiting_faults().len(), 1);
+}
+
+#[tokio::test]
+async fn the_token_endpoint_answers_oddly() {
+    let world = World::new().await;
+    let ask = async || {
+        let good = [
+            ("client_id", DEFAULT_CLIENT_ID),
+            ("scope", EXCHANGE_SCOPE),
+            ("grant_type", "client_credentials"),
+            ("client_secret", DEFAULT_SECRET),
+        ];
+        form(&world.sandbox, &good).await
+    };
+    let inject = |action| world.sandbox.inject(Fault::once(Stage::Token, action)).unwrap();
+    inject(Action::Http(HttpFault { status: 429, retry_after: Some(7), ..HttpFault::default() }));
+    let throttled = ask().await.unwrap();
+    assert_eq!((throttled.status, throttled.body.as_str()), (429, ""));
+    assert!(throttled.head.contains("\r\nretry-after: 7"));
+    let location = Some("/common/oauth2/v2.0/token".to_owned());
+    inject(Action::Http(HttpFault { status: 307, location, ..HttpFault::default() }));
+    let moved = ask().await.unwrap();
+    assert!(moved.status == 307 && moved.head.contains("\r\nlocation: /common/"), "{}", moved.head);
+    inject(Action::Http(HttpFault { status: 200, body: "<html>".to_owned(), ..HttpFault::default() }));
+    let garbage = ask().await.unwrap();
+    assert!(garbage.head.contains("\r\ncontent-type: text/html"));
+    assert_eq!((garbage.status, garbage.body.as_str()), (200, "<html>"));
+    inject(Action::OddToken(OddToken::Empty));
+    assert_eq!(ask().await.unwrap().json()["access_token"], "");
+    inject(Action::OddToken(OddToken::Lifetime(Duration::from_mins(1))));
+    assert_eq!(ask().await.unwrap().json()["expires_in"], 60);
+    inject(Action::OddToken(OddToken::Padded(10 << 20)));
+    assert!(ask().await.unwrap().body.len() > 10 << 20);
+    inject(Action::Delay(Duration::from_millis(30)));
+    let asked = Instant::now();
+    assert_eq!(ask().await.unwrap().status, 200);
+    assert!(asked.elapsed() >= Duration::from_millis(30));
+    // For another client, so not for this one.
+    let other = Fault::once(Stage::Token, Action::Close).only(Target::Client("another".to_owned()));
+    world.sandbox.inject(other).unwrap();
+    assert_eq!(ask().await.unwrap().status, 200);
+    let mine = Fault::once(Stage::Token, Action::Close).only(Target::Client(DEFAULT_CLIENT_ID.to_owned()));
+    world.sandbox.inject(mine).unwrap();
+    assert!(ask().await.is_none());
 }

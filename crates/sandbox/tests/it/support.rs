@@ -141,6 +141,11 @@ impl Client {
         self.stream.flush().await.unwrap();
     }
 
+    /// Writes while the server reads; an error if it never does, or goes away.
+    pub(crate) async fn try_write(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        tokio::time::timeout(PATIENCE, self.stream.write_all(octets)).await.unwrap()
+    }
+
     /// One line without its CRLF; `None` when the connection has ended, however.
     pub(crate) async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
@@ -208,6 +213,13 @@ impl HttpReply {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
+}
+
+/// A form to the default tenant's token endpoint; `None` if the connection ended without an answer.
+pub(crate) async fn form(sandbox: &Sandbox, parameters: &[(&str, &str)]) -> Option<HttpReply> {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    let head = "Content-Type: application/x-www-form-urlencoded\r\n";
+    http(sandbox, "POST", "/contoso.com/oauth2/v2.0/token", head, &body).await
 }
 
 /// One raw HTTP/1.1 request; `None` if the connection ended without an answer.
