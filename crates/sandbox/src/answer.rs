@@ -23,6 +23,9 @@ pub(crate) enum Step {
     Freeze,
 }
 
+/// How often a client that waits for room in its rate is looked after.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// What a command is answered with, and what then.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -40,6 +43,8 @@ pub(crate) enum Then {
     Cut,
     Stall,
     Freeze,
+    /// Nothing to say yet: the session is asked again in a moment.
+    AskAgain,
 }
 
 impl Answer {
@@ -82,6 +87,7 @@ impl Answer {
             Then::Cut => Some(Step::Cut),
             Then::Stall => Some(Step::Stall),
             Then::Freeze => Some(Step::Freeze),
+            Then::AskAgain => Some(Step::Wait(AGAIN)),
         }
     }
 }

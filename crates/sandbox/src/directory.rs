@@ -1,24 +1,51 @@
 //! All tenants of the simulated Microsoft 365, found by their names, and the decision who may log in to which mailbox.
 //! Tokens are checked for form, signature and time in `token`; limits are counted in `limits`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use clock::Monotonic;
 
 use crate::sasl::AuthRefusal;
 use crate::tenant::{Application, Mailbox, SmtpAuth, TenantModel};
 use crate::token::{Claims, EXCHANGE_AUDIENCE};
+
+/// Changes that may be under way at the same time; with one more the oldest arrives early.
+const STALE: usize = 64;
 
 /// The tenants, with an index from address to mailbox so that a login costs the same with 10,000 mailboxes.
 pub(crate) struct Directory {
     tenants: Vec<TenantModel>,
     /// Lower-case address to (tenant, mailbox); rebuilt when a tenant was changed.
     index: HashMap<String, (usize, usize)>,
+    /// What it was before changes that have not arrived everywhere, oldest first. Their own are empty.
+    stale: VecDeque<(Monotonic, Directory)>,
 }
 
 impl Directory {
     pub(crate) fn new(tenants: Vec<TenantModel>) -> Self {
-        let mut directory = Self { tenants, index: HashMap::new() };
+        let mut directory = Self { tenants, index: HashMap::new(), stale: VecDeque::new() };
         directory.reindex();
         directory
+    }
+
+    /// Keeps what it is now as what logins are judged by until `until` (facts 0, point 15).
+    pub(crate) fn remember(&mut self, now: Monotonic, until: Monotonic) {
+        self.stale.retain(|&(until, _)| until > now);
+        if self.stale.len() == STALE {
+            self.stale.pop_front();
+        }
+        let past = Self { tenants: self.tenants.clone(), index: self.index.clone(), stale: VecDeque::new() };
+        self.stale.push_back((until, past));
+    }
+
+    /// Lets every change be known everywhere.
+    pub(crate) fn forget(&mut self) {
+        self.stale.clear();
+    }
+
+    /// What logins and senders are judged by: what it was before the oldest change that has not arrived.
+    pub(crate) fn as_seen(&self, now: Monotonic) -> &Self {
+        self.stale.iter().find(|&&(until, _)| until > now).map_or(self, |(_, past)| past)
     }
 
     pub(crate) fn tenant(&self, name: &str) -> Option<&TenantModel> {

@@ -117,6 +117,10 @@ impl<'a> Driver<'a> {
                         }
                     }
                 }
+                Step::Wait(_) if Instant::now() >= self.ends => {
+                    session.timed_out(&mut self.outbox);
+                    return self.close(stream).await;
+                }
                 Step::Wait(wait) => {
                     self.flush(stream).await?;
                     if !self.pause(stream, wait).await? {

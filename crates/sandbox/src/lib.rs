@@ -24,6 +24,7 @@ mod answer;
 mod authority;
 mod body;
 mod command;
+mod conditions;
 mod counters;
 mod directory;
 mod endpoint;
@@ -47,6 +48,7 @@ mod token;
 mod transaction;
 mod world;
 
+pub use conditions::{Conditions, RateMode};
 pub use counters::Counters;
 pub use error::SandboxError;
 pub use fault::{Action, Fault, HttpFault, OddToken, Stage, Target, TokenFault};

@@ -27,10 +27,9 @@ const RECIPIENT_WINDOW: Duration = Duration::from_hours(24);
 const TOKEN_REQUESTS: usize = 15;
 const TOKEN_WINDOW: Duration = Duration::from_mins(5);
 
-/// The counts of every mailbox.
-#[derive(Debug)]
+/// The counts of every mailbox. Whether they matter is a condition; connections are counted in any case.
+#[derive(Debug, Default)]
 pub(crate) struct Limiter {
-    limits: Limits,
     ledgers: Mutex<HashMap<String, Ledger>>,
 }
 
@@ -47,15 +46,9 @@ struct Ledger {
 }
 
 impl Limiter {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, ledgers: Mutex::default() }
-    }
-
     /// A connection logged in. It counts from here until it ends, idle or not: a pooled connection counts (facts 1.7).
     pub(crate) fn enter(&self, login: &str, connection: u64) {
-        if self.limits == Limits::Exchange {
-            self.ledgers().entry(login.to_owned()).or_default().connections.insert(connection);
-        }
+        self.ledgers().entry(login.to_owned()).or_default().connections.insert(connection);
     }
 
     pub(crate) fn leave(&self, login: &str, connection: u64) {
@@ -104,10 +97,7 @@ impl Limiter {
     }
 
     fn counted(&self, login: &str, decide: impl FnOnce(&mut Ledger) -> bool) -> bool {
-        match self.limits {
-            Limits::Off => true,
-            Limits::Exchange => decide(self.ledgers().entry(login.to_owned()).or_default()),
-        }
+        decide(self.ledgers().entry(login.to_owned()).or_default())
     }
 
     fn ledgers(&self) -> MutexGuard<'_, HashMap<String, Ledger>> {
@@ -117,23 +107,15 @@ impl Limiter {
 
 /// Recent token requests by kind, for AADSTS50196. A kind is an application of the model with a known scope, so their
 /// number has a bound.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RequestLog {
-    limits: Limits,
     recent: Mutex<HashMap<String, VecDeque<Monotonic>>>,
 }
 
 impl RequestLog {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, recent: Mutex::default() }
-    }
-
     /// Notes a request; false if it is at least the 16th of its kind within 5 minutes. Refused ones count too, so that
     /// a client in a loop stays refused until it pauses (U: stricter reading).
     pub(crate) fn note(&self, kind: &str, now: Monotonic) -> bool {
-        if self.limits == Limits::Off {
-            return true;
-        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let times = recent.entry(kind.to_owned()).or_default();
         let full = times.len() >= TOKEN_REQUESTS;
@@ -156,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_the_three_oldest_connections_submit() {
-        let limiter = Limiter::new(Limits::Exchange);
+        let limiter = Limiter::default();
         (1..=4).for_each(|connection| limiter.enter("a", connection));
         limiter.enter("b", 5);
         let may = |connection| limiter.may_submit("a", connection);
@@ -168,7 +150,7 @@ mod tests {
 
     #[test]
     fn thirty_messages_in_any_minute() {
-        let limiter = Limiter::new(Limits::Exchange);
+        let limiter = Limiter::default();
         (0..30).for_each(|second| assert!(limiter.begin_message("a", at(second))));
         assert!(!limiter.begin_message("a", at(59)));
         assert!(limiter.begin_message("b", at(59)));
@@ -179,7 +161,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_recipients_in_any_day() {
-        let limiter = Limiter::new(Limits::Exchange);
+        let limiter = Limiter::default();
         assert!(limiter.charge_recipients("a", 9_999, at(0)));
         assert!(!limiter.charge_recipients("a", 2, at(10)));
         assert!(limiter.charge_recipients("a", 1, at(10)));
@@ -190,20 +172,11 @@ mod tests {
 
     #[test]
     fn the_sixteenth_identical_request_is_a_loop_until_it_pauses() {
-        let log = RequestLog::new(Limits::Exchange);
+        let log = RequestLog::default();
         (0..15).for_each(|second| assert!(log.note("k", at(second))));
         assert!(!log.note("k", at(20)));
         assert!(log.note("other", at(20)));
         assert!(!log.note("k", at(299)));
         assert!(log.note("k", at(599)));
-    }
-
-    #[test]
-    fn off_is_off() {
-        let limiter = Limiter::new(Limits::Off);
-        assert!((0..100).all(|connection| limiter.may_submit("a", connection)));
-        assert!((0..100).all(|_| limiter.begin_message("a", at(0))));
-        assert!(limiter.charge_recipients("a", 1_000_000, at(0)));
-        assert!((0..100).all(|_| RequestLog::new(Limits::Off).note("k", at(0))));
     }
 }

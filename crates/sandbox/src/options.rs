@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::{Clock, SystemClock};
 
-use crate::{Limits, TenantModel};
+use crate::{Limits, RateMode, TenantModel};
 
 /// Options of [`Sandbox::start`](crate::Sandbox::start).
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct SandboxOptions {
     pub tenants: Vec<TenantModel>,
     /// Whether Exchange's and Entra's rates and quotas apply (facts 2).
     pub limits: Limits,
+    /// How the message rate is enforced.
+    pub rate: RateMode,
     /// Wait before each 5xx reply to a command. Exchange waits about 5 s (facts 1.2); zero by default, for tests.
     pub tarpit: Duration,
     /// An idle session is closed after this. 5 minutes as a client saw it (facts 1.7). Real time, not [`Clock`].
@@ -29,6 +31,9 @@ pub struct SandboxOptions {
     pub protocol_errors: u32,
     /// Lifetime of issued tokens. `None` draws 3600 to 5399 s for each, as Entra does (facts 4.2).
     pub token_lifetime: Option<Duration>,
+    /// How long a change of grants and switches takes until logins feel it. Up to two hours in Exchange (facts 0,
+    /// point 15); at once by default, for tests.
+    pub permission_delay: Duration,
     /// Which message bodies are kept in memory and which are only measured and hashed.
     pub bodies: BodyPolicy,
     /// How many message records are kept; the oldest are forgotten first.
@@ -46,12 +51,14 @@ impl Default for SandboxOptions {
             token_port: 0,
             tenants: vec![TenantModel::default()],
             limits: Limits::Exchange,
+            rate: RateMode::Reject,
             tarpit: Duration::ZERO,
             idle_timeout: Duration::from_mins(5),
             session_limit: Duration::from_mins(20),
             // Exchange Server's documented default of MaxProtocolErrors.
             protocol_errors: 5,
             token_lifetime: None,
+            permission_delay: Duration::ZERO,
             bodies: BodyPolicy::default(),
             message_records: 100_000,
             max_connections: 4_096,

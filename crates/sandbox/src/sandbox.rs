@@ -12,11 +12,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, HOST};
-use crate::tenant::SmtpAuth;
+use crate::tenant::{SEND_AS_APP, SmtpAuth};
 use crate::world::World;
 use crate::{
-    Application, AuthRefusal, Counters, Duplicate, Fault, Grant, Mailbox, Message, SandboxError, SandboxOptions,
-    TenantModel, endpoint, front_end, token,
+    Application, AuthRefusal, Conditions, Counters, Duplicate, Fault, Grant, Mailbox, Message, SandboxError,
+    SandboxOptions, TenantModel, endpoint, front_end, token,
 };
 
 /// A running Microsoft 365. Dropping it ends it; [`stop`](Self::stop) also waits for its tasks.
@@ -75,25 +75,22 @@ impl Sandbox {
     /// A token as the endpoint would issue, without HTTP and without counting. For tests of what comes after it.
     pub fn issue_token(&self, client_id: &str, scope: &str) -> Result<String, SandboxError> {
         let audience = token::audience(scope).ok_or_else(|| SandboxError::UnknownScope(scope.to_owned()))?;
+        let lifetime = self.world.conditions().token_lifetime;
         let directory = self.world.directory();
         let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
-        Ok(self
-            .world
-            .mint
-            .issue(tenant, application, audience, self.world.token_lifetime, self.world.clock.as_ref())
-            .token)
+        Ok(self.world.mint.issue(tenant, application, audience, lifetime, self.world.clock.as_ref()).token)
     }
 
-    /// Changes a tenant, named by GUID or domain, in any way at all. Takes effect with the next command or request;
-    /// real changes take up to two hours (facts 0, point 15).
+    /// Changes a tenant, named by GUID or domain, in any way at all. Takes effect with the next command or request,
+    /// permissions only after [`Conditions::permission_delay`].
     pub fn change_tenant(&self, tenant: &str, change: impl FnOnce(&mut TenantModel)) -> Result<(), SandboxError> {
-        let changed = self.world.directory_mut().change_tenant(tenant, change);
+        let changed = self.world.change_directory(|directory| directory.change_tenant(tenant, change));
         changed.ok_or_else(|| SandboxError::UnknownTenant(tenant.to_owned()))
     }
 
     /// Changes a mailbox in any way at all.
     pub fn change_mailbox(&self, address: &str, change: impl FnOnce(&mut Mailbox)) -> Result<(), SandboxError> {
-        let changed = self.world.directory_mut().change_mailbox(address, change);
+        let changed = self.world.change_directory(|directory| directory.change_mailbox(address, change));
         changed.ok_or_else(|| SandboxError::UnknownMailbox(address.to_owned()))
     }
 
@@ -103,7 +100,7 @@ impl Sandbox {
         client_id: &str,
         change: impl FnOnce(&mut Application),
     ) -> Result<(), SandboxError> {
-        let changed = self.world.directory_mut().change_application(client_id, change);
+        let changed = self.world.change_directory(|directory| directory.change_application(client_id, change));
         changed.ok_or_else(|| no_application(client_id))
     }
 
@@ -134,6 +131,42 @@ impl Sandbox {
     /// Sets the mailbox's switch.
     pub fn set_mailbox_smtp_auth(&self, address: &str, smtp_auth: SmtpAuth) -> Result<(), SandboxError> {
         self.change_mailbox(address, |mailbox| mailbox.smtp_auth = smtp_auth)
+    }
+
+    /// Adds a mailbox to a tenant, or replaces the one with its address.
+    pub fn add_mailbox(&self, tenant: &str, mailbox: Mailbox) -> Result<(), SandboxError> {
+        self.change_tenant(tenant, |tenant| {
+            tenant.mailboxes.retain(|other| !other.address.eq_ignore_ascii_case(&mailbox.address));
+            tenant.mailboxes.push(mailbox);
+        })
+    }
+
+    /// Lets a mailbox send as another address (`Add-RecipientPermission -AccessRights SendAs`).
+    pub fn allow_send_as(&self, address: &str, other: &str) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| {
+            mailbox.may_send_as.insert(other.to_ascii_lowercase());
+        })
+    }
+
+    /// Consents to the application permission `SMTP.SendAsApp` or withdraws it. Path A needs it, path B must not have it
+    /// (facts 5); tokens already issued keep what they were issued with.
+    pub fn set_send_as_app(&self, client_id: &str, consented: bool) -> Result<(), SandboxError> {
+        self.change_application(client_id, |application| {
+            application.roles.retain(|role| role != SEND_AS_APP);
+            if consented {
+                application.roles.push(SEND_AS_APP.to_owned());
+            }
+        })
+    }
+
+    /// How the services are at the moment.
+    pub fn conditions(&self) -> Conditions {
+        self.world.conditions()
+    }
+
+    /// Changes the conditions in any way at all.
+    pub fn change_conditions(&self, change: impl FnOnce(&mut Conditions)) {
+        self.world.change_conditions(change);
     }
 
     /// Fills a mailbox or empties it: full, it answers `554 5.2.2` behind the final dot.

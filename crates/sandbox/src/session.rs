@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::RateMode;
 use crate::answer::{Answer, Step, Then, put};
 use crate::body::BodyReader;
 use crate::command::{self, Command};
@@ -69,6 +70,8 @@ pub(crate) struct Session {
     late: Option<Answer>,
     /// A fault that strikes in the middle of the content.
     interruption: Option<Interruption>,
+    /// The login and the transaction of a MAIL that waits for room in the rate.
+    postponed: Option<(String, Transaction)>,
 }
 
 /// A fault at [`Stage::Content`], and how much content came.
@@ -94,6 +97,7 @@ impl Session {
             errors: 0,
             late: None,
             interruption: None,
+            postponed: None,
         }
     }
 
@@ -131,6 +135,12 @@ impl Session {
         {
             return step;
         }
+        if let Some((login, transaction)) = self.postponed.take() {
+            let answer = self.begin(&login, transaction);
+            if let Some(step) = self.say(answer, out) {
+                return step;
+            }
+        }
         loop {
             let Some(answer) = self.next(inbox) else {
                 return Step::Read;
@@ -143,7 +153,7 @@ impl Session {
 
     /// Says it now, or lets it wait for the tarpit and what a fault adds.
     fn say(&mut self, answer: Answer, out: &mut Vec<u8>) -> Option<Step> {
-        let tarpit = if answer.class() == b'5' { self.world.tarpit } else { Duration::ZERO };
+        let tarpit = if answer.class() == b'5' { self.world.conditions().tarpit } else { Duration::ZERO };
         let wait = tarpit + answer.delay;
         if wait.is_zero() {
             return answer.deliver(out);
@@ -287,11 +297,23 @@ impl Session {
             Ok(transaction) => transaction,
             Err(refusal) => return self.refuse(refusal),
         };
-        if !self.world.limiter.begin_message(&login.address, self.world.clock.monotonic()) {
-            return self.refuse(replies::RATE_EXCEEDED).then(Then::Close);
+        let login = login.address.clone();
+        self.begin(&login, transaction)
+    }
+
+    /// Begins a transaction if the mailbox's rate has room; if not, the client is refused or waits.
+    fn begin(&mut self, login: &str, transaction: Transaction) -> Answer {
+        if !self.world.has_limits() || self.world.limiter.begin_message(login, self.world.clock.monotonic()) {
+            self.transaction = Some(transaction);
+            return Answer::say(replies::SENDER_OK);
         }
-        self.transaction = Some(transaction);
-        Answer::say(replies::SENDER_OK)
+        match self.world.conditions().rate {
+            RateMode::Reject => self.refuse(replies::RATE_EXCEEDED).then(Then::Close),
+            RateMode::Delay => {
+                self.postponed = Some((login.to_owned(), transaction));
+                Answer::silently(Then::AskAgain)
+            }
+        }
     }
 
     fn rcpt(&mut self, rest: &str) -> Answer {

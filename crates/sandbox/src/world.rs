@@ -1,21 +1,23 @@
 //! What all connections share. Every lock in it is held for a lookup or a count, never across I/O.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use clock::Clock;
 
+use crate::conditions::Conditions;
 use crate::counters::Tally;
 use crate::directory::Directory;
 use crate::fault::Faults;
 use crate::limits::{Limiter, RequestLog};
 use crate::mailstore::MailStore;
 use crate::token::TokenMint;
-use crate::{SandboxError, SandboxOptions};
+use crate::{Limits, SandboxError, SandboxOptions};
 
 /// The state of the simulated Microsoft 365.
 pub(crate) struct World {
     directory: RwLock<Directory>,
+    conditions: RwLock<Conditions>,
     pub(crate) mint: TokenMint,
     pub(crate) limiter: Limiter,
     pub(crate) requests: RequestLog,
@@ -23,8 +25,6 @@ pub(crate) struct World {
     pub(crate) mail: MailStore,
     pub(crate) tally: Tally,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) tarpit: Duration,
-    pub(crate) token_lifetime: Option<Duration>,
     pub(crate) idle_timeout: Duration,
     pub(crate) session_limit: Duration,
     pub(crate) protocol_errors: u32,
@@ -34,16 +34,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
         Ok(Self {
+            conditions: RwLock::new(Conditions::of(&options)),
             directory: RwLock::new(Directory::new(options.tenants)),
             mint: TokenMint::new()?,
-            limiter: Limiter::new(options.limits),
-            requests: RequestLog::new(options.limits),
+            limiter: Limiter::default(),
+            requests: RequestLog::default(),
             faults: Faults::default(),
             mail: MailStore::new(options.bodies, options.message_records),
             tally: Tally::default(),
             clock: options.clock,
-            tarpit: options.tarpit,
-            token_lifetime: options.token_lifetime,
             idle_timeout: options.idle_timeout,
             session_limit: options.session_limit,
             protocol_errors: options.protocol_errors,
@@ -55,7 +54,34 @@ impl World {
         self.directory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory> {
-        self.directory.write().unwrap_or_else(PoisonError::into_inner)
+    /// Changes the directory. With a permission delay, logins are judged by what it was for so long.
+    pub(crate) fn change_directory<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
+        let delay = self.conditions().permission_delay;
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        if !delay.is_zero() {
+            let now = self.clock.monotonic();
+            directory.remember(now, now + delay);
+        }
+        change(&mut directory)
+    }
+
+    pub(crate) fn conditions(&self) -> Conditions {
+        *self.conditions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the conditions. Without a permission delay every change of permissions is in effect.
+    pub(crate) fn change_conditions(&self, change: impl FnOnce(&mut Conditions)) {
+        let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut conditions);
+        let is_immediate = conditions.permission_delay.is_zero();
+        drop(conditions);
+        if is_immediate {
+            self.directory.write().unwrap_or_else(PoisonError::into_inner).forget();
+        }
+    }
+
+    /// Whether rates and quotas apply.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.conditions().limits == Limits::Exchange
     }
 }

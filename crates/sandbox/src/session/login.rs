@@ -98,7 +98,7 @@ impl Session {
     fn admit(&self, credentials: Result<Xoauth2, AuthRefusal>) -> Result<String, AuthRefusal> {
         let Xoauth2 { user, token } = credentials?;
         let claims = self.world.mint.verify(&token, self.world.clock.wall())?;
-        self.world.directory().admit(&user, &claims)
+        self.world.directory().as_seen(self.world.clock.monotonic()).admit(&user, &claims)
     }
 
     pub(super) fn auth_refused(&mut self, why: AuthRefusal) -> Answer {
