@@ -23,6 +23,7 @@
 mod answer;
 mod authority;
 mod body;
+pub mod catalogue;
 mod command;
 mod conditions;
 mod counters;
@@ -43,6 +44,7 @@ mod sandbox;
 mod sasl;
 mod session;
 mod submission;
+mod suggestion;
 mod tenant;
 mod token;
 mod transaction;

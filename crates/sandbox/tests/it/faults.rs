@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use sandbox::catalogue::Effect;
 use sandbox::{
-    Action, DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, EXCHANGE_SCOPE, Fault, Grant, HttpFault, Mailbox,
-    OddToken, SandboxError, Stage, Target, TokenFault,
+    Action, DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, EXCHANGE_SCOPE, Fault, Grant, HttpFault, Limits,
+    Mailbox, OddToken, SandboxError, Stage, Target, TokenFault, catalogue,
 };
 
 use crate::support::{Client, World, form, http, xoauth2};
@@ -15,6 +16,11 @@ fn reply(text: &str) -> Action {
 
 /// Brings a client to where the next command is the one of `stage`, and gives that command.
 async fn just_before(world: &World, stage: Stage) -> (Client, String) {
+    just_before_with(world, stage, || {}).await
+}
+
+/// The same; `inject` is called before DATA's 354 for what strikes within the content, else last.
+async fn just_before_with(world: &World, stage: Stage, inject: impl Fn()) -> (Client, String) {
     let mut client = match stage {
         Stage::Ehlo | Stage::StartTls => world.connect().await,
         Stage::Auth => world.secure().await,
@@ -28,8 +34,16 @@ async fn just_before(world: &World, stage: Stage) -> (Client, String) {
             client.say(&mail).await;
             client.say("RCPT TO:<you@example.org>").await;
         }
-        Stage::EndOfData => client.envelope(DEFAULT_MAILBOX, "you@example.org").await,
+        Stage::Content | Stage::EndOfData => {
+            if stage == Stage::Content {
+                inject();
+            }
+            client.envelope(DEFAULT_MAILBOX, "you@example.org").await;
+        }
         _ => {}
+    }
+    if stage != Stage::Content {
+        inject();
     }
     let command = match stage {
         Stage::Ehlo => "EHLO client.example".to_owned(),
@@ -328,4 +342,62 @@ async fn the_token_endpoint_answers_oddly() {
     let mine = Fault::once(Stage::Token, Action::Close).only(Target::Client(DEFAULT_CLIENT_ID.to_owned()));
     world.sandbox.inject(mine).unwrap();
     assert!(ask().await.is_none());
+}
+
+#[tokio::test]
+async fn every_reply_of_the_catalogue_is_said_to_the_letter() {
+    let world = World::with(|options| options.limits = Limits::Off).await;
+    let mut said = 0;
+    for row in catalogue::all() {
+        let Effect::Reply(text) = row.effect else { continue };
+        let inject = || world.sandbox.inject(row.fault()).unwrap();
+        let answer = match row.stage {
+            Stage::Connect => {
+                inject();
+                world.connect_silently().await.line().await.unwrap()
+            }
+            stage => {
+                let (mut client, command) = just_before_with(&world, stage, inject).await;
+                client.say(&command).await
+            }
+        };
+        assert_eq!(answer, text, "{row}");
+        said += 1;
+    }
+    assert!(said > 70, "{said}");
+    assert_eq!(world.sandbox.counters().messages, 0);
+    assert!(world.sandbox.waiting_faults().is_empty());
+}
+
+#[tokio::test]
+async fn token_rows_come_over_https() {
+    let world = World::new().await;
+    for (name, status, error) in [
+        ("token-7000215", 401, "invalid_client"),
+        ("token-90002", 400, "invalid_request"),
+        ("token-700082", 400, "invalid_grant"),
+        ("token-53003-invalid-grant", 400, "invalid_grant"),
+        ("token-90033", 503, "temporarily_unavailable"),
+        ("token-70016", 400, "authorization_pending"),
+    ] {
+        world.sandbox.inject(catalogue::find(name).unwrap().fault()).unwrap();
+        let reply = form(&world.sandbox, &[]).await.unwrap();
+        let code: u64 = name.split('-').nth(1).unwrap().parse().unwrap();
+        assert_eq!((reply.status, reply.json()["error"].as_str()), (status, Some(error)), "{name}");
+        assert_eq!(reply.json()["error_codes"][0].as_u64(), Some(code));
+        let description = reply.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(description.starts_with(&format!("AADSTS{code}: ")) && description.contains("\r\nTrace ID: "));
+    }
+    for (name, status, head) in [
+        ("token-429", 429, "retry-after: 5"),
+        ("token-503", 503, "retry-after: 5"),
+        ("token-redirect", 302, "location: /common/oauth2/v2.0/token"),
+        ("token-garbage", 200, "content-type: text/html"),
+        ("token-half-json", 200, "content-type: application/json"),
+    ] {
+        world.sandbox.inject(catalogue::find(name).unwrap().fault()).unwrap();
+        let reply = form(&world.sandbox, &[]).await.unwrap();
+        assert_eq!(reply.status, status, "{name}");
+        assert!(reply.head.contains(head), "{name}: {}", reply.head);
+    }
 }
