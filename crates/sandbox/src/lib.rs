@@ -48,6 +48,7 @@ mod suggestion;
 mod tenant;
 mod token;
 mod transaction;
+pub mod unproven;
 mod world;
 
 pub use conditions::{Conditions, RateMode};
