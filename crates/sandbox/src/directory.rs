@@ -48,6 +48,15 @@ impl Directory {
         self.stale.iter().find(|&&(until, _)| until > now).map_or(self, |(_, past)| past)
     }
 
+    /// How many changes have not arrived everywhere.
+    pub(crate) fn under_way(&self, now: Monotonic) -> usize {
+        self.stale.iter().filter(|&&(until, _)| until > now).count()
+    }
+
+    pub(crate) fn tenants(&self) -> &[TenantModel] {
+        &self.tenants
+    }
+
     pub(crate) fn tenant(&self, name: &str) -> Option<&TenantModel> {
         self.tenants.iter().find(|tenant| tenant.answers_to(name))
     }

@@ -32,6 +32,9 @@ pub enum SandboxError {
     /// No tenant has a mailbox with this address.
     #[error("no mailbox `{0}` in the sandbox")]
     UnknownMailbox(String),
+    /// A mailbox with this address is there already.
+    #[error("mailbox `{0}` is in the sandbox already")]
+    MailboxExists(String),
     /// The scope is neither Exchange's nor Graph's.
     #[error("no token for scope `{0}`")]
     UnknownScope(String),

@@ -39,6 +39,7 @@ mod limits;
 mod listener;
 mod mailstore;
 mod options;
+pub mod order;
 mod replies;
 mod sandbox;
 mod sasl;
@@ -58,6 +59,7 @@ pub use fault::{Action, Fault, HttpFault, OddToken, Stage, Target, TokenFault};
 pub use limits::Limits;
 pub use mailstore::{Body, Duplicate, Message, Recipient};
 pub use options::{BodyPolicy, SandboxOptions};
+pub use order::{Order, OrderError};
 pub use sandbox::Sandbox;
 pub use sasl::AuthRefusal;
 pub use tenant::{

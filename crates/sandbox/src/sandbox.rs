@@ -133,6 +133,16 @@ impl Sandbox {
         self.change_mailbox(address, |mailbox| mailbox.smtp_auth = smtp_auth)
     }
 
+    /// The tenants as their administrators see them: every change is in, whether or not logins feel it yet.
+    pub fn tenants(&self) -> Vec<TenantModel> {
+        self.world.directory().tenants().to_vec()
+    }
+
+    /// How many changes of the tenants logins do not feel yet ([`Conditions::permission_delay`]).
+    pub fn permission_changes_under_way(&self) -> usize {
+        self.world.directory().under_way(self.world.clock.monotonic())
+    }
+
     /// Adds a mailbox to a tenant, or replaces the one with its address.
     pub fn add_mailbox(&self, tenant: &str, mailbox: Mailbox) -> Result<(), SandboxError> {
         self.change_tenant(tenant, |tenant| {

@@ -8,6 +8,7 @@ mod entra;
 mod faults;
 mod greeting;
 mod limits;
+mod orders;
 mod replies;
 mod submission;
 mod support;

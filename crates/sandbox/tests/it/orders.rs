@@ -1,0 +1,184 @@
+//! Orders, one line each, and what a client feels of them.
+
+use std::time::Duration;
+
+use sandbox::{DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, EXCHANGE_SCOPE, Order, Sandbox, SandboxError};
+
+use crate::support::{World, form, xoauth2};
+
+/// What obeying one line answers.
+fn obey(sandbox: &Sandbox, line: &str) -> String {
+    sandbox.obey(&line.parse::<Order>().unwrap()).unwrap()
+}
+
+fn refused(sandbox: &Sandbox, line: &str) -> SandboxError {
+    sandbox.obey(&line.parse::<Order>().unwrap()).unwrap_err()
+}
+
+impl World {
+    /// The code of a login to `mailbox` with a fresh token.
+    async fn code(&self, mailbox: &str) -> String {
+        let token = self.sandbox.issue_token(DEFAULT_CLIENT_ID, EXCHANGE_SCOPE).unwrap();
+        let reply = self.secure().await.say(&format!("AUTH XOAUTH2 {}", xoauth2(mailbox, &token))).await;
+        reply.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    /// The status and the lifetime or error code of a token request with this secret.
+    async fn ask_with(&self, secret: &str) -> (u16, u64) {
+        let parameters = [
+            ("client_id", DEFAULT_CLIENT_ID),
+            ("scope", EXCHANGE_SCOPE),
+            ("grant_type", "client_credentials"),
+            ("client_secret", secret),
+        ];
+        let reply = form(&self.sandbox, &parameters).await.unwrap();
+        let json = reply.json();
+        (reply.status, json["expires_in"].as_u64().or(json["error_codes"][0].as_u64()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn faults_are_injected_listed_and_forgotten() {
+    let world = World::new().await;
+    let obey = |line| obey(&world.sandbox, line);
+    assert_eq!(obey("waiting"), "no fault waits");
+    assert_eq!(
+        obey("fault mailbox-full-newer for scanner@contoso.com times 2"),
+        "waits at end-of-data, 2 times, for scanner@contoso.com: 554 5.2.2 Mailbox full. Visit \
+         https://aka.ms/mailboxfull for more information. [Hostname=AM9PR04MB8765.EURPRD04.PROD.OUTLOOK.COM]"
+    );
+    obey("fault at mail always reply 451 4.7.0 Not now [..]");
+    let mut client = world.logged_in().await;
+    assert_eq!(client.say("MAIL FROM:<scanner@contoso.com>").await, "451 4.7.0 Not now [..]");
+    assert!(obey("waiting").ends_with("at mail, always: 451 4.7.0 Not now [..]"));
+    assert_eq!(obey("clear"), "no fault waits");
+    assert!(client.send("\r\n").await.starts_with("250 "));
+    obey("fault token-53003");
+    assert_eq!(world.ask_with(DEFAULT_SECRET).await, (400, 53_003));
+    let error = refused(&world.sandbox, "fault drop-at-connect for scanner@contoso.com");
+    assert_eq!(error.to_string(), "a fault at connect cannot know the mailbox");
+}
+
+#[tokio::test]
+async fn a_fault_at_every_stage_can_be_ordered() {
+    let world = World::new().await;
+    for stage in ["connect", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "content", "end-of-data", "token"] {
+        obey(&world.sandbox, &format!("fault at {stage} always close"));
+        obey(&world.sandbox, &format!("fault at {stage} stall"));
+    }
+    assert_eq!(world.sandbox.waiting_faults().len(), 20);
+}
+
+#[tokio::test]
+async fn the_catalogue_is_listed_by_word() {
+    let world = World::new().await;
+    let obey = |line| obey(&world.sandbox, line);
+    let listed = obey("faults recipient-quota");
+    assert!(listed.starts_with("recipient-quota (at end-of-data; facts 1.6)\n    554 5.2.0 STOREDRV"), "{listed}");
+    assert_eq!(listed.lines().count(), 3);
+    assert!(obey("faults MAILBOXFULL").starts_with("mailbox-full-newer "));
+    assert!(obey("faults").lines().count() > 400);
+    assert_eq!(obey("faults nonsense"), "no fault has `nonsense` in its name or text");
+    assert!(obey("help").contains("permission-delay SECONDS"));
+    assert!(obey("unproven").contains("not imitated"));
+}
+
+#[tokio::test]
+async fn mailboxes_are_changed() {
+    let world = World::new().await;
+    let obey = |line| obey(&world.sandbox, line);
+    obey("mailbox new@contoso.com add");
+    assert_eq!(world.code("new@contoso.com").await, "5.7.3");
+    obey("mailbox new@contoso.com grant rbac");
+    assert_eq!(world.code("new@contoso.com").await, "2.7.0");
+    assert!(obey("mailbox new@contoso.com grant full-access").contains("`role on`"));
+    assert_eq!(world.code("new@contoso.com").await, "5.7.3");
+    obey("role on");
+    assert_eq!(world.code("new@contoso.com").await, "2.7.0");
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "5.7.3");
+    obey("role off");
+    obey("mailbox new@contoso.com grant none");
+    assert_eq!(world.code("new@contoso.com").await, "5.7.3");
+    obey("mailbox scanner@contoso.com smtp-auth off");
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "5.7.139");
+    obey("tenant smtp-auth off");
+    obey("mailbox scanner@contoso.com smtp-auth on");
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "2.7.0");
+    obey("mailbox scanner@contoso.com smtp-auth inherit");
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "5.7.139");
+    obey("tenant smtp-auth on for contoso.com");
+    obey("mailbox scanner@contoso.com full on");
+    let mut client = world.logged_in().await;
+    assert!(client.send("\r\n").await.starts_with("554 5.2.2 "));
+    obey("mailbox scanner@contoso.com full off");
+    obey("mailbox scanner@contoso.com send-as boss@contoso.com");
+    client.envelope("boss@contoso.com", "you@example.org").await;
+    assert!(client.say("From: boss@contoso.com\r\n\r\n.").await.starts_with("250 "));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told() {
+    let world = World::new().await;
+    for (line, error) in [
+        ("mailbox new@fabrikam.com add", "no tenant `fabrikam.com` in the sandbox"),
+        ("mailbox Scanner@contoso.com add", "mailbox `Scanner@contoso.com` is in the sandbox already"),
+        ("mailbox no@contoso.com grant rbac", "no mailbox `no@contoso.com` in the sandbox"),
+        ("tenant smtp-auth off for fabrikam.com", "no tenant `fabrikam.com` in the sandbox"),
+        ("secret x for nobody", "no application `nobody` in the sandbox"),
+    ] {
+        assert_eq!(refused(&world.sandbox, line).to_string(), error);
+    }
+}
+
+#[tokio::test]
+async fn conditions_are_changed() {
+    let world = World::new().await;
+    let obey = |line| obey(&world.sandbox, line);
+    obey("lifetime 60");
+    assert_eq!(world.ask_with(DEFAULT_SECRET).await, (200, 60));
+    assert_eq!(obey("lifetime random"), "new tokens live 3600 to 5399 s");
+    assert_eq!(world.ask_with(DEFAULT_SECRET).await, (200, 4_500));
+    obey("secret another~1");
+    assert_eq!(world.ask_with(DEFAULT_SECRET).await, (401, 7_000_215));
+    assert_eq!(world.ask_with("another~1").await, (200, 4_500));
+    for line in ["tarpit 0.25", "rate delay", "limits off"] {
+        obey(line);
+    }
+    obey("permission-delay 5400");
+    assert_eq!(
+        obey("mailbox scanner@contoso.com grant none"),
+        "no application may use scanner@contoso.com (logins notice it after 5400 s)"
+    );
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "2.7.0");
+    let state = obey("state");
+    assert!(
+        state.starts_with(
+            "limits off; rate delay; tarpit 0.25 s; tokens live 3600 to 5399 s; permission delay 5400 s\n"
+        )
+    );
+    assert!(state.contains("changes of permissions under way: 1\n"), "{state}");
+    world.clock.advance(Duration::from_mins(90));
+    obey("tarpit 0");
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "5.7.3");
+}
+
+#[tokio::test]
+async fn the_state_shows_everything_but_secrets() {
+    let world = World::new().await;
+    world.logged_in().await.send("\r\n").await;
+    world.connections(0).await;
+    obey(&world.sandbox, "mailbox scanner@contoso.com send-as boss@contoso.com");
+    obey(&world.sandbox, "fault stall-after-dot");
+    let state = obey(&world.sandbox, "state");
+    assert_eq!(
+        state,
+        "limits exchange; rate reject; tarpit 0 s; tokens live 3600 to 5399 s; permission delay 0 s\n\
+         tenant 11111111-2222-3333-4444-555555555555 (contoso.onmicrosoft.com, contoso.com): SMTP AUTH on\n  \
+           application 66666666-7777-8888-9999-000000000000: role off, secrets: 1\n  \
+           mailbox scanner@contoso.com: grant rbac, smtp-auth inherit, sends as boss@contoso.com\n\
+         faults waiting: 1; changes of permissions under way: 0\n\
+         connections: 0 now, 1 at most, 1 in all; AUTH: 1 good, 0 refused; tokens: 0 requests, 0 issued\n\
+         messages: 1 kept, 0 cut off within DATA"
+    );
+    assert!(!state.contains(DEFAULT_SECRET));
+}
