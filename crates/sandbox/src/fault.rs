@@ -28,7 +28,8 @@ pub enum Stage {
     /// At DATA, in place of the 354.
     Data,
     /// While the content comes in: when 512 octets of it were read, or at the final dot of a shorter one. The message
-    /// is not kept.
+    /// is not kept. A client that wrote its dot by then cannot know that; one that has more to write than the sockets
+    /// hold (some MB) is surely in the middle.
     Content,
     /// Behind the final dot.
     EndOfData,

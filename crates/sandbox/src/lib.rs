@@ -5,6 +5,10 @@
 //! It knows nothing of the relay and shares no protocol code with it: two readings of the same documents check each
 //! other. It is not a mail server: nothing it takes goes anywhere.
 //!
+//! While it runs it can be disturbed: by a [`Fault`] at any [`Stage`], of which [`catalogue`] names those on record; by
+//! its [`Conditions`]; and by whatever an administrator can change. All of that also goes by an [`Order`] of one line.
+//! Where it guesses, [`unproven`] says so.
+//!
 //! The texts come from `facts/exchange-online.md`; documentation here names its sections ("facts 1.4").
 //!
 //! ```no_run

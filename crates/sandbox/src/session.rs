@@ -130,10 +130,12 @@ impl Session {
     /// Works through what has arrived, until more is needed or the driver must act. Replies are appended to `out`, so
     /// that a pipelined group is answered in one write (RFC 2920 section 3.2).
     pub(crate) fn advance(&mut self, inbox: &mut Inbox, out: &mut Vec<u8>) -> Step {
-        if let Some(late) = self.late.take()
-            && let Some(step) = late.deliver(out)
-        {
-            return step;
+        if let Some(late) = self.late.take() {
+            // What came while the 354 was held back did not wait for it.
+            self.before_354 |= self.is_receiving() && !inbox.is_empty();
+            if let Some(step) = late.deliver(out) {
+                return step;
+            }
         }
         if let Some((login, transaction)) = self.postponed.take() {
             let answer = self.begin(&login, transaction);

@@ -34,7 +34,11 @@ pub(super) const ROWS: &[Row] = &[
     cut(Stage::Mail, "drop-at-mail", "the connection is cut at MAIL"),
     cut(Stage::Rcpt, "drop-at-rcpt", "the connection is cut at RCPT"),
     cut(Stage::Data, "drop-at-data", "the connection is cut at DATA, before the 354"),
-    cut(Stage::Content, "drop-in-data", "the connection is cut in the middle of the content"),
+    cut(
+        Stage::Content,
+        "drop-in-data",
+        "the connection is cut in the middle of the content (of some MB; of less the dot may be sent)",
+    ),
     Row::at(
         Stage::EndOfData,
         "drop-after-dot",
@@ -56,7 +60,11 @@ pub(super) const ROWS: &[Row] = &[
     stall(Stage::Mail, "stall-at-mail", "nothing comes at MAIL, and the connection stays open"),
     stall(Stage::Rcpt, "stall-at-rcpt", "nothing comes at RCPT, and the connection stays open"),
     stall(Stage::Data, "stall-at-data", "nothing comes at DATA, before the 354, and the connection stays open"),
-    stall(Stage::Content, "stall-in-data", "in the middle of the content nothing more is read"),
+    stall(
+        Stage::Content,
+        "stall-in-data",
+        "in the middle of the content (of some MB; of less the dot may be sent) nothing more is read",
+    ),
     Row::at(
         Stage::EndOfData,
         "stall-after-dot",

@@ -234,6 +234,53 @@ async fn a_message_is_kept_before_its_slow_final_reply() {
 }
 
 #[tokio::test]
+async fn content_that_does_not_wait_for_a_late_354_is_noted() {
+    let world = World::new().await;
+    for impatient in [false, true] {
+        let (mut client, command) = just_before(&world, Stage::Data).await;
+        world.sandbox.inject(Fault::once(Stage::Data, Action::Delay(Duration::from_millis(400)))).unwrap();
+        client.write(format!("{command}\r\n")).await;
+        if impatient {
+            client.write("\r\n.\r\n").await;
+        }
+        assert!(client.reply().await.starts_with("354 "));
+        if !impatient {
+            client.write("\r\n.\r\n").await;
+        }
+        assert!(client.reply().await.starts_with("250 "));
+        assert_eq!(world.sandbox.messages().pop().unwrap().before_354, impatient);
+    }
+}
+
+#[tokio::test]
+async fn every_cut_of_the_catalogue_says_nothing() {
+    let world = World::new().await;
+    let mut cuts = 0;
+    for row in catalogue::all().filter(|row| matches!(row.effect, Effect::Close | Effect::KeepThenClose)) {
+        let inject = || world.sandbox.inject(row.fault()).unwrap();
+        match row.stage {
+            Stage::Token => {
+                inject();
+                assert!(form(&world.sandbox, &[]).await.is_none(), "{row}");
+            }
+            Stage::Connect => {
+                inject();
+                assert_eq!(world.connect_silently().await.line().await, None, "{row}");
+            }
+            stage => {
+                let (mut client, command) = just_before_with(&world, stage, inject).await;
+                client.write(format!("{command}\r\n")).await;
+                assert_eq!(client.line().await, None, "{row}");
+            }
+        }
+        cuts += 1;
+    }
+    assert_eq!(cuts, 11);
+    // Only `drop-after-dot-taken` kept its message.
+    assert_eq!(world.sandbox.counters().messages, 1);
+}
+
+#[tokio::test]
 async fn what_was_sent_in_clear_in_a_pause_does_not_count_inside_tls() {
     let world = World::new().await;
     let (mut client, command) = just_before(&world, Stage::StartTls).await;
