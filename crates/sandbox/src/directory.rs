@@ -28,13 +28,22 @@ impl Directory {
         directory
     }
 
-    /// Keeps what it is now as what logins are judged by until `until` (facts 0, point 15).
-    pub(crate) fn remember(&mut self, now: Monotonic, until: Monotonic) {
+    /// What it is now, to be remembered after a change.
+    pub(crate) fn past(&self) -> Self {
+        Self { tenants: self.tenants.clone(), index: self.index.clone(), stale: VecDeque::new() }
+    }
+
+    /// Keeps `past` as what logins are judged by until `until`, if it permits anything else than now (facts 0, point 15).
+    pub(crate) fn remember(&mut self, past: Self, now: Monotonic, until: Monotonic) {
         self.stale.retain(|&(until, _)| until > now);
+        let is_same = self.tenants.len() == past.tenants.len()
+            && self.tenants.iter().zip(&past.tenants).all(|(tenant, other)| tenant.permits_like(other));
+        if is_same {
+            return;
+        }
         if self.stale.len() == STALE {
             self.stale.pop_front();
         }
-        let past = Self { tenants: self.tenants.clone(), index: self.index.clone(), stale: VecDeque::new() };
         self.stale.push_back((until, past));
     }
 

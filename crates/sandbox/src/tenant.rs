@@ -82,6 +82,16 @@ impl TenantModel {
         self.applications.iter().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
     }
 
+    /// True if logins and senders are judged alike by both: same mailboxes, grants, switches and applications.
+    pub(crate) fn permits_like(&self, other: &Self) -> bool {
+        let ids = |tenant: &Self| tenant.applications.iter().map(|app| app.client_id.clone()).collect::<Vec<_>>();
+        self.tenant_id == other.tenant_id
+            && self.smtp_auth_disabled == other.smtp_auth_disabled
+            && ids(self) == ids(other)
+            && self.mailboxes.len() == other.mailboxes.len()
+            && self.mailboxes.iter().zip(&other.mailboxes).all(|(mailbox, other)| mailbox.permits_like(other))
+    }
+
     fn owns_domain(&self, domain: &str) -> bool {
         self.domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
     }
@@ -209,6 +219,13 @@ impl Mailbox {
     /// True if a message may be from `address`.
     pub(crate) fn may_be_from(&self, address: &str) -> bool {
         self.address.eq_ignore_ascii_case(address) || self.may_send_as.contains(&address.to_ascii_lowercase())
+    }
+
+    fn permits_like(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.grants == other.grants
+            && self.smtp_auth == other.smtp_auth
+            && self.may_send_as == other.may_send_as
     }
 
     pub(crate) fn admits(&self, claims: &Claims) -> bool {

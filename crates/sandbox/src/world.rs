@@ -54,15 +54,18 @@ impl World {
         self.directory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the directory. With a permission delay, logins are judged by what it was for so long.
+    /// Changes the directory. With a permission delay, a change of permissions leaves logins judged by what it was.
     pub(crate) fn change_directory<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
         let delay = self.conditions().permission_delay;
         let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
-        if !delay.is_zero() {
-            let now = self.clock.monotonic();
-            directory.remember(now, now + delay);
+        if delay.is_zero() {
+            return change(&mut directory);
         }
-        change(&mut directory)
+        let past = directory.past();
+        let done = change(&mut directory);
+        let now = self.clock.monotonic();
+        directory.remember(past, now, now + delay);
+        done
     }
 
     pub(crate) fn conditions(&self) -> Conditions {

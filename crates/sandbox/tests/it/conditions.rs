@@ -125,7 +125,9 @@ async fn switches_senders_and_new_mailboxes_arrive_late_too() {
     world.sandbox.set_tenant_smtp_auth_disabled(DEFAULT_TENANT_ID, true).unwrap();
     assert_eq!(world.login_code(DEFAULT_MAILBOX).await, "235 2.7.0");
     // What is no permission is felt at once.
+    let under_way = world.sandbox.permission_changes_under_way();
     world.sandbox.set_mailbox_full(DEFAULT_MAILBOX, true).unwrap();
+    assert_eq!((under_way, world.sandbox.permission_changes_under_way()), (2, 2));
     assert!(client.send("\r\n").await.starts_with("554 5.2.2 "));
     // Without a delay every change is in effect.
     world.sandbox.change_conditions(|conditions| conditions.permission_delay = Duration::ZERO);
