@@ -24,7 +24,7 @@ pub struct Row {
     pub effect: Effect,
     /// What it means, in one line.
     pub meaning: &'static str,
-    /// The section of the fact sheet.
+    /// The section of the fact sheet; `none` for what can happen to any client of HTTPS.
     pub facts: &'static str,
     /// What the facts say a client should make of it.
     pub class: Class,

@@ -25,11 +25,13 @@ const fn http(
     body: &'static str,
     meaning: &'static str,
 ) -> Row {
-    Row::at(Stage::Token, name, class, Effect::Http { status, retry_after, location: None, body }, meaning).own_words()
+    Row::at(Stage::Token, name, class, Effect::Http { status, retry_after, location: None, body }, meaning)
+        .facts("none")
+        .own_words()
 }
 
 const fn odd(name: &'static str, class: Class, odd: OddToken, meaning: &'static str) -> Row {
-    Row::at(Stage::Token, name, class, Effect::OddToken(odd), meaning)
+    Row::at(Stage::Token, name, class, Effect::OddToken(odd), meaning).facts("none")
 }
 
 /// Leads back to the endpoint, so that a client that follows is seen in the count of requests.
@@ -37,6 +39,7 @@ const fn redirect(name: &'static str, status: u16) -> Row {
     let location = Some("/common/oauth2/v2.0/token");
     let effect = Effect::Http { status, retry_after: None, location, body: "" };
     Row::at(Stage::Token, name, Class::Unusable, effect, "a redirect, which must not be followed with a secret")
+        .facts("none")
         .own_words()
 }
 
@@ -695,13 +698,15 @@ pub(super) const ROWS: &[Row] = &[
         OddToken::Lifetime(Duration::ZERO),
         "a token that has expired when it comes",
     ),
-    Row::at(Stage::Token, "token-hang", Class::Transient, Effect::Stall, "the endpoint never answers"),
+    Row::at(Stage::Token, "token-hang", Class::Transient, Effect::Stall, "the endpoint never answers").facts("none"),
     Row::at(
         Stage::Token,
         "token-slow",
         Class::Harmless,
         Effect::Delay(Duration::from_secs(10)),
         "the right answer comes 10 s late",
-    ),
-    Row::at(Stage::Token, "token-drop", Class::Transient, Effect::Close, "the connection is cut without an answer"),
+    )
+    .facts("none"),
+    Row::at(Stage::Token, "token-drop", Class::Transient, Effect::Close, "the connection is cut without an answer")
+        .facts("none"),
 ];
