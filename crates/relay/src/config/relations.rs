@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::address::MailboxAddress;
-use super::place::UserName;
+use super::place::{ListenAddress, UserName};
 use super::reading::Reading;
 use super::settings::{
     Authentication, DeliveryMode, Encryption, Grant, Listener, Mailbox, MailboxChoice, Names, Route, Settings, Tenant,
@@ -138,6 +138,15 @@ impl Relations<'_> {
             Some((format!("listener {name}"), format!("listener.{name}.address"), listener.address.socket()?))
         });
         let http = self.settings.http.address.0.map(|address| ("http".to_owned(), "http.address".to_owned(), address));
+        let mut handed: Vec<(&str, &str)> = Vec::new();
+        for (name, listener) in &self.settings.listeners {
+            let ListenAddress::Systemd(socket) = &listener.address else { continue };
+            if let Some((other, _)) = handed.iter().find(|(_, taken)| taken == socket) {
+                let text = format!("\"systemd:{socket}\" is already taken by listener {other}");
+                self.tell(&[&format!("listener.{name}.address")], text);
+            }
+            handed.push((name, socket));
+        }
         // Whatever is a default is told where the other was written.
         let mut all: Vec<_> = listeners.chain(http).collect();
         all.sort_by_key(|(_, path, _)| self.reading.is_given(path));
