@@ -42,6 +42,11 @@ impl WallTime {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
+    /// Reads what [`Self::rfc3339`] writes, and any other RFC 3339 time with an offset. None if it is not one.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse::<Timestamp>().ok().map(|time| Self(time.as_millisecond()))
+    }
+
     fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or(if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX })
     }
@@ -210,6 +215,16 @@ mod tests {
         assert_eq!(time.rfc5322(), "Sat, 21 Nov 2026 07:54:00 +0000");
         assert_eq!(time.rfc3339(), "2026-11-21T07:54:00.123Z");
         assert_eq!(WallTime::default().rfc5322(), "Thu, 01 Jan 1970 00:00:00 +0000");
+    }
+
+    #[test]
+    fn written_times_read_back() {
+        let time = WallTime::from_unix_millis(1_795_247_640_123);
+        assert_eq!(WallTime::parse_rfc3339(&time.rfc3339()), Some(time));
+        assert_eq!(WallTime::parse_rfc3339("2026-11-21T08:54:00.123+01:00"), Some(time));
+        for wrong in ["", "yesterday", "2026-11-21", "2026-13-21T07:54:00Z"] {
+            assert_eq!(WallTime::parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(crate) struct Connection {
     pub(crate) token_ends: WallTime,
     /// Whether the last transaction did not end well, so that the next starts with RSET.
     pub(crate) reset_first: bool,
+    /// Held by a connection that is logged in; the lane counts them.
+    pub(crate) counted: Option<Arc<()>>,
 }
 
 impl Connection {
@@ -106,6 +108,7 @@ impl Connection {
             messages: 0,
             token_ends: WallTime::default(),
             reset_first: false,
+            counted: None,
         })
     }
 

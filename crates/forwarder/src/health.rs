@@ -45,6 +45,34 @@ pub struct Trouble {
     pub text: String,
 }
 
+impl TroubleKind {
+    /// The word for `--json` and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::NoToken => "no_token",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// What an administrator does about it, in one line.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Unreachable => {
+                "nothing to do if it passes; else check DNS, route and firewall from this machine to that host, and Microsoft's service health"
+            }
+            Self::NoToken => "mend the token of its tenant; mail goes out by itself then",
+            Self::Throttled => {
+                "nothing to do if it passes; else find what else sends as this login, or lower its messages_per_minute"
+            }
+            Self::Refused => {
+                "check the service principal, its permission on this mailbox and SMTP AUTH of the mailbox; permissions take up to two hours"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -57,9 +85,22 @@ pub(crate) struct Health {
     illness: Option<Illness>,
 }
 
+/// A lane's trouble as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TroubleStatus {
+    /// What is wrong.
+    pub trouble: Trouble,
+    /// How long the lane has not worked, whatever kinds of trouble followed each other.
+    pub lasting: Duration,
+    /// How long until a message may be sent as a probe, zero when the next one goes at once; none while a probe is under way.
+    pub next_probe: Option<Duration>,
+}
+
 #[derive(Debug)]
 struct Illness {
     trouble: Trouble,
+    /// When the lane ceased to work.
+    since: Monotonic,
     failures: u32,
     until: Monotonic,
     probing: bool,
@@ -101,13 +142,14 @@ impl Health {
     /// kind of trouble than before.
     pub(crate) fn troubled(&mut self, trouble: Trouble, now: Monotonic, chance: f64) -> (Duration, bool) {
         let before = self.illness.take();
+        let since = before.as_ref().map_or(now, |illness| illness.since);
         let same = before.as_ref().filter(|illness| illness.trouble.kind == trouble.kind);
         let news = same.is_none();
         // Several connections that fail together are one failure: only the probe's counts further.
         let failures = same.map_or(1, |illness| if illness.probing { illness.failures + 1 } else { illness.failures });
         let (first, longest) = trouble.kind.waits();
         let wait = jitter(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest), 0.2, chance);
-        self.illness = Some(Illness { trouble, failures, until: now + wait, probing: false });
+        self.illness = Some(Illness { trouble, since, failures, until: now + wait, probing: false });
         (wait, news)
     }
 
@@ -116,6 +158,15 @@ impl Health {
         if let Some(illness) = &mut self.illness {
             illness.probing = false;
         }
+    }
+
+    /// What is wrong, for how long, and when it is tried again; none when all is well.
+    pub(crate) fn status(&self, now: Monotonic) -> Option<TroubleStatus> {
+        self.illness.as_ref().map(|illness| TroubleStatus {
+            trouble: illness.trouble.clone(),
+            lasting: now.saturating_since(illness.since),
+            next_probe: (!illness.probing).then(|| illness.until.saturating_since(now)),
+        })
     }
 
     /// What is wrong now.
@@ -162,6 +213,22 @@ mod tests {
         assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), true));
         assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), false));
         assert_eq!(health.troubled(trouble(TroubleKind::Refused), at(0), 0.5), (Duration::from_mins(1), true));
+    }
+
+    #[test]
+    fn the_status_tells_since_when_and_when_next() {
+        let mut health = Health::default();
+        assert_eq!(health.status(at(0)), None);
+        health.troubled(trouble(TroubleKind::Unreachable), at(10), 0.5);
+        health.troubled(trouble(TroubleKind::Refused), at(20), 0.5);
+        let status = health.status(at(50)).unwrap();
+        assert_eq!(status.trouble.kind, TroubleKind::Refused);
+        assert_eq!((status.lasting.as_secs(), status.next_probe), (40, Some(Duration::from_secs(30))));
+        assert_eq!(health.status(at(90)).unwrap().next_probe, Some(Duration::ZERO));
+        assert_eq!(health.permission(at(90)), Permission::Probe);
+        assert_eq!(health.status(at(90)).unwrap().next_probe, None);
+        health.well();
+        assert_eq!(health.status(at(91)), None);
     }
 
     #[test]

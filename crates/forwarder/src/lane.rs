@@ -15,7 +15,7 @@ use wire::Reply;
 use crate::classify::{Stage, classify};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
-use crate::health::{Health, Permission, Trouble, TroubleKind};
+use crate::health::{Health, Permission, Trouble, TroubleKind, TroubleStatus};
 use crate::pacer::Pacer;
 use crate::token::{BearerToken, TokenSource};
 use crate::transfer::{Body, Ended, Message, transfer};
@@ -62,6 +62,8 @@ pub struct Lane<T> {
     limits: LaneLimits,
     clock: Arc<dyn Clock>,
     connections: Arc<Semaphore>,
+    /// Each logged-in connection holds a clone, so that counting them is looking at it.
+    open: Arc<()>,
     state: Mutex<State>,
     /// Health or pace changed.
     changed: Notify,
@@ -74,6 +76,23 @@ struct State {
     health: Health,
     idle: Vec<Connection>,
     fresh_token: Option<Monotonic>,
+}
+
+/// A lane as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Connections that are logged in upstream, idle ones included.
+    pub connections: usize,
+    /// How many there may be.
+    pub max_connections: usize,
+    /// Messages that have a turn now.
+    pub in_flight: usize,
+    /// Messages that upstream saw in the last minute, before a restart included.
+    pub sent_in_last_minute: usize,
+    /// How many there may be in any minute.
+    pub messages_per_minute: usize,
+    /// What is wrong; none when the lane works.
+    pub trouble: Option<TroubleStatus>,
 }
 
 /// A turn on a lane: a connection's place and a place in the minute. Dropped unused, it costs nothing.
@@ -121,6 +140,7 @@ impl<T: TokenSource> Lane<T> {
             endpoint,
             tokens,
             connections: Arc::new(Semaphore::new(limits.connections.max(1))),
+            open: Arc::default(),
             limits,
             clock,
             state: Mutex::new(state),
@@ -148,6 +168,20 @@ impl<T: TokenSource> Lane<T> {
     /// What is wrong with it now.
     pub fn trouble(&self) -> Option<Trouble> {
         self.state().health.trouble().cloned()
+    }
+
+    /// How it stands now.
+    pub fn status(&self) -> LaneStatus {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        LaneStatus {
+            connections: Arc::strong_count(&self.open) - 1,
+            max_connections: self.limits.connections,
+            in_flight: state.pacer.under_way(),
+            sent_in_last_minute: state.pacer.in_last_minute(now),
+            messages_per_minute: self.limits.messages_per_minute,
+            trouble: state.health.status(now),
+        }
     }
 
     /// Waits for a turn: a connection's place, the pace, and a lane that is well or may be probed. Safe to drop.
@@ -244,6 +278,7 @@ impl<T: TokenSource> Lane<T> {
             answer.map_err(|Lost(text)| self.unreachable(OpenError::Network(format!("during AUTH: {text}"))))?;
         if reply.is_positive() {
             connection.token_ends = token.expires_at();
+            connection.counted = Some(Arc::clone(&self.open));
             debug!(lane = %self.id, "connected and logged in");
             Ok(Ok(connection))
         } else {

@@ -17,8 +17,8 @@ mod xoauth2;
 
 pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
-pub use health::{Trouble, TroubleKind};
-pub use lane::{Attempt, Lane, LaneLimits, Slot};
+pub use health::{Trouble, TroubleKind, TroubleStatus};
+pub use lane::{Attempt, Lane, LaneLimits, LaneStatus, Slot};
 pub use pacer::Pacer;
 pub use token::{BearerToken, TokenSource, TokenTrouble};
 pub use transfer::{Body, Message};

@@ -43,6 +43,16 @@ impl Pacer {
         Err(self.ended.front().map(|ended| (*ended + WINDOW).saturating_since(now)))
     }
 
+    /// Turns given that have not ended.
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Messages that ended within the minute before `now`.
+    pub fn in_last_minute(&self, now: Monotonic) -> usize {
+        self.ended.iter().filter(|ended| now < **ended + WINDOW).count()
+    }
+
     /// A turn ended. It counts for the next minute if upstream may have seen the message.
     pub fn end(&mut self, now: Monotonic, seen: bool) {
         self.under_way = self.under_way.saturating_sub(1);
@@ -70,6 +80,8 @@ mod tests {
         pacer.end(at(10), true);
         assert_eq!(pacer.begin(at(11)), Err(Some(Duration::from_secs(59))));
         assert_eq!(pacer.begin(at(69)), Err(Some(Duration::from_secs(1))));
+        assert_eq!((pacer.under_way(), pacer.in_last_minute(at(69))), (1, 1));
+        assert_eq!((pacer.under_way(), pacer.in_last_minute(at(70))), (1, 0), "looking changes nothing");
         assert_eq!(pacer.begin(at(70)), Ok(()));
     }
 

@@ -13,6 +13,34 @@ pub(crate) enum Full {
     Client,
 }
 
+/// The sessions of one listener as an operator sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// Open now.
+    pub open: usize,
+    /// How many there may be.
+    pub max: usize,
+    /// Opened since the start, those that the intake refused included.
+    pub admitted: u64,
+    /// Clients that heard 421 since the start because they or the listener had all the sessions they may have.
+    pub turned_away: u64,
+}
+
+/// Follows the sessions of one server, which is given away when it serves; clones see the same.
+#[derive(Clone, Debug)]
+pub struct SessionWatch(Arc<Admission>);
+
+impl SessionWatch {
+    pub(crate) fn new(admission: &Arc<Admission>) -> Self {
+        Self(Arc::clone(admission))
+    }
+
+    /// The counts now.
+    pub fn counts(&self) -> SessionCounts {
+        self.0.status()
+    }
+}
+
 /// Admits sessions up to two bounds.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -23,6 +51,9 @@ pub(crate) struct Admission {
 
 #[derive(Debug, Default)]
 struct Open {
+    /// Admitted and turned away since the start.
+    admitted: u64,
+    refused: u64,
     total: usize,
     by_client: HashMap<IpAddr, usize>,
 }
@@ -43,15 +74,36 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Full> {
         let client = client.to_canonical();
         let mut open = self.open();
-        if open.total >= self.max_connections {
-            return Err(Full::Listener);
+        if let Some(full) = self.full(&open, client) {
+            open.refused += 1;
+            return Err(full);
         }
-        if open.by_client.get(&client).is_some_and(|count| *count >= self.max_connections_per_client) {
-            return Err(Full::Client);
-        }
+        open.admitted += 1;
         *open.by_client.entry(client).or_default() += 1;
         open.total += 1;
         Ok(Ticket { admission: Arc::clone(self), client })
+    }
+
+    fn full(&self, open: &Open, client: IpAddr) -> Option<Full> {
+        let of_client = open.by_client.get(&client).copied().unwrap_or_default();
+        if open.total >= self.max_connections {
+            Some(Full::Listener)
+        } else if of_client >= self.max_connections_per_client {
+            Some(Full::Client)
+        } else {
+            None
+        }
+    }
+
+    /// The counts now.
+    pub(crate) fn status(&self) -> SessionCounts {
+        let open = self.open();
+        SessionCounts {
+            open: open.total,
+            max: self.max_connections,
+            admitted: open.admitted,
+            turned_away: open.refused,
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -90,6 +142,7 @@ mod tests {
         drop(first);
         drop(third);
         let _again = admission.admit(one).unwrap();
+        assert_eq!(admission.status(), SessionCounts { open: 2, max: 3, admitted: 4, turned_away: 2 });
         assert_eq!(admission.open().total, 2);
         assert_eq!(admission.open().by_client.len(), 1);
     }

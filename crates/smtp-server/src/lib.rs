@@ -10,6 +10,7 @@ mod intake;
 mod server;
 pub mod session;
 
+pub use admission::{SessionCounts, SessionWatch};
 pub use client::Client;
 pub use intake::{Intake, MessageSink, Transaction};
 pub use server::{Limits, Server};

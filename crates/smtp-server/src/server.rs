@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use wire::Reply;
 
-use crate::admission::{Admission, Full, Ticket};
+use crate::admission::{Admission, Full, SessionWatch, Ticket};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::intake::Intake;
@@ -80,6 +80,11 @@ impl<I: Intake> Server<I> {
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             sessions: AtomicU64::new(1),
         }
+    }
+
+    /// Follows the number of its sessions while it serves.
+    pub fn watch_sessions(&self) -> SessionWatch {
+        SessionWatch::new(&self.admission)
     }
 
     /// Accepts until `stop`, then waits for the sessions to end: between commands they say 421, a message under way is

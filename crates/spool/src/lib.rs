@@ -97,6 +97,16 @@ pub trait Spool: Send + Sync + 'static {
     /// Every lane that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
     fn lanes(&self) -> impl Future<Output = Result<Vec<LaneId>, StoreError>> + Send;
 
+    /// Whether a new message would find room now, or why not. Reserves nothing and writes nothing.
+    fn check_room(&self) -> Result<(), StoreError>;
+
+    /// When the earliest queued delivery of any lane is due, claimed or not; none when nothing is queued. One step in
+    /// the index for each lane, however much is queued.
+    fn earliest_due(&self) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
+
+    /// How many deliveries of `lane` are queued, counted no further than `at_most`.
+    fn queued(&self, lane: &LaneId, at_most: u32) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
     /// What is in the queue now.
     fn counts(&self) -> impl Future<Output = Result<Counts, StoreError>> + Send;
 

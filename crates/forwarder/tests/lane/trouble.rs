@@ -37,13 +37,20 @@ async fn an_upstream_that_is_not_there_stops_the_lane_until_it_comes_up() {
     let road = lane_to(address);
     fails_to_start(&road, TroubleKind::Unreachable).await;
     assert_eq!(road.lane.trouble().map(|trouble| trouble.scope), Some(Scope::Mailbox));
+    let told = road.lane.status();
+    assert_eq!((told.connections, told.in_flight, told.sent_in_last_minute), (0, 0, 0));
+    assert_eq!(told.trouble.map(|told| told.trouble), road.lane.trouble());
     assert!(!road.has_turn().await);
     let upstream = Upstream::start_at(address).await;
     road.advance(1);
     let sending = road.send(mail());
-    upstream.logged_in().await.take().await;
+    let mut session = upstream.logged_in().await;
+    assert_eq!(road.lane.status().in_flight, 1);
+    session.take().await;
     assert_eq!(sending.outcomes().await.len(), 1);
-    assert_eq!(road.lane.trouble(), None);
+    let told = road.lane.status();
+    assert_eq!((told.connections, told.in_flight, told.sent_in_last_minute), (1, 0, 1));
+    assert_eq!(told.trouble, None);
 }
 
 /// On the machine's own clock: the first wait for an upstream that is not there is a second.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mail::{BodyType, ForwardPath, ReversePath};
 use smtp_server::session::Profile;
-use smtp_server::{Client, Intake, Limits, MessageSink, Server, Transaction};
+use smtp_server::{Client, Intake, Limits, MessageSink, Server, SessionWatch, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -146,6 +146,7 @@ impl Drop for Recorded {
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) recorder: Recorder,
+    pub(crate) sessions: SessionWatch,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
 }
@@ -160,11 +161,12 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
     let recorder = Recorder { events: watch::Sender::default() };
     let profile = Profile { hostname: "relay.test".into(), max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100 };
     let server = Server::new("legacy", profile, limits, Arc::new(recorder.clone()));
+    let sessions = server.watch_sessions();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.serve(listener, stop.clone()));
-    Running { address, recorder, stop, serving }
+    Running { address, recorder, sessions, stop, serving }
 }
 
 /// Starts a server with the usual limits.

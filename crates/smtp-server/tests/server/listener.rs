@@ -23,6 +23,8 @@ async fn beyond_the_listeners_places_there_is_a_421_until_one_comes_back() {
     let mut second = Client::connect(server.address).await;
     second.play("S: 421 4.7.0 Too many connections, try again later").await;
     second.is_closed().await;
+    let counts = server.sessions.counts();
+    assert_eq!((counts.open, counts.max, counts.admitted, counts.turned_away), (1, 1, 1, 1));
     first.play("C: QUIT\nS: 221").await;
     gets_a_place(server.address).await;
 }

@@ -268,6 +268,28 @@ pub(super) fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneId>> {
     lanes.collect()
 }
 
+/// The first entry of each lane's part of the index.
+const EARLIEST_DUE: &str = "WITH RECURSIVE found(lane) AS (
+         SELECT min(lane) FROM delivery
+         UNION ALL
+         SELECT (SELECT min(lane) FROM delivery WHERE lane > found.lane) FROM found WHERE found.lane IS NOT NULL
+     )
+     SELECT min((SELECT min(due) FROM delivery WHERE lane = found.lane AND state = 0)) FROM found";
+
+/// When the first queued delivery of any lane is due.
+pub(super) fn earliest_due(connection: &Connection) -> rusqlite::Result<Option<WallTime>> {
+    let mut statement = connection.prepare_cached(EARLIEST_DUE)?;
+    let millis: Option<i64> = statement.query_row([], |row| row.get(0))?;
+    Ok(millis.map(WallTime::from_unix_millis))
+}
+
+const QUEUED: &str = "SELECT count(*) FROM (SELECT 1 FROM delivery WHERE lane = ?1 AND state = 0 LIMIT ?2)";
+
+/// Queued deliveries of `lane`, counted in the index and no further than `at_most`.
+pub(super) fn queued(connection: &Connection, lane: &LaneId, at_most: u32) -> rusqlite::Result<u32> {
+    connection.prepare_cached(QUEUED)?.query_row(params![lane.as_str(), at_most], |row| row.get(0))
+}
+
 /// Messages of `lane` that upstream has answered since then: few, because a lane has its pace.
 pub(super) fn sent_since(connection: &Connection, lane: &LaneId, since: i64) -> rusqlite::Result<u64> {
     let mut statement =
@@ -281,4 +303,25 @@ pub(super) fn oldest(connection: &Connection) -> rusqlite::Result<Option<WallTim
     let mut statement = connection.prepare_cached("SELECT accepted_at FROM message ORDER BY id LIMIT 1")?;
     let millis: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
     Ok(millis.map(WallTime::from_unix_millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    #[test]
+    fn what_status_asks_for_is_answered_by_the_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(directory.path().join("db")).unwrap();
+        schema::create(&mut connection).unwrap();
+        for sql in [EARLIEST_DUE, QUEUED] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let parameters = vec![rusqlite::types::Null; statement.parameter_count()];
+            let steps = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>(3));
+            let plan = steps.unwrap().collect::<Result<Vec<_>, _>>().unwrap().join("\n");
+            assert!(plan.contains("USING COVERING INDEX delivery_due (lane=? AND state=?)"), "{plan}");
+            assert!(!plan.contains("SCAN delivery"), "{plan}");
+        }
+    }
 }

@@ -353,6 +353,20 @@ impl Spool for SqliteSpool {
         self.readers.read(fetch::lanes).await
     }
 
+    fn check_room(&self) -> Result<(), StoreError> {
+        self.shared.inbox.check()?;
+        self.shared.space.check()
+    }
+
+    async fn earliest_due(&self) -> Result<Option<WallTime>, StoreError> {
+        self.readers.read(fetch::earliest_due).await
+    }
+
+    async fn queued(&self, lane: &LaneId, at_most: u32) -> Result<u32, StoreError> {
+        let lane = lane.clone();
+        self.readers.read(move |connection| fetch::queued(connection, &lane, at_most)).await
+    }
+
     async fn counts(&self) -> Result<Counts, StoreError> {
         let oldest = self.readers.read(fetch::oldest).await?;
         Ok(Counts { oldest, ..self.shared.space.stored().counts() })

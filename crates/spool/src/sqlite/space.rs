@@ -72,6 +72,14 @@ impl Space {
         Ok(Reservation { space: Arc::clone(self), kind, bytes: 0 })
     }
 
+    /// Whether there is room for one more message of a client.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.check_floor()?;
+        let usage = self.usage();
+        self.check_messages(&usage)?;
+        self.check_bytes(&usage, 1)
+    }
+
     fn check_messages(&self, usage: &Usage) -> Result<(), StoreError> {
         let messages = usage.stored.counts().messages + usage.receiving_messages;
         if messages < self.options.max_messages {
@@ -274,7 +282,9 @@ mod tests {
         let first = space.reserve(Kind::Received).unwrap();
         let _second = space.reserve(Kind::Received).unwrap();
         full(space.reserve(Kind::Received), "max_messages is 2");
+        full(space.check(), "max_messages is 2");
         drop(first);
+        assert!(space.check().is_ok());
         assert!(space.reserve(Kind::Received).is_ok());
     }
 

@@ -117,6 +117,28 @@ async fn counts_follow_every_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_earliest_due_is_that_of_all_lanes_and_only_of_what_is_queued() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    assert_eq!(spool.earliest_due().await.unwrap(), None);
+    let other = mail::LaneId::new("tenant", "other@contoso.com");
+    for (lane, seconds) in [(lane(), 30), (other.clone(), 20), (lane(), 40)] {
+        let sink = sink(&spool, b"body").await;
+        let accepted_at = NOW + Duration::from_secs(seconds);
+        let deliveries = vec![delivery(&lane, &["a@b.c"])];
+        spool.commit(sink, spool::NewMessage { accepted_at, deliveries, ..message(&[]) }).await.unwrap();
+    }
+    assert_eq!(spool.earliest_due().await.unwrap(), Some(NOW + Duration::from_secs(20)));
+    assert_eq!(spool.queued(&lane(), 10).await.unwrap(), 2);
+    assert_eq!(spool.queued(&lane(), 1).await.unwrap(), 1, "counted no further");
+    let claim = spool.claim(&other, NOW + Duration::from_secs(20)).await.unwrap().unwrap();
+    let refused = part(&[0], Outcome::Refused(said("no")), Next::Refused);
+    spool.settle(claim, settlement(vec![refused])).await.unwrap();
+    assert_eq!(spool.earliest_due().await.unwrap(), Some(NOW + Duration::from_secs(30)));
+    assert_eq!(spool.queued(&other, 10).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trouble_told_again_is_no_new_history() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
