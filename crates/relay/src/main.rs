@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod clock_watch;
 mod config;
+mod control;
 mod daemon;
 mod delivery;
 mod exit;

@@ -1,0 +1,478 @@
+//! Answers requests on a control socket, each connection in a task of its own and everything about it bounded.
+//!
+//! What is answered is the [`Handler`]'s; this knows lines, versions and who asks. Whatever goes wrong here ends a
+//! connection and never more: mail does not depend on it.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::framing::{Lines, TooLong};
+use super::protocol::{MAX_REQUEST, Refusal, RefusalCode, Request, answer};
+use super::socket::{Access, Socket};
+
+/// Pause after a failed accept, which may fail again at once.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Octets read at once.
+const CHUNK: usize = 8 * 1024;
+
+/// Answers requests.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// The reply to `request` of `peer`. Must end in bounded time; whatever changes something is logged with the peer.
+    fn handle(&self, request: Request, peer: Peer) -> impl Future<Output = Result<Value, Refusal>> + Send;
+}
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its effective user.
+    pub(crate) uid: u32,
+    /// Its process; none where the system does not tell, or from another process namespace.
+    pub(crate) pid: Option<i32>,
+}
+
+/// Bounds of the connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// Served at the same time; the others wait in the backlog.
+    pub(crate) connections: usize,
+    /// From the first octet of a request to its end.
+    pub(crate) request: Duration,
+    /// Without a request.
+    pub(crate) idle: Duration,
+    /// The same while others wait for a place.
+    pub(crate) idle_when_full: Duration,
+    /// For an answer to be taken, and for the connections to end at a stop.
+    pub(crate) reply: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 32,
+            request: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            idle_when_full: Duration::from_secs(1),
+            reply: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until `stop`, then ends what is under way; the socket's file goes with it.
+pub(crate) async fn serve<H: Handler>(socket: Socket, handler: Arc<H>, bounds: Bounds, stop: CancellationToken) {
+    let server = Server { places: Arc::new(Semaphore::new(bounds.connections)), full: Arc::default(), bounds, stop };
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = server.stop.cancelled() => break,
+            Some(ended) = connections.join_next() => reap(ended),
+            accepted = socket.listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let Some(place) = server.place(&mut connections).await else { break };
+                    if let Some(connection) = server.connection(stream, socket.access, &handler) {
+                        connections.spawn(connection.run(place));
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "a control connection could not be accepted, trying again shortly");
+                    let _ = timeout(PAUSE, server.stop.cancelled()).await;
+                }
+            },
+        }
+    }
+    // First, so that nobody new connects while the last ones are answered.
+    drop(socket);
+    let _ = timeout(server.bounds.reply, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+struct Server {
+    places: Arc<Semaphore>,
+    /// Somebody waits for a place.
+    full: Arc<Notify>,
+    bounds: Bounds,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Waits for a place; who has been idle for long gives up his. None when stopped.
+    async fn place(&self, connections: &mut JoinSet<()>) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Some(place);
+            }
+            self.full.notify_one();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                Some(ended) = connections.join_next() => reap(ended),
+            }
+        }
+    }
+
+    fn connection<H>(&self, stream: UnixStream, access: Access, handler: &Arc<H>) -> Option<Connection<H>> {
+        let credentials = match stream.peer_cred() {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                warn!(%error, "a control connection of nobody known was closed");
+                return None;
+            }
+        };
+        let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
+        Some(Connection {
+            stream,
+            lines: Lines::new(MAX_REQUEST),
+            peer,
+            admitted: admits(access, peer.uid, rustix::process::geteuid().as_raw()),
+            handler: Arc::clone(handler),
+            bounds: self.bounds.clone(),
+            full: Arc::clone(&self.full),
+            stop: self.stop.clone(),
+        })
+    }
+}
+
+/// The kernel has checked the file's mode; this stands also where somebody changed that.
+fn admits(access: Access, uid: u32, ours: u32) -> bool {
+    uid == 0 || uid == ours || access == Access::Group
+}
+
+fn reap(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a control connection ended by a fault of ours; the others go on. Please report this");
+    }
+}
+
+struct Connection<H> {
+    stream: UnixStream,
+    lines: Lines,
+    peer: Peer,
+    admitted: bool,
+    handler: Arc<H>,
+    bounds: Bounds,
+    full: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The client has gone, was idle for too long, or we stop.
+    Silent,
+    /// With a last word; what the client still sends is not read as requests.
+    Refused(Refusal),
+}
+
+impl<H: Handler> Connection<H> {
+    async fn run(mut self, place: OwnedSemaphorePermit) {
+        let _place = place;
+        if let End::Refused(refusal) = self.serve().await {
+            debug!(uid = self.peer.uid, pid = self.peer.pid, code = ?refusal.code, "control connection refused");
+            if self.write(&answer(&Err(refusal))).await.is_ok() {
+                self.let_read().await;
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        if !self.admitted {
+            let Peer { uid, pid } = self.peer;
+            warn!(uid, pid, "a user who may not use the control socket was refused; its file's mode should be 0600");
+            let text = format!("user {uid} may not use this socket: run the command as root or as the service's user");
+            return End::Refused(Refusal::new(RefusalCode::Forbidden, text));
+        }
+        loop {
+            let line = match self.request().await {
+                Ok(line) => line,
+                Err(end) => return end,
+            };
+            let told = match Request::parse(&line) {
+                Ok(request) => self.handler.handle(request, self.peer).await,
+                Err(refusal) => Err(refusal),
+            };
+            if self.write(&answer(&told)).await.is_err() {
+                return End::Silent;
+            }
+        }
+    }
+
+    /// The next request's line.
+    async fn request(&mut self) -> Result<Vec<u8>, End> {
+        if let Some(line) = self.lines.next().map_err(too_long)? {
+            return Ok(line);
+        }
+        while !self.lines.has_begun() {
+            if !self.read_when_idle().await? {
+                return Err(End::Silent);
+            }
+            if let Some(line) = self.lines.next().map_err(too_long)? {
+                return Ok(line);
+            }
+        }
+        let wait = self.bounds.request;
+        match timeout(wait, self.rest()).await {
+            Ok(rest) => rest,
+            Err(_) => {
+                let text = format!("the request did not come in within {} s; it ends with a line end", wait.as_secs());
+                Err(End::Refused(Refusal::new(RefusalCode::Timeout, text)))
+            }
+        }
+    }
+
+    /// Reads until the line that has begun is whole.
+    async fn rest(&mut self) -> Result<Vec<u8>, End> {
+        loop {
+            if !self.read().await? {
+                return self.lines.last().map_err(too_long)?.ok_or(End::Silent);
+            }
+            if let Some(line) = self.lines.next().map_err(too_long)? {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Reads once; false at the end of the stream, or when nothing came for too long.
+    async fn read_when_idle(&mut self) -> Result<bool, End> {
+        let Bounds { idle, idle_when_full, .. } = self.bounds;
+        let (full, stop) = (Arc::clone(&self.full), self.stop.clone());
+        let too_long = async {
+            sleep(idle_when_full.min(idle)).await;
+            tokio::select! {
+                () = full.notified() => {}
+                () = sleep(idle.saturating_sub(idle_when_full)) => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(false),
+            read = self.read() => read,
+            () = too_long => Ok(false),
+        }
+    }
+
+    /// Reads once; false at the end of the stream.
+    async fn read(&mut self) -> Result<bool, End> {
+        let mut chunk = [0; CHUNK];
+        let length = self.stream.read(&mut chunk).await.map_err(|_| End::Silent)?;
+        self.lines.push(&chunk[..length]);
+        Ok(length > 0)
+    }
+
+    async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        timeout(self.bounds.reply, self.stream.write_all(octets)).await?
+    }
+
+    /// Lets the client write to its end and read our last word: closed at once, it could lose both.
+    async fn let_read(&mut self) {
+        let discard = async {
+            self.stream.shutdown().await?;
+            let mut chunk = [0; CHUNK];
+            while self.stream.read(&mut chunk).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(self.bounds.request, discard).await;
+    }
+}
+
+fn too_long(_: TooLong) -> End {
+    let text = format!("a request has at most {MAX_REQUEST} octets and ends with a line end");
+    End::Refused(Refusal::new(RefusalCode::TooLong, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{AskError, ask};
+    use super::*;
+    use std::path::PathBuf;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::task::JoinHandle;
+
+    /// Says who asked for what; `panic` panics, `hang` ends with the test.
+    struct Echo;
+
+    impl Handler for Echo {
+        async fn handle(&self, request: Request, peer: Peer) -> Result<Value, Refusal> {
+            assert_ne!(request.name, "panic", "as asked");
+            match request.name.as_str() {
+                "hang" => std::future::pending().await,
+                "big" => Ok(Value::String("x".repeat(1_000_000))),
+                "unknown" => Err(Refusal::unknown_request("unknown", &["echo"])),
+                name => Ok(serde_json::json!({ "name": name, "uid": peer.uid, "pid": peer.pid })),
+            }
+        }
+    }
+
+    struct Running {
+        path: PathBuf,
+        stop: CancellationToken,
+        serving: JoinHandle<()>,
+        _directory: tempfile::TempDir,
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    async fn start_with(change: impl FnOnce(&mut Bounds)) -> Running {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let mut bounds = Bounds::default();
+        change(&mut bounds);
+        let stop = CancellationToken::new();
+        let socket = Socket::bind(&path).await.unwrap();
+        let serving = tokio::spawn(serve(socket, Arc::new(Echo), bounds, stop.clone()));
+        Running { path, stop, serving, _directory: directory }
+    }
+
+    impl Running {
+        async fn connect(&self) -> BufReader<UnixStream> {
+            BufReader::new(UnixStream::connect(&self.path).await.unwrap())
+        }
+
+        async fn works(&self) {
+            ask(&self.path, &Request::new("echo"), PATIENCE).await.unwrap();
+        }
+    }
+
+    async fn say(client: &mut BufReader<UnixStream>, octets: &[u8]) {
+        client.get_mut().write_all(octets).await.unwrap();
+    }
+
+    /// The next line; empty at the end of the stream.
+    async fn hear(client: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, client.read_line(&mut line)).await.unwrap().unwrap();
+        line
+    }
+
+    /// The code of the refusal that comes.
+    async fn refusal(client: &mut BufReader<UnixStream>) -> String {
+        let line = hear(client).await;
+        let value: Value = serde_json::from_str(&line).unwrap();
+        value["error"]["code"].as_str().unwrap_or_else(|| panic!("{line}")).to_owned()
+    }
+
+    #[tokio::test]
+    async fn several_requests_are_answered_in_order_and_a_wrong_one_ends_nothing() {
+        let server = start_with(|_| {}).await;
+        let mut client = server.connect().await;
+        say(&mut client, b"{\"version\":1,\"request\":\"one\"}\n\n{\"version\":1,\"request\":\"two\"}\r\nrubbish\n")
+            .await;
+        let first: Value = serde_json::from_str(&hear(&mut client).await).unwrap();
+        assert_eq!(first["reply"]["name"], "one");
+        assert_eq!(first["reply"]["uid"], rustix::process::geteuid().as_raw());
+        assert_eq!(first["reply"]["pid"], std::process::id());
+        assert!(hear(&mut client).await.contains("two"));
+        assert_eq!(refusal(&mut client).await, "not_json");
+        say(&mut client, b"{\"version\":1,\"request\":\"unknown\"}\n").await;
+        assert_eq!(refusal(&mut client).await, "unknown_request");
+        say(&mut client, b"{\"version\":9}\n").await;
+        assert_eq!(refusal(&mut client).await, "unknown_version");
+        // Without a line end, for whoever pipes a text into socat.
+        say(&mut client, b"{\"version\":1,\"request\":\"last\"}").await;
+        client.get_mut().shutdown().await.unwrap();
+        assert!(hear(&mut client).await.contains("last"));
+        assert_eq!(hear(&mut client).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_long_is_told_and_ends_the_connection() {
+        let server = start_with(|_| {}).await;
+        let mut client = server.connect().await;
+        say(&mut client, &vec![b'x'; 300_000]).await;
+        assert_eq!(refusal(&mut client).await, "too_long");
+        assert_eq!(hear(&mut client).await, "");
+        server.works().await;
+    }
+
+    #[tokio::test]
+    async fn half_a_request_and_no_request_are_waited_for_no_longer_than_their_bounds() {
+        let server = start_with(|bounds| {
+            bounds.request = SHORT;
+            bounds.idle = SHORT;
+        })
+        .await;
+        let mut half = server.connect().await;
+        say(&mut half, b"{\"version\":1,").await;
+        assert_eq!(refusal(&mut half).await, "timeout");
+        assert_eq!(hear(&mut half).await, "");
+        let mut silent = server.connect().await;
+        assert_eq!(hear(&mut silent).await, "");
+        server.works().await;
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_get_the_places_of_those_who_idle() {
+        let server = start_with(|bounds| {
+            bounds.connections = 2;
+            bounds.idle_when_full = SHORT;
+        })
+        .await;
+        let mut idle = Vec::new();
+        for _ in 0..10 {
+            idle.push(server.connect().await);
+        }
+        server.works().await;
+        assert_eq!(hear(&mut idle[0]).await, "");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_given_up() {
+        let server = start_with(|bounds| {
+            bounds.connections = 1;
+            bounds.reply = SHORT;
+        })
+        .await;
+        let mut deaf = server.connect().await;
+        say(&mut deaf, b"{\"version\":1,\"request\":\"big\"}\n").await;
+        server.works().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_connection_only() {
+        let server = start_with(|_| {}).await;
+        let mut well = server.connect().await;
+        let error = ask(&server.path, &Request::new("panic"), PATIENCE).await.unwrap_err();
+        assert!(matches!(error, AskError::Broken(_)), "{error}");
+        say(&mut well, b"{\"version\":1,\"request\":\"well\"}\n").await;
+        assert!(hear(&mut well).await.contains("well"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_idle_clients_and_hung_requests_and_removes_the_file() {
+        let server = start_with(|bounds| bounds.reply = SHORT).await;
+        let mut idle = server.connect().await;
+        let mut hung = server.connect().await;
+        say(&mut hung, b"{\"version\":1,\"request\":\"hang\"}\n").await;
+        server.works().await;
+        server.stop.cancel();
+        timeout(PATIENCE, server.serving).await.unwrap().unwrap();
+        assert_eq!(hear(&mut idle).await, "");
+        assert_eq!(hear(&mut hung).await, "");
+        assert!(!server.path.exists());
+        let error = ask(&server.path, &Request::new("echo"), PATIENCE).await.unwrap_err();
+        assert!(matches!(error, AskError::NotRunning { .. }), "{error}");
+    }
+
+    #[test]
+    fn who_is_admitted() {
+        for (access, uid, admitted) in [
+            (Access::Owner, 0, true),
+            (Access::Owner, 1000, true),
+            (Access::Owner, 1001, false),
+            (Access::Group, 1001, true),
+        ] {
+            assert_eq!(admits(access, uid, 1000), admitted, "{access:?} {uid}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The socket file: who may come in by its mode, a dead daemon's replaced, a living one's respected, ours removed.
+//!
+//! It relies on the process's umask of 077: between its making and its mode nobody else can connect.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
+
+/// Octets of a path that fit into `sun_path` with its final NUL (unix(7)).
+const LONGEST_PATH: usize = 107;
+/// How long another daemon that starts at the same moment is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// Why there is no control socket. One sentence each, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    /// The system has no room for the path.
+    #[error("the control socket's path {} has {} octets and the system allows {LONGEST_PATH}: set [control] socket to a shorter one such as \"/run/xoauth2-relay/control.sock\"", .path.display(), .path.as_os_str().len())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else stands there.
+    #[error("{} is where the control socket belongs, but it is no socket: move it away, or set [control] socket to another path", .path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody answers there.
+    #[error("another process answers on the control socket {}, probably another xoauth2-relay: stop it first, or give this one a [control] socket and a [spool] directory of its own", .path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot make the control socket {} as user {}: {source}; give that user its directory, or set [control] socket to another path", .path.display(), rustix::process::geteuid().as_raw())]
+    Failed {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Root and our own user: mode 0600.
+    Owner,
+    /// Also whomever the file's group lets in: mode 0660, in a directory with the set-group-id bit.
+    Group,
+}
+
+/// A listening control socket. Dropped, it removes its file, unless that has become another's.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(super) listener: UnixListener,
+    pub(super) access: Access,
+    file: SocketFile,
+}
+
+/// Which file is ours: clones mean the same one.
+#[derive(Clone, Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Listens at `path`; its directory is made if it is missing.
+    pub(crate) async fn bind(path: &Path) -> Result<Self, SocketError> {
+        if path.as_os_str().len() > LONGEST_PATH {
+            return Err(SocketError::PathTooLong { path: path.to_owned() });
+        }
+        let failed = |source: io::Error| SocketError::Failed { path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        // Two daemons that start at once must not take each other's socket for a dead one's.
+        let _turn = take_turn(directory).await.map_err(failed)?;
+        make_way(path).await?;
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let access = access(directory).map_err(failed)?;
+        let identity = identity(path).map_err(failed)?;
+        let socket = Self { listener, access, file: SocketFile { path: path.to_owned(), identity } };
+        fs::set_permissions(path, Permissions::from_mode(access.mode())).map_err(failed)?;
+        Ok(socket)
+    }
+
+    pub(super) fn file(&self) -> SocketFile {
+        self.file.clone()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.file.remove();
+    }
+}
+
+impl SocketFile {
+    /// Removes it, unless that has happened or another's stands there now.
+    pub(super) fn remove(&self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // Left behind it harms nobody: the next start replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Access {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Group => 0o660,
+        }
+    }
+}
+
+/// With the set-group-id bit on the directory, the new file has the directory's group, which somebody chose on purpose.
+fn access(directory: &Path) -> io::Result<Access> {
+    let mode = fs::metadata(directory)?.mode();
+    Ok(if mode & SET_GROUP_ID == 0 { Access::Owner } else { Access::Group })
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// A lock on the directory, held while the old socket is looked at and the new one made.
+async fn take_turn(directory: &Path) -> io::Result<File> {
+    let directory = File::open(directory)?;
+    let locked = timeout(PATIENCE, async {
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => sleep(LOOK).await,
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    });
+    locked.await.map_err(|_| io::Error::other("another process holds a lock on its directory"))??;
+    Ok(directory)
+}
+
+/// Removes a socket on which nobody listens any more, and nothing else.
+async fn make_way(path: &Path) -> Result<(), SocketError> {
+    let failed = |source: io::Error| SocketError::Failed { path: path.to_owned(), source };
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotASocket { path: path.to_owned() });
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed),
+        // A full backlog is one of somebody who listens.
+        Ok(_) => Err(SocketError::InUse { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::InUse { path: path.to_owned() }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        (directory, path)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn it_is_for_its_owner_in_a_directory_for_its_owner_and_goes_with_the_daemon() {
+        let (directory, _) = place();
+        let path = directory.path().join("made/for it/control.sock");
+        let socket = Socket::bind(&path).await.unwrap();
+        assert_eq!((mode(&path), socket.access), (0o600, Access::Owner));
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_with_the_set_group_id_bit_opens_it_to_the_group() {
+        let (directory, path) = place();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o2750)).unwrap();
+        let socket = Socket::bind(&path).await.unwrap();
+        assert_eq!((mode(&path), socket.access), (0o660, Access::Group));
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemons_socket_is_replaced() {
+        let (_directory, path) = place();
+        // Closing removes no file: this is what is left after kill -9.
+        drop(net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let _socket = Socket::bind(&path).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_living_daemons_socket_is_respected() {
+        let (_directory, path) = place();
+        let first = Socket::bind(&path).await.unwrap();
+        let error = Socket::bind(&path).await.unwrap_err();
+        assert!(matches!(error, SocketError::InUse { .. }), "{error}");
+        UnixStream::connect(&path).await.unwrap();
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn only_one_of_many_that_start_at_once_gets_it() {
+        let (_directory, path) = place();
+        drop(net::UnixListener::bind(&path).unwrap());
+        let starts: Vec<_> = (0..8)
+            .map(|_| {
+                let path = path.clone();
+                tokio::spawn(async move { Socket::bind(&path).await })
+            })
+            .collect();
+        let mut sockets = Vec::new();
+        for start in starts {
+            sockets.extend(start.await.unwrap().ok());
+        }
+        assert_eq!(sockets.len(), 1);
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_but_a_socket_is_removed() {
+        let (directory, path) = place();
+        let error_at = async |path: &Path| Socket::bind(path).await.unwrap_err();
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(error_at(&path).await, SocketError::NotASocket { .. }));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+        assert!(matches!(error_at(&link).await, SocketError::NotASocket { .. }));
+        assert!(matches!(error_at(&path.join("below")).await, SocketError::Failed { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_become_anothers_is_left() {
+        let (_directory, path) = place();
+        let socket = Socket::bind(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_told_with_its_remedy() {
+        let (directory, _) = place();
+        let path = directory.path().join("x".repeat(100));
+        let error = Socket::bind(&path).await.unwrap_err().to_string();
+        assert!(error.contains("the system allows 107") && error.contains("set [control] socket"), "{error}");
+    }
+}
