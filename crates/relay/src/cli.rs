@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Run(Configured),
     /// Read the configuration, tell every mistake in it, and print what is in effect and where each value comes from (secrets are never shown).
     Check(Check),
+    /// Show the running daemon on one screen: listeners, lanes, tokens, queue, last errors; what is wrong and the remedy first.
+    Status(Status),
     /// Run a simulated Microsoft 365 tenant and the relay in front of it, on loopback: nothing to configure, no account.
     Sandbox(Sandbox),
 }
@@ -70,6 +72,23 @@ pub(crate) struct Check {
     /// Print an annotated example of a configuration file, and read nothing.
     #[arg(long, conflicts_with = "json")]
     pub(crate) example: bool,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// The daemon's control socket; without it the configuration says where it is.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print everything as JSON.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) json: bool,
+    /// Print one line; exit 0 when the daemon answers, listens and takes mail, 69 otherwise. Trouble of a tenant or
+    /// mailbox is named and is no failure: a restart would not cure it.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Options of `sandbox`.

@@ -22,10 +22,14 @@ use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
 use crate::config::{FilePath, Listener, Mailbox, Settings, Tenant};
+use crate::control::{Service, SocketError};
 use crate::delivery::Delivery;
 use crate::http;
 use crate::intake::{Destination, ListenerIntake, Rooms};
+use crate::recent::Recent;
+use crate::requests::Requests;
 use crate::retry::Plan;
+use crate::status::{LaneView, ListenerView, Opened, Overview};
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
 
@@ -49,6 +53,9 @@ pub(crate) enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] SocketError),
     /// The state directory.
     #[error("{0}")]
     Spool(#[from] OpenError),
@@ -83,37 +90,50 @@ pub(crate) struct Daemon {
     road: JoinSet<()>,
     /// What a stop cuts.
     attendants: JoinSet<()>,
+    /// Goes down last: a stop can be watched.
+    control: Service,
     stop: CancellationToken,
     /// Tokens outlive the deliveries that need them.
     stop_tokens: CancellationToken,
 }
 
 impl Daemon {
-    /// Starts everything. When it returns, mail is taken and sent.
-    pub(crate) async fn start(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    /// Starts everything. When it returns, mail is taken and sent. `recent` is what `status` shows of the log.
+    pub(crate) async fn start(settings: &Settings, clock: Arc<dyn Clock>, recent: Recent) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let stop_tokens = CancellationToken::new();
         let rooms = Arc::new(OnceLock::new());
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
-        let listeners = listen(settings, &rooms, &mut road, &stop).await?;
+        let views = listen(settings, &rooms, &mut road, &stop).await?;
+        let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
         if let Some(address) = settings.http.address.0 {
             let listener = bind("http", address).await?;
             attendants.spawn(http::serve(listener, stop.clone()));
         }
+        let hostname = settings.hostname.as_str().to_owned();
+        let overview = Arc::new(Overview::new(hostname, views, recent, Arc::clone(&clock), stop.clone()));
+        let control = open_control(settings, &overview, &clock).await?;
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
         let spool = open_spool(settings, Arc::clone(&clock)).await?;
         let plan = Plan::new(&settings.retry);
         bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
         // The settings hold exactly one mailbox until there are routes.
-        for mailbox in settings.mailboxes.values() {
+        let mut lanes = Vec::new();
+        let mut tokens = BTreeMap::new();
+        for (name, mailbox) in &settings.mailboxes {
             // Wildcards have no address, and are not built.
             let Some((tenant_name, tenant)) = settings.tenant_of(mailbox) else { continue };
             let Some(address) = mailbox.address.one() else { continue };
-            let tokens = open_tokens(settings, tenant_name, tenant, &trust, &clock, &stop_tokens)?;
-            let lane = open_lane(settings, tenant, mailbox, tokens, &trust, &clock)?;
+            let source = match tokens.get(tenant_name) {
+                Some(source) => Arc::clone(source),
+                None => start_tokens(settings, tenant_name, tenant, &trust, &clock, &stop_tokens)?,
+            };
+            tokens.insert(tenant_name.to_owned(), Arc::clone(&source));
+            let lane = open_lane(settings, tenant, mailbox, source, &trust, &clock)?;
             remember_pace(&spool, &lane, clock.wall()).await;
             attendants.spawn(sweep(Arc::clone(&lane)));
+            lanes.push(LaneView { tenant: tenant_name.to_owned(), mailbox: name.clone(), lane: Arc::clone(&lane) });
             let destination =
                 Destination { tenant: tenant_name.to_owned(), lane: lane.id().clone(), address: address.clone() };
             let delivery = Delivery::new(Arc::clone(&spool), lane, plan.clone(), Arc::clone(&clock));
@@ -129,9 +149,16 @@ impl Daemon {
         if let Some(rooms) = rooms.get() {
             tell_stranded(&spool, &rooms.destination.lane).await;
         }
+        overview.opened(Opened {
+            spool: Arc::clone(&spool),
+            max_messages: settings.spool.max_messages.get(),
+            max_bytes: settings.spool.max_bytes.octets(),
+            lanes,
+            tokens: tokens.into_values().collect(),
+        });
         let keep = settings.history.keep.duration();
         attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
-        Ok(Self { listeners, spool, road, attendants, stop, stop_tokens })
+        Ok(Self { listeners, spool, road, attendants, control, stop, stop_tokens })
     }
 
     /// Where each listener listens.
@@ -163,6 +190,7 @@ impl Daemon {
         self.attendants.shutdown().await;
         self.spool.close().await;
         debug!("the queue is closed");
+        self.control.stop().await;
     }
 }
 
@@ -174,19 +202,37 @@ async fn listen(
     rooms: &SharedRooms,
     road: &mut JoinSet<()>,
     stop: &CancellationToken,
-) -> Result<BTreeMap<String, SocketAddr>, StartError> {
-    let mut addresses = BTreeMap::new();
+) -> Result<Vec<ListenerView>, StartError> {
+    let mut views = Vec::new();
     for (name, listener) in &settings.listeners {
         // Sockets of systemd are not built.
         let Some(wanted) = listener.address.socket() else { continue };
         let socket = bind(&format!("listener.{name}"), wanted).await?;
         let address = socket.local_addr().unwrap_or(wanted);
         info!(listener = %name, %address, "listening");
-        addresses.insert(name.clone(), address);
         let server = server(name, listener, settings, Arc::clone(rooms));
+        views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
         road.spawn(server.serve(socket, stop.clone()));
     }
-    Ok(addresses)
+    Ok(views)
+}
+
+/// Where the state directory is at fault, or another daemon has it, the queue's own words say it better.
+async fn open_control(
+    settings: &Settings,
+    overview: &Arc<Overview>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Service, StartError> {
+    let path = settings.control_socket();
+    let error = match Service::start(&path, Arc::new(Requests::new(Arc::clone(overview)))).await {
+        Ok(service) => return Ok(service),
+        Err(error) => error,
+    };
+    let of_place = matches!(error, SocketError::Failed { .. } | SocketError::InUse { .. });
+    if of_place && path.starts_with(settings.spool.directory.as_path()) {
+        open_spool(settings, Arc::clone(clock)).await?.close().await;
+    }
+    Err(error.into())
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -267,7 +313,7 @@ async fn tell_stranded(spool: &SqliteSpool, served: &LaneId) {
     }
 }
 
-fn open_tokens(
+fn start_tokens(
     settings: &Settings,
     name: &str,
     tenant: &Tenant,

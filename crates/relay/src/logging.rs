@@ -3,7 +3,9 @@
 //! Only our own crates speak below `warn`: what libraries write at their lowest levels may hold octets of the wire.
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
+use clock::SystemClock;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -13,13 +15,22 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::config::{Log, LogFormat};
+use crate::recent::Recent;
 
 /// Our crates as log targets.
 const CRATES: [&str; 9] =
     ["xoauth2_relay", "smtp_server", "spool", "token_manager", "forwarder", "sandbox", "wire", "mail", "clock"];
 
-/// Starts logging; the guard writes what is left when it is dropped.
-pub(crate) fn start(log: &Log) -> WorkerGuard {
+/// Logging under way.
+pub(crate) struct Logging {
+    /// The last warnings and errors.
+    pub(crate) recent: Recent,
+    /// Writes what is left when it is dropped.
+    _guard: WorkerGuard,
+}
+
+/// Starts logging.
+pub(crate) fn start(log: &Log) -> Logging {
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());
     let terminal = io::stderr().is_terminal();
     let json = match log.format {
@@ -34,10 +45,14 @@ pub(crate) fn start(log: &Log) -> WorkerGuard {
     } else {
         layer.with_ansi(terminal).with_target(false).boxed()
     };
-    let subscriber = registry().with(layer.with_filter(targets(log.level.into())));
+    let level = Level::from(log.level);
+    let recent = Recent::new(Arc::new(SystemClock::new()));
+    // Of what the log shows, the part that is a warning or worse.
+    let shown = recent.clone().with_filter(targets(level.min(Level::WARN)));
+    let subscriber = registry().with(layer.with_filter(targets(level))).with(shown);
     // A second start in one process keeps the first; only tests could do that.
     let _ = subscriber.try_init();
-    guard
+    Logging { recent, _guard: guard }
 }
 
 fn targets(level: Level) -> Targets {

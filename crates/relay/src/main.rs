@@ -16,10 +16,13 @@ mod http;
 mod intake;
 mod logging;
 mod process;
+mod recent;
+mod requests;
 mod retry;
 mod run;
 mod sandbox_command;
 mod secret;
+mod status;
 mod tls;
 mod tokens;
 
@@ -47,6 +50,13 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(options) => configured(&options.config, start),
         Command::Check(options) => check::check(&options),
+        Command::Status(options) => match &options.socket {
+            Some(socket) => in_runtime(status::status(socket, None, &options)),
+            None => configured(&options.configured.config, |Configuration { settings, .. }| {
+                let queue = settings.spool.directory.as_path();
+                in_runtime(status::status(&settings.control_socket(), Some(queue), &options))
+            }),
+        },
         Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),
     }
     .into()
@@ -72,8 +82,8 @@ fn load(file: &Path) -> Result<Configuration, Mistakes> {
 
 fn start(configuration: &Configuration) -> Exit {
     let settings = &configuration.settings;
-    let _guard = logging::start(&settings.log);
-    in_runtime(run::run(settings))
+    let logging = logging::start(&settings.log);
+    in_runtime(run::run(settings, logging.recent.clone()))
 }
 
 fn in_runtime(command: impl Future<Output = Exit>) -> Exit {

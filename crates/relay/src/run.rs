@@ -9,9 +9,10 @@ use tracing::{error, info, warn};
 use crate::config::Settings;
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
+use crate::recent::Recent;
 
 /// Runs the daemon.
-pub(crate) async fn run(settings: &Settings) -> Exit {
+pub(crate) async fn run(settings: &Settings, recent: Recent) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -20,7 +21,7 @@ pub(crate) async fn run(settings: &Settings) -> Exit {
         }
     };
     let mut daemon = tokio::select! {
-        started = Daemon::start(settings, Arc::new(SystemClock::new())) => match started {
+        started = Daemon::start(settings, Arc::new(SystemClock::new()), recent) => match started {
             Ok(daemon) => daemon,
             Err(error) => {
                 error!("{error}");
@@ -51,7 +52,7 @@ pub(crate) fn exit(error: &StartError) -> Exit {
     match error {
         StartError::Internal(_) => Exit::Internal,
         StartError::CaFile(_) => Exit::Usage,
-        StartError::Listen { .. } | StartError::Spool(_) => Exit::Unavailable,
+        StartError::Listen { .. } | StartError::Control(_) | StartError::Spool(_) => Exit::Unavailable,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::cli::{LimitsSwitch, Sandbox};
 use crate::config::{self, Settings};
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
-use crate::logging;
+use crate::logging::{self, Logging};
 use crate::run::{self, Signals};
 
 /// Somebody to write to; nothing is ever delivered to anybody.
@@ -95,7 +95,7 @@ struct Stage {
     settings: Settings,
     /// Removed when dropped.
     directory: TempDir,
-    _log: tracing_appender::non_blocking::WorkerGuard,
+    _logging: Logging,
 }
 
 /// Starts both.
@@ -108,14 +108,19 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let directory = tempfile::Builder::new().prefix("xoauth2-relay-sandbox-").tempdir()?;
     let port = if options.send { 0 } else { options.port };
     let settings = settings(&tenant, directory.path(), port, pace)?;
-    let log = logging::start(&settings.log);
-    let relay = Daemon::start(&settings, Arc::new(SystemClock::new())).await.map_err(|error| match error {
-        StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => Failure::PortTaken(port),
-        error => Failure::Start(error),
-    })?;
+    let logging = logging::start(&settings.log);
+    let relay =
+        Daemon::start(&settings, Arc::new(SystemClock::new()), logging.recent.clone()).await.map_err(|error| {
+            match error {
+                StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                    Failure::PortTaken(port)
+                }
+                error => Failure::Start(error),
+            }
+        })?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;
-    Ok(Stage { tenant, relay, address, settings, directory, _log: log })
+    Ok(Stage { tenant, relay, address, settings, directory, _logging: logging })
 }
 
 /// Writes the files an administrator would, and reads them as the daemon does.
@@ -147,6 +152,9 @@ min_free_bytes = "16 MiB"
 [http]
 address = ""
 
+[control]
+socket = {socket:?}
+
 [log]
 format = "text"
 level = "warn"
@@ -157,6 +165,7 @@ level = "warn"
         secret = secret.display().to_string(),
         ca_file = ca_file.display().to_string(),
         state = directory.join("state").display().to_string(),
+        socket = directory.join("control.sock").display().to_string(),
     );
     let file = directory.join("xoauth2-relay.toml");
     fs::write(&file, text)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clock::{Clock, WallTime};
 use forwarder::{BearerToken, TokenSource, TokenTrouble};
-use token_manager::{AccessToken, Application, Credential, Grant, Ledger, TokenManager, TokenUnavailable};
+use token_manager::{AccessToken, Application, Credential, Grant, Ledger, TokenManager, TokenStatus, TokenUnavailable};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -66,6 +66,13 @@ impl TenantTokens {
         let file = format!("token-requests-{}-{}", tenant.tenant_id.as_str(), tenant.client_id.as_str());
         let ledger = Ledger::open(state_directory.join(file), clock.as_ref());
         Ok(Self { manager: TokenManager::start(application, http, clock, ledger, stop) })
+    }
+}
+
+impl TenantTokens {
+    /// What an operator may see, now.
+    pub(crate) fn status(&self) -> TokenStatus {
+        self.manager.status()
     }
 }
 

@@ -221,13 +221,10 @@ impl<H: Handler> Connection<H> {
             }
         }
         let wait = self.bounds.request;
-        match timeout(wait, self.rest()).await {
-            Ok(rest) => rest,
-            Err(_) => {
-                let text = format!("the request did not come in within {} s; it ends with a line end", wait.as_secs());
-                Err(End::Refused(Refusal::new(RefusalCode::Timeout, text)))
-            }
-        }
+        timeout(wait, self.rest()).await.unwrap_or_else(|_| {
+            let text = format!("the request did not come in within {} s; it ends with a line end", wait.as_secs());
+            Err(End::Refused(Refusal::new(RefusalCode::Timeout, text)))
+        })
     }
 
     /// Reads until the line that has begun is whole.

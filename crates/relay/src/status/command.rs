@@ -1,0 +1,56 @@
+//! The `status` command: asks the running daemon and prints its answer.
+
+#![allow(clippy::print_stderr, reason = "this is the command's output")]
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::screen::{screen, verdict};
+use super::snapshot::Snapshot;
+use crate::cli::Status;
+use crate::control::{AskError, Request, ask};
+use crate::exit::Exit;
+
+/// How long the daemon may take; it gives its disk five seconds twice.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks the daemon on `socket`. Without one `queue`, the state directory, is looked at, if it is ours and at rest.
+pub(crate) async fn status(socket: &Path, queue: Option<&Path>, options: &Status) -> Exit {
+    match snapshot(socket).await {
+        Ok(snapshot) => show(&snapshot, options),
+        Err(error) => {
+            if options.check {
+                print(&format!("not healthy: {error}\n"));
+            } else {
+                eprintln!("xoauth2-relay: {error}");
+            }
+            let _ = queue;
+            Exit::Unavailable
+        }
+    }
+}
+
+async fn snapshot(socket: &Path) -> Result<Snapshot, AskError> {
+    let reply = ask(socket, &Request::new("status"), PATIENCE).await?;
+    serde_json::from_value(reply).map_err(|error| AskError::Broken(error.to_string()))
+}
+
+fn show(snapshot: &Snapshot, options: &Status) -> Exit {
+    if options.check {
+        print(&format!("{}\n", verdict(snapshot)));
+        return if snapshot.ailment().is_none() { Exit::Success } else { Exit::Unavailable };
+    }
+    if options.json {
+        let json = serde_json::to_string_pretty(snapshot).expect("a snapshot always becomes JSON");
+        print(&format!("{json}\n"));
+    } else {
+        print(&screen(snapshot, snapshot.taken_at.0));
+    }
+    Exit::Success
+}
+
+/// Whoever reads it may have gone, as `head` does; that is no fault.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}

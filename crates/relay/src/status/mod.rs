@@ -1,0 +1,12 @@
+//! `status`: what a running daemon is doing, what is wrong, and what to do about it.
+//!
+//! [`Overview`] gathers a [`Snapshot`] in the daemon, `screen` makes it readable, `command` asks for it over the control
+//! socket. Nothing here changes anything.
+
+mod command;
+mod overview;
+mod screen;
+mod snapshot;
+
+pub(crate) use command::status;
+pub(crate) use overview::{LaneView, ListenerView, Opened, Overview};

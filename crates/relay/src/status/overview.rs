@@ -1,0 +1,264 @@
+//! Gathers the snapshot of a running daemon from its rooms. It only looks, and it waits for nothing for long.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clock::{Clock, Monotonic, WallTime};
+use forwarder::TroubleStatus;
+use mail::{LaneId, Scope};
+use smtp_server::SessionWatch;
+use spool::{Spool, SqliteSpool, StoreError};
+use token_manager::TokenStatus;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::snapshot::{
+    Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenFailure, TokenState, Trouble,
+};
+use crate::recent::Recent;
+use crate::tokens::TenantTokens;
+
+/// How long the queue may take to be looked at: beyond it the disk hangs, and that is what `status` must say.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+/// Deliveries of one lane that are counted.
+const COUNTED: u32 = 1000;
+
+/// What a snapshot is gathered from.
+pub(crate) struct Overview {
+    hostname: String,
+    clock: Arc<dyn Clock>,
+    started: (WallTime, Monotonic),
+    listeners: Vec<ListenerView>,
+    recent: Recent,
+    /// Cancelled when the daemon stops.
+    stop: CancellationToken,
+    opened: OnceLock<Opened>,
+}
+
+/// A listener to look at.
+pub(crate) struct ListenerView {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its sessions.
+    pub(crate) sessions: SessionWatch,
+}
+
+/// What there is once the queue is open.
+pub(crate) struct Opened {
+    /// The queue.
+    pub(crate) spool: Arc<SqliteSpool>,
+    /// Messages that it may hold.
+    pub(crate) max_messages: u64,
+    /// Octets that it may hold.
+    pub(crate) max_bytes: u64,
+    /// The lanes.
+    pub(crate) lanes: Vec<LaneView>,
+    /// The tokens, one for each tenant.
+    pub(crate) tokens: Vec<Arc<TenantTokens>>,
+}
+
+/// A lane to look at.
+pub(crate) struct LaneView {
+    /// Name of its tenant.
+    pub(crate) tenant: String,
+    /// Name of its mailbox.
+    pub(crate) mailbox: String,
+    /// The lane.
+    pub(crate) lane: Arc<forwarder::Lane<TenantTokens>>,
+}
+
+impl Overview {
+    /// Of a daemon that listens and has not opened its queue.
+    pub(crate) fn new(
+        hostname: String,
+        listeners: Vec<ListenerView>,
+        recent: Recent,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Self {
+        let started = (clock.wall(), clock.monotonic());
+        Self { hostname, clock, started, listeners, recent, stop, opened: OnceLock::new() }
+    }
+
+    /// The queue is open.
+    pub(crate) fn opened(&self, opened: Opened) {
+        // A daemon opens its queue once.
+        let _ = self.opened.set(opened);
+    }
+
+    /// The daemon now.
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        let now = Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() };
+        let (started_at, since) = self.started;
+        let opened = self.opened.get();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.state(),
+            pid: std::process::id(),
+            hostname: self.hostname.clone(),
+            started_at: Time(started_at),
+            taken_at: Time(now.wall),
+            uptime_seconds: now.monotonic.saturating_since(since).as_secs(),
+            listeners: self.listeners.iter().map(listener).collect(),
+            lanes: match opened {
+                Some(opened) => lanes(opened, now).await,
+                None => Vec::new(),
+            },
+            tokens: opened.iter().flat_map(|opened| &opened.tokens).map(|tokens| token(tokens.status(), now)).collect(),
+            queue: match opened {
+                Some(opened) => Some(queue(opened).await),
+                None => None,
+            },
+            last_errors: self.last_errors(),
+        }
+    }
+
+    fn state(&self) -> State {
+        if self.stop.is_cancelled() {
+            State::Stopping
+        } else if self.opened.get().is_none() {
+            State::OpeningQueue
+        } else {
+            State::Serving
+        }
+    }
+
+    fn last_errors(&self) -> Vec<LoggedEvent> {
+        let events = self.recent.events().into_iter();
+        let shown = events.map(|event| LoggedEvent {
+            at: Time(event.at),
+            level: event.level.to_string(),
+            target: event.target,
+            text: event.text,
+        });
+        shown.collect()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Now {
+    wall: WallTime,
+    monotonic: Monotonic,
+}
+
+fn listener(view: &ListenerView) -> Listener {
+    let counts = view.sessions.counts();
+    Listener {
+        name: view.name.clone(),
+        address: view.address.to_string(),
+        sessions: counts.open,
+        max_sessions: counts.max,
+        accepted: counts.admitted,
+        turned_away: counts.turned_away,
+    }
+}
+
+async fn lanes(opened: &Opened, now: Now) -> Vec<Lane> {
+    let ids: Vec<_> = opened.lanes.iter().map(|view| view.lane.id().clone()).collect();
+    let queued = queued(&opened.spool, &ids).await;
+    opened.lanes.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
+}
+
+/// How much waits for each lane; none for those that could not be counted in time.
+async fn queued(spool: &SqliteSpool, lanes: &[LaneId]) -> Vec<Option<u32>> {
+    let mut counted = Vec::with_capacity(lanes.len());
+    // A look that is cut leaves its count out, and that of those behind it.
+    let _ = timeout(QUEUE_PATIENCE, async {
+        for lane in lanes {
+            counted.push(spool.queued(lane, COUNTED).await.ok());
+        }
+    })
+    .await;
+    counted.resize(lanes.len(), None);
+    counted
+}
+
+fn lane(view: &LaneView, queued: Option<u32>, now: Now) -> Lane {
+    let status = view.lane.status();
+    Lane {
+        tenant: view.tenant.clone(),
+        mailbox: view.mailbox.clone(),
+        login: view.lane.login().to_owned(),
+        connections: status.connections,
+        max_connections: status.max_connections,
+        in_flight: status.in_flight,
+        sent_last_minute: status.sent_in_last_minute,
+        messages_per_minute: status.messages_per_minute,
+        queued,
+        trouble: status.trouble.map(|trouble| self::trouble(&trouble, now.wall)),
+    }
+}
+
+fn trouble(status: &TroubleStatus, now: WallTime) -> Trouble {
+    let TroubleStatus { trouble, lasting, next_probe } = status;
+    Trouble {
+        kind: trouble.kind.as_str().to_owned(),
+        scope: match trouble.scope {
+            Scope::Tenant => "tenant",
+            Scope::Mailbox | Scope::Message => "mailbox",
+        }
+        .to_owned(),
+        text: trouble.text.clone(),
+        advice: trouble.kind.advice().to_owned(),
+        since: Time(now - *lasting),
+        next_probe: next_probe.map(|wait| Time(now + wait)),
+    }
+}
+
+fn token(status: TokenStatus, now: Now) -> Token {
+    let valid = status.expires_at.is_some_and(|expires_at| expires_at > now.wall);
+    let state = match status.failures {
+        0 if valid => TokenState::Fetched,
+        0 => TokenState::Waiting,
+        _ => TokenState::Failing,
+    };
+    Token {
+        tenant: status.tenant,
+        state,
+        expires_at: status.expires_at.map(Time),
+        next_request: Time(status.next_attempt),
+        last_success: status.last_success.map(Time),
+        failures: status.failures,
+        last_failure: status.last_failure.map(|(at, failure)| TokenFailure {
+            at: Time(at),
+            class: failure.class.as_str().to_owned(),
+            http_status: failure.http_status,
+            codes: failure.codes.clone(),
+            text: failure.text.clone(),
+            advice: failure.advice.clone(),
+        }),
+    }
+}
+
+async fn queue(opened: &Opened) -> Queue {
+    let Opened { spool, max_messages, max_bytes, .. } = opened;
+    let read = timeout(QUEUE_PATIENCE, counts(spool)).await;
+    let counts = read.unwrap_or_else(|_| {
+        Err(StoreError::Failed(format!("no answer from the disk within {} s", QUEUE_PATIENCE.as_secs())))
+    });
+    let problem = counts.as_ref().err().cloned().or_else(|| spool.check_room().err());
+    Queue {
+        problem: problem.map(|problem| problem.to_string()),
+        max_messages: *max_messages,
+        max_bytes: *max_bytes,
+        counts: counts.ok(),
+    }
+}
+
+async fn counts(spool: &SqliteSpool) -> Result<QueueCounts, StoreError> {
+    let counts = spool.counts().await?;
+    Ok(QueueCounts {
+        messages: counts.messages,
+        bytes: counts.bytes,
+        queued: counts.queued,
+        held: counts.held,
+        refused: counts.refused,
+        quarantined: counts.quarantined,
+        uncertain: counts.uncertain,
+        oldest_accepted_at: counts.oldest.map(Time),
+        earliest_due_at: spool.earliest_due().await?.map(Time),
+    })
+}
