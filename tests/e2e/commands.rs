@@ -73,6 +73,12 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
     let kept = lines.next().unwrap().unwrap();
     let file = std::path::PathBuf::from(kept.trim().strip_prefix("as Exchange got it: ").unwrap());
     assert!(std::fs::read_to_string(&file).unwrap().ends_with("\r\n\r\nThis is shown.\r\n"));
+    // Its relay is looked at as any other is, by the configuration that it names.
+    let mut words = greeting.split_whitespace().map(|word| word.trim_end_matches(';'));
+    let configuration = words.find(|word| word.ends_with("/xoauth2-relay.toml")).unwrap().to_owned();
+    let status = move || output(&["status", "--check", "--config", &configuration]);
+    let (code, said, complaint) = tokio::task::spawn_blocking(status).await.unwrap();
+    assert_eq!((code, said.as_str()), (Some(0), "healthy\n"), "{complaint}");
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let (status, rest) = tokio::task::spawn_blocking(move || {
         let rest: Vec<_> = lines.map(Result::unwrap).collect();

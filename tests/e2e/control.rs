@@ -327,8 +327,65 @@ async fn a_dead_daemons_socket_is_replaced_and_an_orderly_stop_removes_it() {
     let found = std::fs::symlink_metadata(&path).unwrap();
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
     assert_eq!(status(&world, &[]).await.0, Some(0));
-    let (status, log) = relay.terminate().await;
-    assert_eq!(status.code(), Some(0), "{log}");
+    let (ended, log) = relay.terminate().await;
+    assert_eq!(ended.code(), Some(0), "{log}");
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_daemon_the_queue_of_ones_own_is_counted_and_not_changed() {
+    let world = World::new().await;
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, "waits").await;
+    relay.terminate().await;
+    let (code, said, complaint) = status(&world, &[]).await;
+    assert_eq!((code, said.as_str()), (Some(69), ""));
+    assert!(complaint.contains("no xoauth2-relay is running"), "{complaint}");
+    assert!(complaint.contains("1 messages, 1 queued, 0 held, 0 refused, 0 damaged"), "{complaint}");
+    world.relay().await.kill();
+    let (_, _, complaint) = status(&world, &[]).await;
+    assert!(complaint.contains("it was not closed in order"), "{complaint}");
+    world.sandbox.clear_faults();
+    let _relay = world.relay().await;
+    world.wait_for(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_answers_while_the_queue_opens_and_while_the_daemon_stops() {
+    let world = World::new().await.set("shutdown", "grace = \"1m\"");
+    world.relay().await.terminate().await;
+    // Another program has the database for a moment.
+    let database = rusqlite::Connection::open(world.path("state/queue.db")).unwrap();
+    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut command = binary();
+    command.args(["run", "--config"]).arg(world.path("xoauth2-relay.toml"));
+    let relay = Relay::spawn_unready(command);
+    let path = socket(&world);
+    let said = timeout(PATIENCE, async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        told(&path, STATUS).await
+    });
+    let said = said.await.unwrap();
+    assert!(said.contains("\"state\":\"opening_queue\""), "{said}");
+    let (code, said, _) = status(&world, &["--check"]).await;
+    assert_eq!((code, said.as_str()), (Some(69), "not healthy: the queue is still being opened\n"));
+    drop(database);
+    let line = relay.log().wait_for(|line| line.contains("\"listening\""));
+    relay.log().wait_for(|line| line.contains("\"ready\""));
+    let address = crate::harness::field(&line, "address").parse().unwrap();
+    let mut busy = Client::connect(address).await.unwrap();
+    busy.begin(&[RECIPIENT]).await;
+    relay.signal("TERM");
+    snapshot_when(&world, |snapshot| snapshot["state"] == "stopping").await;
+    let (code, said, _) = status(&world, &["--check"]).await;
+    assert_eq!((code, said.as_str()), (Some(69), "not healthy: the daemon is stopping\n"));
+    busy.write(&[message("last"), b"\r\n.\r\n".to_vec()].concat()).await.unwrap();
+    assert_eq!(busy.reply().await.unwrap().code(), 250);
+    let (ended, log) = relay.end().await;
+    assert_eq!(ended.code(), Some(0), "{log}");
     assert!(!path.exists());
 }
 

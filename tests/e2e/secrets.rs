@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use sandbox::{Action, Fault, Grant, Stage};
 
-use crate::harness::{Client, RECIPIENT, SENDER, World, message};
+use crate::harness::{Client, RECIPIENT, SENDER, World, binary, message};
 
 const BODY: &str = "the-body-of-the-message-is-nobodys-business";
 
@@ -28,7 +28,14 @@ async fn the_log_holds_no_secret_at_any_level() {
     client.send(&[RECIPIENT], &text).await.unwrap();
     world.wait_for(1).await;
     drop(client);
+    // What the control socket tells is as public as the log.
+    let mut status = binary();
+    status.args(["status", "--json", "--config"]).arg(world.path("xoauth2-relay.toml"));
+    let shown = tokio::task::spawn_blocking(move || status.output().unwrap()).await.unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("\"state\": \"fetched\""), "{shown}");
     log += &relay.terminate().await.1;
+    log += &shown;
     assert!(log.contains("\"DEBUG\""), "the level was as talkative as asked");
     let token = world.sandbox.issue_token(sandbox::DEFAULT_CLIENT_ID, sandbox::EXCHANGE_SCOPE).unwrap();
     // Every token of the simulated Entra starts alike.

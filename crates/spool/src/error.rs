@@ -80,6 +80,26 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
+/// Why a queue without a daemon could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeekError {
+    /// There is none.
+    #[error("there is no queue")]
+    Missing,
+    /// It belongs to another user.
+    #[error("it belongs to another user")]
+    NotOurs,
+    /// A daemon has it.
+    #[error("a daemon has it open")]
+    InUse,
+    /// The last daemon was killed; what it left can only be read by changing it.
+    #[error("it was not closed in order; the next start of the daemon takes in what was left")]
+    NotClosed,
+    /// It is no queue of this release.
+    #[error("it does not read as a queue of this release: {0}")]
+    Unreadable(String),
+}
+
 /// Why the store could not do what was asked of it now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -19,7 +19,7 @@ use mail::LaneId;
 use tokio::sync::Notify;
 
 pub use claim::Claim;
-pub use error::{OpenError, StoreError};
+pub use error::{OpenError, PeekError, StoreError};
 pub use id::{DeliveryId, ParseQueueIdError, QueueId};
 pub use message::{NewDelivery, NewMessage};
 pub use settlement::{Next, Part, Settlement};

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use spool::{Counts, SqliteSpool};
+
 use super::screen::{screen, verdict};
 use super::snapshot::Snapshot;
 use crate::cli::Status;
@@ -15,19 +17,36 @@ use crate::exit::Exit;
 /// How long the daemon may take; it gives its disk five seconds twice.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Asks the daemon on `socket`. Without one `queue`, the state directory, is looked at, if it is ours and at rest.
+/// Asks the daemon on `socket`. Where none runs, `queue`, the state directory, is looked at if it is ours and at rest.
 pub(crate) async fn status(socket: &Path, queue: Option<&Path>, options: &Status) -> Exit {
     match snapshot(socket).await {
         Ok(snapshot) => show(&snapshot, options),
         Err(error) => {
-            if options.check {
-                print(&format!("not healthy: {error}\n"));
-            } else {
-                eprintln!("xoauth2-relay: {error}");
-            }
-            let _ = queue;
+            complain(&error, queue, options);
             Exit::Unavailable
         }
+    }
+}
+
+fn complain(error: &AskError, queue: Option<&Path>, options: &Status) {
+    if options.check {
+        return print(&format!("not healthy: {error}\n"));
+    }
+    eprintln!("xoauth2-relay: {error}");
+    if let (AskError::NotRunning { .. }, Some(directory)) = (error, queue) {
+        let found = SqliteSpool::peek(directory).map_err(|error| error.to_string());
+        eprintln!("xoauth2-relay: {}", at_rest(directory, found));
+    }
+}
+
+/// What there is to say of a queue without a daemon.
+fn at_rest(directory: &Path, found: Result<Counts, String>) -> String {
+    let directory = directory.display();
+    match found {
+        Ok(Counts { messages, queued, held, refused, quarantined, .. }) => format!(
+            "looked by itself at the queue in {directory}: {messages} messages, {queued} queued, {held} held, {refused} refused, {quarantined} damaged"
+        ),
+        Err(why) => format!("the queue in {directory} cannot be looked at: {why}"),
     }
 }
 

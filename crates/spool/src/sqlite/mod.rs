@@ -13,6 +13,7 @@ mod inbox;
 mod janitor;
 mod job;
 mod open;
+mod peek;
 mod readers;
 mod recipients;
 mod schema;
@@ -34,7 +35,7 @@ use mail::LaneId;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claim::Claim;
-use crate::error::{OpenError, StoreError};
+use crate::error::{OpenError, PeekError, StoreError};
 use crate::id::QueueId;
 use crate::message::NewMessage;
 use crate::settlement::Settlement;
@@ -158,6 +159,11 @@ impl SqliteSpool {
         let (commit_gate, settle_gate) = (gate(), gate());
         let running = Mutex::new(Some(running));
         Ok((Self { shared, readers, commit_gate, settle_gate, running, died: death }, recovered))
+    }
+
+    /// What is in the queue in `directory` while no daemon has it, without changing anything there. Blocks for a moment.
+    pub fn peek(directory: &Path) -> Result<Counts, PeekError> {
+        peek::peek(directory)
     }
 
     /// Resolves with the name of a thread of the store that died of a panic; the daemon must stop then. Never resolves

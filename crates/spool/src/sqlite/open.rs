@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use clock::WallTime;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
@@ -16,6 +18,10 @@ use crate::error::OpenError;
 
 /// What history says of a transfer that an earlier boot did not end.
 const INTERRUPTED: &str = "the relay stopped during the transfer; whether it was accepted is not known";
+
+/// How often the lock is tried, and the pause between.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
 
 /// A store that is ours.
 pub(super) struct Opened {
@@ -80,14 +86,23 @@ fn access(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     }
 }
 
+/// Where the lock stands.
+pub(super) fn lock(directory: &Path) -> PathBuf {
+    directory.join("lock")
+}
+
 fn take_lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("lock");
+    let path = lock(directory);
     let file = open_private_file(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { directory: directory.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(access(&path)(error)),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // Another daemon keeps it; a look at the queue lets it go in a moment.
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(access(&path)(error)),
+        }
     }
+    Err(OpenError::Locked { directory: directory.to_owned() })
 }
 
 /// The log's shared memory and the lock do not hold between machines.

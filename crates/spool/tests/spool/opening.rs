@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clock::ManualClock;
-use spool::{OpenError, Spool, SqliteSpool};
+use spool::{OpenError, PeekError, Spool, SqliteSpool};
 
 use crate::harness::*;
 
@@ -132,4 +132,36 @@ async fn closing_ends_whatever_the_threads_are_at() {
         let closed = tokio::time::timeout(std::time::Duration::from_secs(30), spool.close());
         closed.await.unwrap_or_else(|_| panic!("round {round} hangs"));
     }
+}
+
+/// Every file of `directory` with its length and the time of its last change.
+fn files(directory: &Path) -> Vec<(std::path::PathBuf, u64, std::time::SystemTime)> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let found = entry.metadata().unwrap();
+        (entry.path(), found.len(), found.modified().unwrap())
+    });
+    let mut files: Vec<_> = entries.collect();
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_at_rest_can_be_looked_at_and_is_not_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(SqliteSpool::peek(directory.path()), Err(PeekError::Missing));
+    let (spool, _) = open(directory.path());
+    put(&spool, b"body").await;
+    assert_eq!(SqliteSpool::peek(directory.path()), Err(PeekError::InUse));
+    let counts = spool.counts().await.unwrap();
+    spool.close().await;
+    let before = files(directory.path());
+    assert_eq!(SqliteSpool::peek(directory.path()), Ok(counts));
+    assert_eq!(files(directory.path()), before);
+    // As a killed daemon leaves it.
+    fs::write(directory.path().join("queue.db-wal"), "not empty").unwrap();
+    assert_eq!(SqliteSpool::peek(directory.path()), Err(PeekError::NotClosed));
+    fs::remove_file(directory.path().join("queue.db-wal")).unwrap();
+    fs::write(directory.path().join("queue.db"), "no database".repeat(1000)).unwrap();
+    assert!(matches!(SqliteSpool::peek(directory.path()), Err(PeekError::Unreadable(_))));
 }
