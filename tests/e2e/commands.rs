@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use crate::harness::{Client, RECIPIENT, World, binary, free_port, message};
 
@@ -44,11 +44,22 @@ fn the_sandbox_sends_one_message_down_the_whole_road() {
     assert_eq!(complaint, "");
 }
 
+/// A child that does not outlive a test that fails.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
     let port = free_port().to_string();
-    let mut child = binary().args(["sandbox", "--port", &port]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let child = binary().args(["sandbox", "--port", &port]).stdout(Stdio::piped()).spawn();
+    let mut child = Guarded(child.unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let read_until = move |wanted: &str| {
         let mut read = String::new();
         while !read.contains(wanted) {
@@ -79,10 +90,10 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
     let status = move || output(&["status", "--check", "--config", &configuration]);
     let (code, said, complaint) = tokio::task::spawn_blocking(status).await.unwrap();
     assert_eq!((code, said.as_str()), (Some(0), "healthy\n"), "{complaint}");
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    std::process::Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap();
     let (status, rest) = tokio::task::spawn_blocking(move || {
         let rest: Vec<_> = lines.map(Result::unwrap).collect();
-        (child.wait().unwrap(), rest.join("\n"))
+        (child.0.wait().unwrap(), rest.join("\n"))
     })
     .await
     .unwrap();
