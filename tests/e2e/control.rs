@@ -210,10 +210,11 @@ async fn a_thousand_clients_and_silent_ones_are_served_while_mail_flows() {
     }
     mail.await.unwrap();
     world.wait_for(20).await;
-    for (number, stream) in silent.iter_mut().enumerate() {
+    // Those who began hear why they are sent away; the others only cost a place until somebody needs it.
+    for (_, mut stream) in silent.into_iter().enumerate().filter(|(number, _)| number % 3 > 0) {
         let mut said = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut said)).await.unwrap().unwrap();
-        assert_eq!(said.contains("\"code\":\"timeout\""), number % 3 > 0, "{said:?}");
+        assert!(said.contains("\"code\":\"timeout\""), "{said:?}");
     }
     let (code, said, _) = status(&world, &["--check"]).await;
     assert_eq!((code, said.as_str()), (Some(0), "healthy\n"));
