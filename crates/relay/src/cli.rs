@@ -15,6 +15,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where the sandbox's relay takes mail when nobody says otherwise.
+pub(crate) const DEFAULT_PORT: u16 = 2525;
+
 const GUIDE: &str = "\
 First time here? Watch a message travel, with nothing to configure:
   xoauth2-relay sandbox
@@ -94,15 +97,31 @@ pub(crate) struct Status {
 /// Options of `sandbox`.
 #[derive(Debug, Args)]
 pub(crate) struct Sandbox {
+    #[command(subcommand)]
+    pub(crate) action: Option<SandboxAction>,
+    /// List what of the simulated Microsoft nobody has proven against a real tenant, and how it is taken here.
+    #[arg(long)]
+    pub(crate) unproven: bool,
     /// Send one message down the whole road, print each step, and exit.
     #[arg(long)]
     pub(crate) send: bool,
     /// Port on 127.0.0.1 where the relay takes mail; with --send any free one is taken.
-    #[arg(long, default_value_t = 2525)]
+    #[arg(long, default_value_t = DEFAULT_PORT)]
     pub(crate) port: u16,
     /// Whether the simulated Exchange enforces its limits: 3 connections, 30 messages a minute, 10,000 recipients a day.
     #[arg(long, value_enum, default_value_t = LimitsSwitch::Exchange)]
     pub(crate) limits: LimitsSwitch,
+}
+
+/// What else `sandbox` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxAction {
+    /// Order the sandbox that runs to misbehave or to mend itself; `order help` lists what there is.
+    Order {
+        /// The order, as in `fault mailbox-full times 3`.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// The limits of the simulated Exchange.

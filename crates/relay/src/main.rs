@@ -21,6 +21,7 @@ mod requests;
 mod retry;
 mod run;
 mod sandbox_command;
+mod sandbox_orders;
 mod secret;
 mod status;
 mod tls;

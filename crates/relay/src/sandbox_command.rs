@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::SystemClock;
-use sandbox::{DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, DEFAULT_TENANT_ID, Limits, Message, SandboxOptions};
+use sandbox::{
+    DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, DEFAULT_TENANT_ID, Limits, Message, SandboxOptions, unproven,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,12 +23,14 @@ use tokio::time::timeout;
 use wire::{Reply, ReplyParser};
 
 use crate::check;
-use crate::cli::{LimitsSwitch, Sandbox};
+use crate::cli::{DEFAULT_PORT, LimitsSwitch, Sandbox, SandboxAction};
 use crate::config::{self, Settings};
+use crate::control::{Service, SocketError};
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
 use crate::logging::{self, Logging};
 use crate::run::{self, Signals};
+use crate::sandbox_orders::{self, Orders};
 
 /// Somebody to write to; nothing is ever delivered to anybody.
 const RECIPIENT: &str = "someone@example.com";
@@ -44,6 +48,8 @@ enum Failure {
     Start(#[from] StartError),
     #[error("the sandbox's own files or its test connection failed: {0}")]
     Io(#[from] io::Error),
+    #[error("{0}")]
+    Control(#[from] SocketError),
     #[error("the relay answered {0}")]
     Refused(Reply),
     #[error("{0}")]
@@ -52,6 +58,13 @@ enum Failure {
 
 /// Runs the command.
 pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
+    if options.unproven {
+        println!("{}", unproven::list());
+        return Exit::Success;
+    }
+    if let Some(SandboxAction::Order { words }) = &options.action {
+        return sandbox_orders::order(options.port, words).await;
+    }
     let Ok(mut signals) = Signals::new() else { return Exit::Internal };
     let result = tokio::select! {
         result = play(options) => result,
@@ -82,14 +95,16 @@ pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
 fn exit(failure: &Failure) -> Exit {
     match failure {
         Failure::Start(error) => run::exit(error),
-        Failure::Sandbox(_) | Failure::Io(_) | Failure::PortTaken(_) => Exit::Unavailable,
+        Failure::Sandbox(_) | Failure::Io(_) | Failure::Control(_) | Failure::PortTaken(_) => Exit::Unavailable,
         Failure::Refused(_) | Failure::Broken(_) => Exit::Internal,
     }
 }
 
 /// The simulated tenant, the relay and their files.
 struct Stage {
-    tenant: sandbox::Sandbox,
+    tenant: Arc<sandbox::Sandbox>,
+    /// Takes orders for it; not for the one message of `--send`.
+    orders: Option<Service>,
     relay: Daemon,
     address: SocketAddr,
     settings: Settings,
@@ -105,6 +120,7 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
         LimitsSwitch::Off => (Limits::Off, 1_000_000),
     };
     let tenant = sandbox::Sandbox::start(SandboxOptions { limits, ..SandboxOptions::default() }).await?;
+    let tenant = Arc::new(tenant);
     let directory = tempfile::Builder::new().prefix("xoauth2-relay-sandbox-").tempdir()?;
     let port = if options.send { 0 } else { options.port };
     let settings = settings(&tenant, directory.path(), port, pace)?;
@@ -120,7 +136,13 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
         })?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;
-    Ok(Stage { tenant, relay, address, settings, directory, _logging: logging })
+    let orders = if options.send {
+        None
+    } else {
+        let place = sandbox_orders::place(address.port())?;
+        Some(Service::start(&place, Arc::new(Orders::new(Arc::clone(&tenant)))).await?)
+    };
+    Ok(Stage { tenant, orders, relay, address, settings, directory, _logging: logging })
 }
 
 /// Writes the files an administrator would, and reads them as the daemon does.
@@ -224,11 +246,21 @@ Send something from another terminal:
     \"From: {DEFAULT_MAILBOX}\\r\\nSubject: hello\\r\\n\\r\\nfrom Python\")'
 
 The mailbox {DEFAULT_MAILBOX} may only send as itself, as at Exchange. Try unknown@contoso.com as recipient too.
+
+Make Microsoft misbehave, and look at the relay meanwhile:
+
+  {program} sandbox{port_option} order fault mailbox-full
+  {program} sandbox{port_option} order help
+  {program} status --socket {socket}
+
 The configuration in use is {config}; Ctrl-C ends it all and removes its files.
 ",
             address = self.address,
             smtp_port = self.tenant.smtp_port(),
             authority = self.tenant.authority(),
+            program = program(),
+            port_option = if port == DEFAULT_PORT { String::new() } else { format!(" --port {port}") },
+            socket = self.settings.control_socket().display(),
             config = self.settings.spool.directory.as_path().with_file_name("xoauth2-relay.toml").display(),
         );
     }
@@ -284,9 +316,20 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
     }
 
     async fn leave(self) {
+        if let Some(orders) = self.orders {
+            orders.stop().await;
+        }
         self.relay.stop(self.settings.shutdown.grace.duration()).await;
-        self.tenant.stop().await;
+        // Nobody else has it now: the orders that held it have ended.
+        if let Some(tenant) = Arc::into_inner(self.tenant) {
+            tenant.stop().await;
+        }
     }
+}
+
+/// As the user called us, so that the lines above can be pasted.
+fn program() -> String {
+    std::env::args().next().filter(|name| !name.contains(char::is_whitespace)).unwrap_or("xoauth2-relay".to_owned())
 }
 
 fn show(number: u64, message: &Message, file: Option<PathBuf>) {

@@ -52,8 +52,7 @@ fn rows(page: &mut String, path: &str, keys: &[Key]) {
         let later = if key.built { "" } else { " *(later)*" };
         let name = format!("{path}{}", key.name);
         let about = prose(key.about).replace('\n', " ");
-        let _ =
-            writeln!(page, "| `{name}`{later} | {} | {} *{}.* |", fallback(key), about.trim(), form(&(key.shape)()));
+        let _ = writeln!(page, "| `{name}`{later} | {} | {} {}. |", fallback(key), about.trim(), form(&(key.shape)()));
         if let Shape::Table(inner) = (key.shape)() {
             rows(page, &format!("{name}."), inner);
         }

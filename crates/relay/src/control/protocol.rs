@@ -95,6 +95,11 @@ impl Request {
         Self { name: name.to_owned(), parameters: Map::new() }
     }
 
+    /// The same with parameters.
+    pub(crate) fn with(name: &str, parameters: Map<String, Value>) -> Self {
+        Self { name: name.to_owned(), parameters }
+    }
+
     /// The parameters as the request wants them. What it does not know is refused, if its type says `deny_unknown_fields`.
     pub(crate) fn parameters<P: DeserializeOwned>(&self) -> Result<P, Refusal> {
         serde_json::from_value(Value::Object(self.parameters.clone()))
