@@ -103,6 +103,63 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_takes_orders_while_it_runs() {
+    let runtime = tempfile::TempDir::new().unwrap();
+    let port = free_port();
+    let command = |words: &[&str]| {
+        let mut command = binary();
+        command.args(["sandbox", "--port", &port.to_string()]).args(words).env("XDG_RUNTIME_DIR", runtime.path());
+        command
+    };
+    let order = |words: &str| {
+        let words: Vec<_> = std::iter::once("order").chain(words.split(' ')).collect();
+        let output = command(&words).output().unwrap();
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, said) = order("state");
+    assert_eq!(code, Some(69));
+    assert!(said.contains(&format!("no sandbox runs on port {port}")), "{said}");
+
+    let mut sandbox = command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(sandbox.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let greeting: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("The configuration in use")).collect();
+    assert!(greeting.iter().any(|line| line.contains(&format!("--port {port} order help"))), "{greeting:?}");
+    let status = greeting.iter().find_map(|line| line.split(" status --socket ").nth(1)).unwrap();
+
+    let (code, said, _) = order("fault send-as-denied");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, _, said) = order("fault send-as-denyed");
+    assert_eq!(code, Some(64));
+    assert!(said.contains("did you mean `send-as-denied`?"), "{said}");
+    assert!(order("waiting").1.contains("SendAsDenied"));
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    client.send(&[RECIPIENT], &message("denied")).await.unwrap();
+    client.send(&[RECIPIENT], &message("taken")).await.unwrap();
+    // One of the two meets the fault, whichever comes first; the relay's own log says so and the other arrives.
+    let shown = lines.find(|line| line.contains("message 1: ")).unwrap();
+    assert!(shown.contains("@test.local>"), "{shown}");
+    assert!(!order("waiting").1.contains("SendAsDenied"), "it has struck");
+    assert!(order("state").1.contains("messages: 1 kept"), "{}", order("state").1);
+    let (code, said, complaint) = output(&["status", "--socket", status]);
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(said.contains("SendAsDenied"), "{said}");
+
+    std::process::Command::new("kill").args(["-INT", &sandbox.id().to_string()]).status().unwrap();
+    assert_eq!(sandbox.wait().unwrap().code(), Some(0));
+    assert_eq!(order("state").0, Some(69), "its socket went with it");
+}
+
+#[test]
+fn what_is_unproven_is_listed() {
+    let (code, said, _) = output(&["sandbox", "--unproven"]);
+    assert_eq!(code, Some(0));
+    for section in ["facts 0.10", "facts 1.4", "facts 4.3", "facts 8b"] {
+        assert!(said.contains(section), "{section} is missing in\n{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_prints_what_is_in_effect_without_the_secret() {
     let world = World::new().await;
     let path = world.configuration().display().to_string();

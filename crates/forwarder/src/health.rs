@@ -41,7 +41,7 @@ pub struct Trouble {
     pub kind: TroubleKind,
     /// How far it reaches: the mailbox, or all of the tenant.
     pub scope: Scope,
-    /// What was seen and what to do, for the log.
+    /// What was seen, with the reply verbatim.
     pub text: String,
 }
 
@@ -53,22 +53,6 @@ impl TroubleKind {
             Self::NoToken => "no_token",
             Self::Throttled => "throttled",
             Self::Refused => "refused",
-        }
-    }
-
-    /// What an administrator does about it, in one line.
-    pub const fn advice(self) -> &'static str {
-        match self {
-            Self::Unreachable => {
-                "nothing to do if it passes; else check DNS, route and firewall from this machine to that host, and Microsoft's service health"
-            }
-            Self::NoToken => "mend the token of its tenant; mail goes out by itself then",
-            Self::Throttled => {
-                "nothing to do if it passes; else find what else sends as this login, or lower its messages_per_minute"
-            }
-            Self::Refused => {
-                "check the service principal, its permission on this mailbox and SMTP AUTH of the mailbox; permissions take up to two hours"
-            }
         }
     }
 }

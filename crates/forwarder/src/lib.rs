@@ -4,6 +4,7 @@
 //! A [`Lane`] is one login's road: its pace, its warm connections, its health. [`classify`] is the one table from reply
 //! to outcome. This crate knows no queue and no grant; it never speaks without verified TLS or with another mechanism.
 
+mod advice;
 mod classify;
 mod connection;
 mod dial;

@@ -59,7 +59,7 @@ enum Failure {
 /// Runs the command.
 pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
     if options.unproven {
-        println!("{}", unproven::list());
+        println!("Sections are those of docs/facts/exchange-online.md in the sources.\n\n{}", unproven::list());
         return Exit::Success;
     }
     if let Some(SandboxAction::Order { words }) = &options.action {
@@ -139,8 +139,8 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let orders = if options.send {
         None
     } else {
-        let place = sandbox_orders::place(address.port())?;
-        Some(Service::start(&place, Arc::new(Orders::new(Arc::clone(&tenant)))).await?)
+        let socket = sandbox_orders::place(address.port())?;
+        Some(Service::start(&socket, Arc::new(Orders::new(Arc::clone(&tenant)))).await?)
     };
     Ok(Stage { tenant, orders, relay, address, settings, directory, _logging: logging })
 }

@@ -202,7 +202,7 @@ fn trouble(status: &TroubleStatus, now: WallTime) -> Trouble {
         }
         .to_owned(),
         text: trouble.text.clone(),
-        advice: trouble.kind.advice().to_owned(),
+        advice: trouble.advice().to_owned(),
         since: Time(now - *lasting),
         next_probe: next_probe.map(|wait| Time(now + wait)),
     }
