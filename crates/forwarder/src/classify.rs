@@ -71,15 +71,19 @@ const ROWS: &[Row] = &[
     code(ANY, 432, (4, 3, 2), Verdict::Paced),
     text(SENDER, "submission rate for this client has exceeded", Verdict::Paced),
     text(SENDER, "sender thread limit exceeded", Verdict::Paced),
+    // The code of a message with too many recipients, but from the guard against too many of a client.
+    text(RCPT, "Too many recipients (AS", Verdict::Paced),
     // The login is not, or no longer, authenticated: the lane's trouble.
     enhanced(SENDER, (5, 7, 57), Verdict::Held(Scope::Mailbox)),
     code(SENDER, 535, (5, 7, 3), Verdict::Held(Scope::Mailbox)),
-    // The mailbox: its quota, its limits, its standing.
+    // The mailbox: its kind, its quota, its limits, its standing.
+    enhanced(MESSAGE, (5, 2, 240), Verdict::Held(Scope::Mailbox)),
     text(SENDER, "SubmissionQuotaExceeded", Verdict::Held(Scope::Mailbox)),
     text(SENDER, "OutboundSpamException", Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 2, 2), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 1, 8), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 1, 90), Verdict::Held(Scope::Mailbox)),
+    enhanced(MESSAGE, (5, 7, 236), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 7, 501), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 7, 502), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 7, 503), Verdict::Held(Scope::Mailbox)),
@@ -94,8 +98,11 @@ const ROWS: &[Row] = &[
     text(SENDER, "SendAsDenied", Verdict::Held(Scope::Message)),
     enhanced(SENDER, (5, 2, 252), Verdict::Held(Scope::Message)),
     enhanced(SENDER, (5, 7, 60), Verdict::Held(Scope::Message)),
-    // The message for good: its size, its header.
+    enhanced(END, (5, 6, 241), Verdict::Held(Scope::Message)),
+    // The message for good: its size, its header, a recipient that the tenant blocks on purpose. Its sender should hear.
     enhanced(END, (5, 2, 270), Verdict::Refused),
+    enhanced(END, (5, 7, 512), Verdict::Refused),
+    enhanced(END, (5, 7, 703), Verdict::Refused),
     enhanced(MESSAGE, (5, 3, 4), Verdict::Refused),
     // Others of the 5.7 and 5.2.0 kind come from policies that people change.
     enhanced(MESSAGE, (5, 2, 0), Verdict::Held(Scope::Message)),
@@ -205,7 +212,19 @@ mod tests {
             (Stage::Rcpt, "250 2.1.5 Recipient OK", "accepted"),
             (Stage::Rcpt, "550 5.1.1 User unknown", "refused"),
             (Stage::Rcpt, "452 4.5.3 Too many recipients", "deferred"),
+            (Stage::Rcpt, "452 4.5.3 Too many recipients (AS780090)", "paced"),
             (Stage::Rcpt, "451 4.7.500 Access denied, please try again later (AS123)", "deferred"),
+            (Stage::Mail, "550 5.2.240 Not a High Volume Email account", "held mailbox"),
+            (Stage::Mail, "550 5.7.62 Sender is not the authenticated account", "held message"),
+            (Stage::EndOfData, "550 5.6.241 From header does not match the account", "held message"),
+            (Stage::EndOfData, "550 5.6.11 Message contains bare line feeds", "refused"),
+            (
+                Stage::EndOfData,
+                "550 5.7.236 External recipient limit of onmicrosoft.com senders exceeded",
+                "held mailbox",
+            ),
+            (Stage::EndOfData, "550 5.7.512 message must be RFC 5322 section 3.6.2 compliant", "refused"),
+            (Stage::EndOfData, "550 5.7.703 Recipient is on the Tenant Allow/Block List", "refused"),
             (Stage::EndOfData, "250 2.0.0 OK <a@b> [Hostname=X]", "accepted"),
             (
                 Stage::EndOfData,
