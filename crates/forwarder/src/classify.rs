@@ -135,6 +135,24 @@ impl Row {
     }
 }
 
+/// Whether a refused login may be the token's fault: any 535, and what High Volume Email said of a token that ends soon.
+pub(crate) fn may_be_the_token(reply: &Reply) -> bool {
+    reply.code() == 535 || reply.enhanced() == Some(EnhancedCode::new(5, 5, 127))
+}
+
+/// Whether upstream finds the dialog wrong that we know to be right: it says nothing about login or message, and is seen
+/// now and then without a cause. Such a session is confused; another may not be.
+pub(crate) fn is_about_the_dialog(stage: Stage, reply: &Reply) -> bool {
+    match (stage, reply.code()) {
+        (Stage::Auth, 500..=504) => true,
+        // Not logged in, and not encrypted, as it says; the latter with a code that fits no 451.
+        (Stage::Mail, 530) => reply.enhanced() == Some(EnhancedCode::new(5, 7, 57)),
+        (Stage::Mail, 451) => reply.text().contains("STARTTLS is required"),
+        (Stage::Mail, 500..=504) => !is_about_the_message(reply),
+        _ => false,
+    }
+}
+
 /// What holds for any server.
 fn general(stage: Stage, reply: &Reply) -> Verdict {
     match (stage, reply.code() / 100) {
@@ -261,6 +279,29 @@ mod tests {
             (Stage::EndOfData, "354 out of place", "deferred"),
         ] {
             assert_eq!(short(stage, line), outcome, "{stage:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn replies_that_speak_of_token_or_dialog() {
+        for (stage, line, token, dialog) in [
+            (Stage::Auth, "535 5.7.3 Authentication unsuccessful [X]", true, false),
+            (Stage::Auth, "535 5.7.142 Token will expire soon", true, false),
+            (Stage::Auth, "501 5.5.127 Invalid XOAUTH2 auth data - Token will expire soon", true, true),
+            (Stage::Auth, "501 5.5.121 Invalid XOAUTH2 argument or data", false, true),
+            (Stage::Auth, "504 5.7.4 Unrecognized authentication type [X]", false, true),
+            (Stage::Auth, "550 5.7.30 Basic authentication is not supported", false, false),
+            (Stage::Auth, "454 4.7.0 Temporary authentication failure", false, false),
+            (Stage::Mail, "530 5.7.57 Client not authenticated to send mail. [X]", false, true),
+            (Stage::Mail, "451 5.7.3 STARTTLS is required to send mail [X]", false, true),
+            (Stage::Mail, "451 4.7.0 Temporary server error. Please try again later. PRX4 [X]", false, false),
+            (Stage::Mail, "502 5.3.3 Command not implemented", false, true),
+            (Stage::Mail, "501 5.1.7 Invalid address", false, false),
+            (Stage::Mail, "250 2.1.0 Sender OK", false, false),
+            (Stage::Data, "503 5.5.2 Need rcpt command", false, false),
+        ] {
+            let reply = reply(line);
+            assert_eq!((may_be_the_token(&reply), is_about_the_dialog(stage, &reply)), (token, dialog), "{line}");
         }
     }
 

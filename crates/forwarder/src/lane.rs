@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use wire::Reply;
 
-use crate::classify::{Stage, classify};
+use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
 use crate::health::{Health, Permission, Trouble, TroubleKind, TroubleStatus};
@@ -250,12 +250,13 @@ impl<T: TokenSource> Lane<T> {
             && self.clock.wall() + self.limits.token_margin < connection.token_ends
     }
 
-    /// Opens and logs in. A 535 may mean that the token is no longer good: one more try with a fresh one.
+    /// Opens and logs in. A 535 may mean that the token is no longer good: one more try with a fresh one. A dialog that
+    /// upstream finds wrong is tried once more as it was.
     async fn connect(&self) -> Result<Connection, Trouble> {
         let token = self.tokens.token().await.map_err(|trouble| no_token(&trouble.0))?;
         match self.log_in(&token).await? {
             Ok(connection) => Ok(connection),
-            Err(reply) if reply.code() == 535 && self.may_ask_for_fresh_token() => {
+            Err(reply) if may_be_the_token(&reply) && self.may_ask_for_fresh_token() => {
                 debug!(lane = %self.id, %reply, "login refused; trying once more with a fresh token");
                 match self.tokens.replace(&token).await {
                     Ok(fresh) => self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&reply)),
@@ -265,6 +266,10 @@ impl<T: TokenSource> Lane<T> {
                         Err(self.login_refused(&reply))
                     }
                 }
+            }
+            Err(reply) if is_about_the_dialog(Stage::Auth, &reply) => {
+                debug!(lane = %self.id, %reply, "login not understood; trying once more on a new connection");
+                self.log_in(&token).await?.map_err(|reply| self.login_refused(&reply))
             }
             Err(reply) => Err(self.login_refused(&reply)),
         }
@@ -431,6 +436,7 @@ impl<T: TokenSource> Slot<T> {
     ) -> Attempt<B::Error> {
         let lane = Arc::clone(&self.lane);
         let mut started = Some(started);
+        let mut was_confused = false;
         loop {
             let mut connection = match lane.connection().await {
                 Ok(connection) => connection,
@@ -442,6 +448,18 @@ impl<T: TokenSource> Slot<T> {
             self.seen = true;
             match transfer(&mut connection, message, body).await {
                 Ok(Ended::Stale) => debug!(lane = %lane.id, "an idle connection had gone; opening another"),
+                Ok(Ended::Confused(reply)) if !was_confused => {
+                    was_confused = true;
+                    debug!(lane = %lane.id, %reply, "the session is confused; trying once more on another");
+                    connection.quit().await;
+                }
+                Ok(Ended::Confused(reply)) => {
+                    connection.quit().await;
+                    let outcomes = vec![classify(Stage::Mail, &reply); message.recipients.len()];
+                    lane.learn(&outcomes);
+                    self.probing = false;
+                    return Attempt::Told(outcomes);
+                }
                 Ok(Ended::Lost(text)) => {
                     return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
                 }

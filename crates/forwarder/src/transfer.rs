@@ -9,7 +9,7 @@ use std::future::Future;
 use mail::{Diagnostic, Envelope, ForwardPath, Outcome};
 use wire::{DotStuffer, Reply};
 
-use crate::classify::{Stage, classify};
+use crate::classify::{Stage, classify, is_about_the_dialog};
 use crate::connection::{Connection, Lost};
 
 /// Commands in one write. Their replies fit any socket's buffer, so that neither side can wait for the other for ever.
@@ -49,6 +49,8 @@ pub(crate) enum Ended {
     Told { outcomes: Vec<Outcome>, usable: bool },
     /// The session was used before and gone when this message came: nothing happened.
     Stale,
+    /// Upstream refused MAIL because it finds the dialog wrong: nothing happened, and the session is good for no more.
+    Confused(Reply),
     /// The session was lost while the envelope was told, and upstream had decided nothing: the lane's trouble, not the
     /// message's.
     Lost(String),
@@ -72,6 +74,9 @@ pub(crate) async fn transfer<B: Body>(
     }
     if let Some(text) = dialog.undecided() {
         return Ok(Ended::Lost(text));
+    }
+    if let Some(reply) = dialog.confusion() {
+        return Ok(Ended::Confused(reply));
     }
     let mut state = dialog.read(message.recipients.len());
     if state.go_ahead {
@@ -164,6 +169,12 @@ impl Dialog {
         self.replies
             .first()
             .is_none_or(|reply| reply.code() == 421 && matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)))
+    }
+
+    /// The reply to MAIL, if it speaks of the dialog and the session is still there to be left in good order.
+    fn confusion(&self) -> Option<Reply> {
+        let mail = self.transaction().first().filter(|_| self.lost.is_none())?;
+        is_about_the_dialog(Stage::Mail, mail).then(|| mail.clone())
     }
 
     /// Why the session was lost, if no reply has decided anything by then. A 421 that asks to slow down has.

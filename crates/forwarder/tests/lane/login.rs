@@ -102,6 +102,33 @@ async fn a_fresh_token_that_is_taken_sends_the_message() {
     assert_eq!(road.lane.trouble(), None);
 }
 
+#[tokio::test]
+async fn a_token_that_ends_too_soon_for_high_volume_email_is_replaced() {
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let sending = road.send(mail());
+    let soon = "501 5.5.127 Invalid XOAUTH2 auth data - Token will expire soon";
+    refuse(upstream.greeted().await, 1, soon).await;
+    let mut session = upstream.greeted().await;
+    session.answer(&format!("AUTH XOAUTH2 {}", response(2)), "235 2.7.0 Authentication successful").await;
+    session.take().await;
+    assert_eq!(sending.outcomes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_is_not_understood_is_tried_once_more_with_the_same_token() {
+    const NOT_UNDERSTOOD: &str = "504 5.7.4 Unrecognized authentication type [X]";
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let sending = road.send(mail());
+    refuse(upstream.greeted().await, 1, NOT_UNDERSTOOD).await;
+    refuse(upstream.greeted().await, 1, NOT_UNDERSTOOD).await;
+    let Attempt::NotStarted(trouble) = sending.ended().await else { panic!("it was sent") };
+    assert_eq!((trouble.kind, trouble.scope), (TroubleKind::Refused, Scope::Mailbox));
+    assert!(trouble.text.contains(NOT_UNDERSTOOD), "{trouble}");
+    assert_eq!(road.tokens.replaced.load(Ordering::SeqCst), 0);
+}
+
 /// The shared token is not discredited by one mailbox: the trouble stays that mailbox's.
 #[tokio::test]
 async fn a_535_stays_the_mailboxs_when_no_fresh_token_is_to_be_had() {

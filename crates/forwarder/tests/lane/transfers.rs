@@ -3,7 +3,7 @@
 use mail::{BodyType, ForwardPath, ReversePath};
 
 use crate::road::{Mail, Pieces, lane_to, mail, mail_to};
-use crate::upstream::{EHLO, Upstream};
+use crate::upstream::{EHLO, Session, Tls, Upstream};
 
 const ACCEPTED: &str = "accepted: 250 2.0.0 OK <id@x>";
 
@@ -143,6 +143,33 @@ async fn a_refused_sender_speaks_for_all_recipients() {
     session.expect("MAIL FROM:<scanner@contoso.com> SIZE=25\nRCPT TO:<a@x.y>\nRCPT TO:<b@x.y>\nDATA").await;
     session.say("550 5.1.7 Invalid address\n503 5.5.1 MAIL first\n503 5.5.1 MAIL first\n503 5.5.1 MAIL first").await;
     assert_eq!(sending.outcomes().await, ["refused: 550 5.1.7 Invalid address"; 2]);
+}
+
+#[tokio::test]
+async fn a_session_that_forgets_its_login_is_left_and_the_message_sent_over_another() {
+    let upstream = Upstream::start().await;
+    let sending = lane_to(upstream.address()).send(mail());
+    forget(&mut upstream.logged_in().await).await;
+    upstream.logged_in().await.take().await;
+    assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
+}
+
+#[tokio::test]
+async fn a_login_that_is_forgotten_twice_holds_the_mailbox() {
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let sending = road.send(mail());
+    forget(&mut upstream.logged_in().await).await;
+    forget(&mut upstream.logged_in().await).await;
+    assert_eq!(sending.outcomes().await, ["held mailbox: 530 5.7.57 Client not authenticated to send mail."]);
+    assert!(road.lane.trouble().is_some());
+}
+
+/// Says that the client is not logged in, and sees it off.
+async fn forget(session: &mut Session<Tls>) {
+    session.expect("MAIL FROM:<scanner@contoso.com> SIZE=25\nRCPT TO:<anna@contoso.com>\nDATA").await;
+    session.say("530 5.7.57 Client not authenticated to send mail.\n503 5.5.2 Need mail\n503 5.5.2 Need mail").await;
+    session.answer("QUIT", "221 2.0.0 bye").await;
 }
 
 #[tokio::test]
