@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clock::Clock;
 use forwarder::{Attempt, Body, Lane, Message, Slot, TokenSource};
-use mail::{Diagnostic, Outcome, Scope};
+use mail::{Diagnostic, EnhancedCode, Outcome, Scope};
 use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -31,8 +31,8 @@ pub(crate) struct Delivery<S, T> {
     lane: Arc<Lane<T>>,
     plan: Plan,
     clock: Arc<dyn Clock>,
-    /// Reverse-paths that upstream refused to be sent as, and that have been told.
-    refused_senders: Mutex<HashSet<String>>,
+    /// Reverse-paths of which upstream takes no message, each with its code for it, that have been told.
+    refused_senders: Mutex<HashSet<(String, Option<EnhancedCode>)>>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
@@ -166,16 +166,16 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         parts
     }
 
-    /// A sender that may not be sent as is told once, not at each try of each of its messages.
+    /// A sender that may not be sent as is told once for each reason, not at each try of each of its messages.
     fn is_news(&self, claim: &Claim<S::Source>, part: &Part) -> bool {
-        if !matches!(part.outcome, Outcome::Held { scope: Scope::Message, .. }) {
+        let Outcome::Held { scope: Scope::Message, diagnostic } = &part.outcome else {
             return true;
-        }
+        };
         let mut told = self.refused_senders.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= MAX_TOLD {
             told.clear();
         }
-        told.insert(claim.envelope.reverse_path.to_string())
+        told.insert((claim.envelope.reverse_path.to_string(), diagnostic.enhanced))
     }
 
     async fn settle(&self, claim: Claim<S::Source>, parts: Vec<Part>) {
