@@ -331,8 +331,8 @@ impl<T: TokenSource> Lane<T> {
         }
     }
 
-    /// What the outcomes tell of the lane itself.
-    fn learn(&self, outcomes: &[Outcome]) {
+    /// What the outcomes tell of the lane itself; true if it is well.
+    fn learn(&self, outcomes: &[Outcome]) -> bool {
         let trouble = outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Held { scope: scope @ (Scope::Mailbox | Scope::Tenant), diagnostic } => Some(Trouble {
                 kind: TroubleKind::Refused,
@@ -346,10 +346,11 @@ impl<T: TokenSource> Lane<T> {
             }),
             _ => None,
         });
-        match trouble {
-            Some(trouble) => self.troubled(&trouble),
+        match &trouble {
+            Some(trouble) => self.troubled(trouble),
             None => self.well(),
         }
+        trouble.is_none()
     }
 
     fn well(&self) {
@@ -464,10 +465,14 @@ impl<T: TokenSource> Slot<T> {
                     return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
                 }
                 Ok(Ended::Told { outcomes, usable }) => {
-                    lane.learn(&outcomes);
+                    let is_well = lane.learn(&outcomes);
                     self.probing = false;
-                    if usable {
+                    // The trouble may be this connection's, as with one too many: the probe shall have another. What was
+                    // accepted comes first, and shows that it is not.
+                    if usable && (is_well || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)))) {
                         lane.park(connection);
+                    } else if usable {
+                        connection.quit().await;
                     }
                     return Attempt::Told(outcomes);
                 }
