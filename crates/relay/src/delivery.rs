@@ -152,11 +152,11 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.plan.next(outcome, history, self.clock.wall(), self.clock.chance())
     }
 
-    /// Recipients that met the same outcome go the same way.
+    /// Recipients that met the same go the same way.
     fn parts(&self, outcomes: Vec<Outcome>, history: History) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         for (recipient, outcome) in outcomes.into_iter().enumerate() {
-            if let Some(part) = parts.iter_mut().find(|part| part.outcome == outcome) {
+            if let Some(part) = parts.iter_mut().find(|part| is_same(&part.outcome, &outcome)) {
                 part.recipients.push(recipient);
             } else {
                 let next = self.next(&outcome, history);
@@ -212,6 +212,23 @@ impl<B: BodySource> Body for StoredBody<'_, B> {
     }
 }
 
+/// Whether two recipients met the same. Exchange ends each refusal with the time, so that no two texts are alike; only
+/// those that are to be reported are kept apart by their texts.
+fn is_same(one: &Outcome, other: &Outcome) -> bool {
+    let alike = |one: &Diagnostic, other: &Diagnostic| {
+        (one.code, one.enhanced) == (other.code, other.enhanced) && (one.code.is_some() || one.text == other.text)
+    };
+    match (one, other) {
+        (Outcome::Deferred(one), Outcome::Deferred(other)) | (Outcome::Paced(one), Outcome::Paced(other)) => {
+            alike(one, other)
+        }
+        (Outcome::Held { scope, diagnostic }, Outcome::Held { scope: other_scope, diagnostic: other_diagnostic }) => {
+            scope == other_scope && alike(diagnostic, other_diagnostic)
+        }
+        (one, other) => one == other,
+    }
+}
+
 fn whole<B>(claim: &Claim<B>, outcome: Outcome, next: Next) -> Part {
     Part { recipients: (0..claim.recipients.len()).collect(), outcome, next }
 }
@@ -245,5 +262,36 @@ fn reap(ended: Result<(), tokio::task::JoinError>) {
         && error.is_panic()
     {
         error!(%error, "a delivery ended by a fault of ours; its message stays queued. Please report this");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> Diagnostic {
+        let (code, rest) = text.split_once(' ').unwrap();
+        let enhanced = rest.split_once(' ').and_then(|(enhanced, _)| EnhancedCode::parse(enhanced));
+        Diagnostic { code: Some(code.parse().unwrap()), enhanced, text: rest.to_owned() }
+    }
+
+    #[test]
+    fn recipients_that_met_the_same_stay_together_whatever_the_time_in_the_reply() {
+        let held = |scope, text| Outcome::Held { scope, diagnostic: reply(text) };
+        let local = |text: &str| Outcome::Deferred(Diagnostic::local(text));
+        for (one, other, same) in [
+            (Outcome::Deferred(reply("452 4.5.3 x [t1]")), Outcome::Deferred(reply("452 4.5.3 x [t2]")), true),
+            (Outcome::Deferred(reply("452 4.5.3 x")), Outcome::Deferred(reply("451 4.7.500 x")), false),
+            (Outcome::Deferred(reply("452 4.5.3 x")), Outcome::Paced(reply("452 4.5.3 x")), false),
+            (Outcome::Paced(reply("432 4.3.2 x [t1]")), Outcome::Paced(reply("432 4.3.2 x [t2]")), true),
+            (held(Scope::Message, "550 5.7.60 [t1]"), held(Scope::Message, "550 5.7.60 [t2]"), true),
+            (held(Scope::Message, "550 5.7.60 x"), held(Scope::Mailbox, "550 5.7.60 x"), false),
+            (Outcome::Refused(reply("550 5.1.1 no a")), Outcome::Refused(reply("550 5.1.1 no b")), false),
+            (Outcome::Refused(reply("550 5.1.1 no")), Outcome::Refused(reply("550 5.1.1 no")), true),
+            (local("lost"), local("lost"), true),
+            (local("lost"), local("silent"), false),
+        ] {
+            assert_eq!(is_same(&one, &other), same, "{one:?} {other:?}");
+        }
     }
 }
