@@ -77,7 +77,7 @@ impl World {
              smtp = {{ host = \"{}\", port = {}, ca_file = {:?} }}\n\n\
              [mailbox.scanner]\naddress = \"{SENDER}\"\n{pace}\n{}\n\
              [spool]\n{}\n{}\n[http]\naddress = \"\"\n\n[log]\nformat = \"json\"\n{}\n\
-             [shutdown]\n{}\n",
+             [shutdown]\n{}\n\n[retry]\n{}\n",
             extra("listener"),
             shown("secret"),
             self.sandbox.authority(),
@@ -90,6 +90,7 @@ impl World {
             extra("spool"),
             extra("log"),
             extra("shutdown"),
+            extra("retry"),
         )
     }
 
@@ -108,6 +109,12 @@ impl World {
 
     pub(crate) async fn wait_for(&self, count: u64) -> Vec<Arc<Message>> {
         self.sandbox.wait_for(count, PATIENCE).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// So much time that everything that waits in the queue of a stopped relay is due.
+    pub(crate) fn let_time_pass(&self) {
+        let queue = rusqlite::Connection::open(self.path("state/queue.db")).unwrap();
+        queue.execute("UPDATE delivery SET due = 0", []).unwrap();
     }
 
     pub(crate) fn mailbox(&self, change: impl FnOnce(&mut Mailbox)) {

@@ -7,9 +7,11 @@
 
 mod clients;
 mod commands;
+mod conditions;
 mod control;
 mod delivery;
 mod durability;
+mod faults;
 mod harness;
 mod kill;
 mod secrets;
