@@ -57,7 +57,7 @@ enum Told {
     Away,
     /// The lane stands still since upstream asks to slow down, with its reply.
     Pace,
-    /// The lane stands still since upstream refuses it, with its reply.
+    /// The lane stands still since upstream refuses it, with its reply, how far that reaches, and advice.
     Refusal,
     /// This message was not sent yet, with this outcome and upstream's reply.
     Message(&'static str),
@@ -254,9 +254,15 @@ impl Run {
                 let line = self.line("the lane's trouble with the reply", is_it).await?;
                 let is_pace = line.contains("to slow down");
                 let is_refusal = line.contains("refused the login") || line.contains("takes nothing from");
+                let of_tenant = matches!(
+                    self.row.class,
+                    Class::TenantConfigurationAtAuth | Class::TenantQuotaUsedUp | Class::TenantBlocked
+                );
+                let has_scope = field(&line, "scope") == if of_tenant { "tenant" } else { "mailbox" };
+                let has_advice = field(&line, "advice").len() > 20;
                 let is_right = match told {
                     Told::Pace => is_pace,
-                    Told::Refusal => is_refusal,
+                    Told::Refusal => is_refusal && has_scope && has_advice,
                     _ => !is_pace && !is_refusal,
                 };
                 if is_right { Ok(()) } else { Err(format!("it is told as {line}")) }

@@ -57,6 +57,16 @@ impl TroubleKind {
     }
 }
 
+impl Trouble {
+    /// The word for how far it reaches, for the log and `--json`.
+    pub const fn reach(&self) -> &'static str {
+        match self.scope {
+            Scope::Tenant => "tenant",
+            Scope::Mailbox | Scope::Message => "mailbox",
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

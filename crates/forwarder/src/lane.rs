@@ -369,7 +369,7 @@ impl<T: TokenSource> Lane<T> {
             // Whoever gives tokens has warned, once, with the advice.
             info!(lane = %self.id, reason = %trouble, "lane waits for a token");
         } else if news {
-            warn!(lane = %self.id, reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
+            warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
         } else {
             debug!(lane = %self.id, reason = %trouble, probe_in_seconds = wait, "lane still stands still");
         }

@@ -1,6 +1,6 @@
 //! `status`: what a running daemon is doing, what is wrong, and what to do about it.
 //!
-//! [`Overview`] gathers a [`Snapshot`] in the daemon, `screen` makes it readable, `command` asks for it over the control
+//! [`Overview`] gathers a `Snapshot` in the daemon, `screen` makes it readable, `command` asks for it over the control
 //! socket. Nothing here changes anything.
 
 mod command;

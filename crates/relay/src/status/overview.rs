@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::{Clock, Monotonic, WallTime};
 use forwarder::TroubleStatus;
-use mail::{LaneId, Scope};
+use mail::LaneId;
 use smtp_server::SessionWatch;
 use spool::{Spool, SqliteSpool, StoreError};
 use token_manager::TokenStatus;
@@ -196,11 +196,7 @@ fn trouble(status: &TroubleStatus, now: WallTime) -> Trouble {
     let TroubleStatus { trouble, lasting, next_probe } = status;
     Trouble {
         kind: trouble.kind.as_str().to_owned(),
-        scope: match trouble.scope {
-            Scope::Tenant => "tenant",
-            Scope::Mailbox | Scope::Message => "mailbox",
-        }
-        .to_owned(),
+        scope: trouble.reach().to_owned(),
         text: trouble.text.clone(),
         advice: trouble.advice().to_owned(),
         since: Time(now - *lasting),
