@@ -1,6 +1,8 @@
 //! What an administrator does about trouble of a lane: one table, by what Exchange said (facts sections 1.5, 1.6 and 5.4). Pure;
 //! it decides nothing: texts may change, and then the advice is only less particular.
 
+use mail::{Diagnostic, EnhancedCode};
+
 use crate::health::{Trouble, TroubleKind};
 
 /// What stands in Exchange's reply, and what to do about it. Rows are read from the top; the first that fits decides.
@@ -55,14 +57,28 @@ const ROWS: [(&[&str], &str); 13] = [
     ),
     (
         &[" 5.7.3 ", " 5.7.57 "],
-        "check in this order: the service principal has the Object ID of the enterprise application, not of the registration; it may use \
-         this mailbox, by App RBAC or by SMTP.SendAsApp with FullAccess and not by both; `login` is the mailbox; changes take up to two hours",
+        "check in this order: `address` or `login` in the configuration is spelled exactly as the mailbox's own address; the service \
+         principal has the Object ID of the enterprise application, not of the registration; it may use \
+         this mailbox, by App RBAC or by SMTP.SendAsApp with FullAccess and not by both; changes take up to two hours",
     ),
     (
         &["535 "],
         "check the service principal, its permission on this mailbox and SMTP AUTH of the mailbox; changes take up to two hours",
     ),
 ];
+
+/// What an administrator does about a sender of whom upstream takes no message, in one line.
+pub fn sender_advice(diagnostic: &Diagnostic) -> &'static str {
+    let fits = |codes: &[(u8, u16, u16)]| {
+        diagnostic.enhanced.is_some_and(|given| codes.iter().any(|&(a, b, c)| EnhancedCode::new(a, b, c) == given))
+    };
+    if diagnostic.text.contains("SendAsDenied") || fits(&[(5, 2, 252), (5, 7, 60), (5, 7, 62), (5, 6, 241)]) {
+        "let the software send as the mailbox itself, or let the mailbox send as that address (Add-RecipientPermission SENDER \
+         -AccessRights SendAs -Trustee SERVICE_PRINCIPAL); permissions take up to two hours"
+    } else {
+        "look at Exchange's words: a policy of the tenant refuses this message, and it is tried on in case that changes"
+    }
+}
 
 impl Trouble {
     /// What an administrator does about it, in one line.
@@ -124,6 +140,14 @@ mod tests {
                 advice(TroubleKind::Refused, reply)
             );
         }
+    }
+
+    #[test]
+    fn senders_have_advice_of_their_own() {
+        let denied = Diagnostic::local("SendAsDenied; a not allowed to send as b");
+        assert!(sender_advice(&denied).contains("-AccessRights SendAs"));
+        let policy = Diagnostic { enhanced: EnhancedCode::parse("5.7.1"), ..Diagnostic::local("no") };
+        assert!(sender_advice(&policy).contains("policy"));
     }
 
     #[test]

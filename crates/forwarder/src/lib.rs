@@ -16,6 +16,7 @@ mod token;
 mod transfer;
 mod xoauth2;
 
+pub use advice::sender_advice;
 pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
 pub use health::{Trouble, TroubleKind, TroubleStatus};

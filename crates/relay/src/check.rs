@@ -38,8 +38,14 @@ fn print(configuration: &Configuration, as_json: bool) {
     if as_json {
         println!("{:#}", json!({ "configuration": configuration.json(), "doubts": configuration.doubts() }));
     } else {
-        println!("# The configuration is right. In effect, with where each value comes from:\n{configuration}");
-        for doubt in configuration.doubts() {
+        let doubts = configuration.doubts();
+        let verdict = match doubts.len() {
+            0 => "right".to_owned(),
+            1 => "right, with one warning at the end".to_owned(),
+            count => format!("right, with {count} warnings at the end"),
+        };
+        println!("# The configuration is {verdict}. In effect, with where each value comes from:\n{configuration}");
+        for doubt in doubts {
             eprintln!("warning: {doubt}");
         }
     }

@@ -119,7 +119,7 @@ pub(crate) enum SandboxAction {
     /// Order the sandbox that runs to misbehave or to mend itself; `order help` lists what there is.
     Order {
         /// The order, as in `fault mailbox-full times 3`.
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
 }

@@ -27,6 +27,7 @@ use crate::delivery::Delivery;
 use crate::http;
 use crate::intake::{Destination, ListenerIntake, Rooms};
 use crate::recent::Recent;
+use crate::refused_senders::RefusedSenders;
 use crate::requests::Requests;
 use crate::retry::Plan;
 use crate::status::{LaneView, ListenerView, Opened, Overview};
@@ -70,7 +71,7 @@ pub(crate) enum StartError {
 fn remedy(error: &io::Error, what: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program has this port; stop it (ss -ltnp shows which) or set {what}.address to another port"
+            "another program has this port; if that is another xoauth2-relay, `xoauth2-relay status` answers; else `ss -ltnp` shows which; stop it, or set {what}.address to another port"
         ),
         io::ErrorKind::PermissionDenied => format!(
             "a port below 1024 needs CAP_NET_BIND_SERVICE; give it to the service or set {what}.address to a higher port"
@@ -133,10 +134,16 @@ impl Daemon {
             let lane = open_lane(settings, tenant, mailbox, source, &trust, &clock)?;
             remember_pace(&spool, &lane, clock.wall()).await;
             attendants.spawn(sweep(Arc::clone(&lane)));
-            lanes.push(LaneView { tenant: tenant_name.to_owned(), mailbox: name.clone(), lane: Arc::clone(&lane) });
+            let refused_senders = Arc::new(RefusedSenders::default());
+            lanes.push(LaneView {
+                tenant: tenant_name.to_owned(),
+                mailbox: name.clone(),
+                lane: Arc::clone(&lane),
+                refused_senders: Arc::clone(&refused_senders),
+            });
             let destination =
                 Destination { tenant: tenant_name.to_owned(), lane: lane.id().clone(), address: address.clone() };
-            let delivery = Delivery::new(Arc::clone(&spool), lane, plan.clone(), Arc::clone(&clock));
+            let delivery = Delivery::new(Arc::clone(&spool), lane, plan.clone(), refused_senders, Arc::clone(&clock));
             road.spawn(delivery.run(stop.clone()));
             let open = Rooms {
                 spool: Arc::clone(&spool),

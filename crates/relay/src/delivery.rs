@@ -3,25 +3,23 @@
 //! One loop for each lane. A turn comes before a claim, so that nothing is claimed that cannot go; the claim is marked
 //! in flight before upstream can see anything of it, so that a crash leaves a trace.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Clock;
 use forwarder::{Attempt, Body, Lane, Message, Slot, TokenSource};
-use mail::{Diagnostic, EnhancedCode, Outcome, Scope};
+use mail::{Diagnostic, Outcome, Scope};
 use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::refused_senders::RefusedSenders;
 use crate::retry::{History, Plan};
 
 /// Longest sleep on a due time: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// Refused senders remembered as told.
-const MAX_TOLD: usize = 1000;
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -31,14 +29,20 @@ pub(crate) struct Delivery<S, T> {
     lane: Arc<Lane<T>>,
     plan: Plan,
     clock: Arc<dyn Clock>,
-    /// Reverse-paths of which upstream takes no message, each with its code for it, that have been told.
-    refused_senders: Mutex<HashSet<(String, Option<EnhancedCode>)>>,
+    /// Whom upstream takes no message of, each told once.
+    refused_senders: Arc<RefusedSenders>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
     /// Delivers from `spool` over `lane`, trying again by `plan`.
-    pub(crate) fn new(spool: Arc<S>, lane: Arc<Lane<T>>, plan: Plan, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { spool, lane, plan, clock, refused_senders: Mutex::default() })
+    pub(crate) fn new(
+        spool: Arc<S>,
+        lane: Arc<Lane<T>>,
+        plan: Plan,
+        refused_senders: Arc<RefusedSenders>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self { spool, lane, plan, clock, refused_senders })
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
@@ -168,14 +172,17 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 
     /// A sender that may not be sent as is told once for each reason, not at each try of each of its messages.
     fn is_news(&self, claim: &Claim<S::Source>, part: &Part) -> bool {
-        let Outcome::Held { scope: Scope::Message, diagnostic } = &part.outcome else {
-            return true;
-        };
-        let mut told = self.refused_senders.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MAX_TOLD {
-            told.clear();
+        let sender = claim.envelope.reverse_path.to_string();
+        match &part.outcome {
+            Outcome::Held { scope: Scope::Message, diagnostic } => {
+                self.refused_senders.refuse(&sender, diagnostic, self.clock.wall())
+            }
+            Outcome::Accepted(_) => {
+                self.refused_senders.accept(&sender);
+                true
+            }
+            _ => true,
         }
-        told.insert((claim.envelope.reverse_path.to_string(), diagnostic.enhanced))
     }
 
     async fn settle(&self, claim: Claim<S::Source>, parts: Vec<Part>) {
@@ -246,6 +253,10 @@ fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {
         Next::Due(_) if matches!(part.outcome, Outcome::Held { scope: Scope::Mailbox | Scope::Tenant, .. }) => {
             debug!(%id, outcome, mailbox, recipients, %reply, message_id, "waits for its lane");
         }
+        Next::Due(due) if matches!(part.outcome, Outcome::Held { .. }) => {
+            let (sender, advice) = (&claim.envelope.reverse_path, forwarder::sender_advice(reply));
+            warn!(%id, outcome, mailbox, %sender, recipients, %reply, advice, message_id, next_attempt = %due, "not sent yet");
+        }
         Next::Due(due) => {
             warn!(%id, outcome, mailbox, recipients, %reply, message_id, next_attempt = %due, "not sent yet");
         }
@@ -271,7 +282,7 @@ mod tests {
 
     fn reply(text: &str) -> Diagnostic {
         let (code, rest) = text.split_once(' ').unwrap();
-        let enhanced = rest.split_once(' ').and_then(|(enhanced, _)| EnhancedCode::parse(enhanced));
+        let enhanced = rest.split_once(' ').and_then(|(enhanced, _)| mail::EnhancedCode::parse(enhanced));
         Diagnostic { code: Some(code.parse().unwrap()), enhanced, text: rest.to_owned() }
     }
 

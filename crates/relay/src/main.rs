@@ -17,6 +17,7 @@ mod intake;
 mod logging;
 mod process;
 mod recent;
+mod refused_senders;
 mod requests;
 mod retry;
 mod run;
@@ -53,10 +54,7 @@ fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Status(options) => match &options.socket {
             Some(socket) => in_runtime(status::status(socket, None, &options)),
-            None => configured(&options.configured.config, |Configuration { settings, .. }| {
-                let queue = settings.spool.directory.as_path();
-                in_runtime(status::status(&settings.control_socket(), Some(queue), &options))
-            }),
+            None => ask_status(&options),
         },
         Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),
     }
@@ -74,11 +72,31 @@ fn configured(file: &Path, command: impl FnOnce(&Configuration) -> Exit) -> Exit
     }
 }
 
+/// Asks the daemon that the configuration tells of. What else is wrong in the file is no matter of the daemon that runs.
+fn ask_status(options: &cli::Status) -> Exit {
+    let file = &options.configured.config;
+    let mistakes = load(file).err();
+    let Some(places) = config::places(file, environment()) else {
+        check::tell(&mistakes.unwrap_or_default());
+        check::complain("or name a running daemon's socket with --socket");
+        return Exit::Usage;
+    };
+    if mistakes.is_some() {
+        let file = file.display();
+        check::complain(&format!(
+            "{file} is wrong now (see xoauth2-relay check); asking the daemon that runs all the same"
+        ));
+    }
+    in_runtime(status::status(&places.socket, Some(&places.directory), options))
+}
+
 fn load(file: &Path) -> Result<Configuration, Mistakes> {
+    config::load(file, environment())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
     // A variable of ours that is not UTF-8 cannot be right; others are no concern of ours.
-    let variables = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-    config::load(file, variables)
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }
 
 fn start(configuration: &Configuration) -> Exit {

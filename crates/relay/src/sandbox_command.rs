@@ -42,7 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 enum Failure {
     #[error("{0}")]
     Sandbox(#[from] sandbox::SandboxError),
-    #[error("port {0} is taken by another program; choose another with --port")]
+    #[error(
+        "port {0} is taken by another program, perhaps by a sandbox in another terminal; choose another with --port"
+    )]
     PortTaken(u16),
     #[error("{0}")]
     Start(#[from] StartError),
@@ -179,7 +181,7 @@ socket = {socket:?}
 
 [log]
 format = "text"
-level = "warn"
+level = "info"
 "#,
         authority = tenant.authority(),
         host = tenant.smtp_host(),

@@ -74,8 +74,13 @@ pub(crate) fn place(port: u16) -> io::Result<PathBuf> {
     Ok(directory.join(format!("{port}.sock")))
 }
 
-/// The `sandbox order` command: gives one order to the sandbox that runs, and prints its answer.
+/// The `sandbox order` command: gives one order to the sandbox that runs and prints its answer; without one it lists what
+/// can be ordered.
 pub(crate) async fn order(port: u16, words: &[String]) -> Exit {
+    if words.is_empty() {
+        println!("{}", sandbox::order::help());
+        return Exit::Success;
+    }
     let place = match place(port) {
         Ok(place) => place,
         Err(error) => {

@@ -182,7 +182,9 @@ fn failure(class: FailureClass, seen: &Seen, text: String) -> TokenFailure {
 pub(crate) fn unreadable_credential(place: &str, error: &str) -> TokenFailure {
     let text = format!("{place}: {error}");
     TokenFailure {
-        advice: format!("make it readable for this service: {place}"),
+        advice: format!(
+            "it must be there, hold the secret's Value and nothing else, and be readable for the user that runs this: {place}"
+        ),
         ..failure(FailureClass::Credential, &Seen::default(), text)
     }
 }

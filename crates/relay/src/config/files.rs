@@ -7,9 +7,12 @@ use std::path::Path;
 use rustix::fs::{FsWord, statfs};
 use token_manager::SecretSource;
 
+use super::identity::Guid;
+use super::network::Network;
 use super::reading::Reading;
 use super::secret_reference::SecretReference;
 use super::settings::Settings;
+use super::value::Scalar;
 use crate::secret::ReferencedSecret;
 
 /// Group and others may not write, others may not read.
@@ -38,18 +41,39 @@ fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
     secrets
 }
 
-/// What is no mistake and worth a look: secrets that cannot be read now. Whoever runs this may not be who runs the daemon.
+/// What is no mistake and worth a look. Whoever runs this may not be who runs the daemon.
 pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
-    let unreadable = |(key, secret): (String, SecretReference)| {
-        // systemd hands its credentials to the service alone.
-        if matches!(secret, SecretReference::SystemdCredential(_)) {
-            return None;
+    let mut doubts: Vec<_> = secrets(settings).into_iter().filter_map(doubt_secret).collect();
+    for (name, listener) in &settings.listeners {
+        let beyond = listener.address.socket().is_some_and(|address| !address.ip().is_loopback());
+        if beyond && listener.networks.iter().all(Network::is_loopback) {
+            doubts.push(format!(
+                "listener.{name}: listens beyond this machine, but only this machine may send; name your devices' networks in \
+                 listener.{name}.networks"
+            ));
         }
-        let secret = ReferencedSecret::new(secret);
-        let error = secret.read().err()?;
-        Some(format!("{key}: {} cannot be used now: {error}; mail is held until it can be", secret.description()))
-    };
-    secrets(settings).into_iter().filter_map(unreadable).collect()
+    }
+    doubts
+}
+
+fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
+    let is_client_secret = key.ends_with(".client_secret");
+    let secret = ReferencedSecret::new(reference.clone());
+    let place = secret.description();
+    if matches!(reference, SecretReference::SystemdCredential(_)) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none()
+    {
+        return Some(format!("{key}: only under systemd can it be seen whether {place} is there"));
+    }
+    match secret.read() {
+        Err(error) => Some(format!("{key}: {place} cannot be used now: {error}; mail is held until it can be")),
+        Ok(value) if is_client_secret && Guid::parse(value.expose()).is_ok() => {
+            Some(format!("{key}: {place} holds a GUID: is that the Secret ID? The secret's Value is wanted"))
+        }
+        Ok(value) if value.expose().trim() != value.expose() => {
+            Some(format!("{key}: {place} starts or ends with a blank, which is taken for part of the secret"))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Tells every file that is wrong.

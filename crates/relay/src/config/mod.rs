@@ -23,7 +23,7 @@ mod settings;
 mod value;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
@@ -44,7 +44,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// What is no mistake and worth a look, now and for whoever asks: secrets that cannot be read.
+    /// What is no mistake and worth a look, now and for whoever asks.
     pub fn doubts(&self) -> Vec<String> {
         files::doubts(&self.settings)
     }
@@ -78,6 +78,25 @@ pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) ->
     read(&name, &text, environment, Demand { built: true, files: true })
 }
 
+/// Where the control socket and the state directory of the daemon are, whatever else of the file is wrong, and how much is.
+/// None when the file cannot be read.
+pub fn places(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Option<Places> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).ok()?;
+    let mistakes = Mistakes::default();
+    let (settings, _) = interpret(&name, &text, environment, Demand { built: true, files: false }, &mistakes)?;
+    Some(Places { socket: settings.control_socket(), directory: settings.spool.directory.as_path().to_owned() })
+}
+
+/// Where a daemon is found.
+#[derive(Debug)]
+pub struct Places {
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// Its state directory.
+    pub directory: PathBuf,
+}
+
 /// The same from a text that stands in for the file called `name`.
 fn read(
     name: &str,
@@ -86,7 +105,21 @@ fn read(
     demand: Demand,
 ) -> Result<Configuration, Mistakes> {
     let mistakes = Mistakes::default();
-    let mut file = File::parse(name, text, &mistakes);
+    match interpret(name, text, environment, demand, &mistakes) {
+        Some((settings, origins)) if mistakes.is_empty() => Ok(Configuration { settings, origins }),
+        _ => Err(mistakes),
+    }
+}
+
+/// What can be made of a text, and in `mistakes` what is wrong with it.
+fn interpret(
+    name: &str,
+    text: &str,
+    environment: impl Iterator<Item = (String, String)>,
+    demand: Demand,
+    mistakes: &Mistakes,
+) -> Option<(Settings, Origins)> {
+    let mut file = File::parse(name, text, mistakes);
     let environment = Environment::collect(environment);
     for path in environment.secret_references() {
         file.remove(&path);
@@ -96,10 +129,10 @@ fn read(
         Ok(merged) => merged,
         Err(error) => {
             mistakes.add(Mistake::in_file(name, error.to_string()));
-            return Err(mistakes);
+            return None;
         }
     };
-    let reading = Reading::new(name, &mistakes, &sections, demand.built);
+    let reading = Reading::new(name, mistakes, &sections, demand.built);
     if !mistakes.is_empty() {
         // What the parser lost is not missing.
         for section in ["tenant", "mailbox"] {
@@ -111,8 +144,7 @@ fn read(
     if demand.files {
         files::check(&settings, &reading);
     }
-    let origins = reading.into_origins();
-    if mistakes.is_empty() { Ok(Configuration { settings, origins }) } else { Err(mistakes) }
+    Some((settings, reading.into_origins()))
 }
 
 #[cfg(test)]

@@ -263,6 +263,20 @@ impl<'a> Table<'a> {
         self.finish_names(&keys.iter().map(|key| key.name).collect::<Vec<_>>());
     }
 
+    /// Ends the reading of the top level. A key of a section that stands there has lost its header.
+    pub(crate) fn finish_root(mut self, sections: &[Section], own: &[&str]) {
+        let keys: Vec<_> = self.entries.keys().cloned().collect();
+        for name in keys {
+            let known = sections.iter().any(|section| section.name == name) || own.contains(&name.as_str());
+            let home = sections.iter().find(|section| section.keys.iter().any(|key| key.name == name));
+            if let (false, Some(home)) = (known, home) {
+                self.reject(&name, format!("belongs below a line {}, which is missing before it", home.header()));
+            }
+        }
+        let known: Vec<_> = sections.iter().map(|section| section.name).chain(own.iter().copied()).collect();
+        self.finish_names(&known);
+    }
+
     /// The same with the names alone.
     pub(crate) fn finish_names(mut self, known: &[&str]) {
         let mut left: Vec<_> = self.entries.keys().cloned().collect();

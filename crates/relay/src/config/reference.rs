@@ -92,7 +92,7 @@ fn prose(about: &str) -> String {
 }
 
 const EXAMPLE_HEAD: &str = "\
-# xoauth2-relay: every key, what it does, and what is in effect when it is left out.
+# xoauth2-relay: every key, what it does, and what is in effect when it is left out, where it is not marked as an example.
 # Made by `xoauth2-relay check --example`. What is not commented out is the smallest file that works; \"later\" marks what is not
 # built yet and would be refused. docs/configuration.md tells more of each.
 ";
@@ -143,6 +143,10 @@ const SMALLEST: [&str; 2] = ["tenant", "mailbox"];
 /// Its keys.
 const SMALLEST_KEYS: [&str; 4] = ["tenant.tenant_id", "tenant.client_id", "tenant.client_secret", "mailbox.address"];
 
+/// Shown values that are in effect although they depend on the rest.
+const DEFAULTS: [&str; 6] =
+    ["tenant.authority", "tenant.scope", "tenant.smtp", "mailbox.tenant", "spool.directory", "rewrite.recipients"];
+
 /// The annotated example.
 pub fn example() -> String {
     let mut file = EXAMPLE_HEAD.to_owned();
@@ -173,7 +177,13 @@ fn shown(file: &mut String, section: &str, key: &Key, section_is_built: bool) {
         Fallback::Constant(default) => Some(Toml(&default()).to_string()),
         _ => None,
     });
-    let later = if key.built || !section_is_built { "" } else { "   # later" };
+    let is_default = matches!(key.fallback, Fallback::Constant(_)) || DEFAULTS.contains(&path.as_str());
+    let remark = match (key.built || !section_is_built, is_default || SMALLEST_KEYS.contains(&path.as_str())) {
+        (true, true) => "",
+        (true, false) => "   # an example",
+        (false, true) => "   # later",
+        (false, false) => "   # an example; later",
+    };
     let comment = if SMALLEST_KEYS.contains(&path.as_str()) { "" } else { "# " };
     // A test holds that there is one for every key.
     let value = value.unwrap_or_else(|| "...".to_owned());
@@ -184,7 +194,7 @@ fn shown(file: &mut String, section: &str, key: &Key, section_is_built: bool) {
             let _ = writeln!(file, "#   {:?}{later}: {}", word.name, prose(word.about).trim());
         }
     }
-    let _ = writeln!(file, "{comment}{} = {value}{later}", key.name);
+    let _ = writeln!(file, "{comment}{} = {value}{remark}", key.name);
 }
 
 fn commented(about: &str) -> String {

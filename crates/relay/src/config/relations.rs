@@ -63,7 +63,7 @@ impl Relations<'_> {
     /// Who may connect must be somebody, and not the world.
     fn check_listener(&self, name: &str, listener: &Listener) {
         let path = |key: &str| format!("listener.{name}.{key}");
-        let (networks, authentication) = (path("networks"), path("authentication"));
+        let networks = path("networks");
         if listener.networks.is_empty() {
             self.tell(&[&networks], "is empty: no client could ever connect; leave it out for loopback only");
         }
@@ -71,7 +71,7 @@ impl Relations<'_> {
         for network in listener.networks.iter().filter(|network| !network.is_private()) {
             if !identified && !listener.allow_public {
                 self.tell(
-                    &[&networks, &authentication, &path("allow_public")],
+                    &[&networks, &path("allow_public")],
                     format!(
                         "{network} reaches beyond private ranges, and without required authentication that is an open relay; \
                          name your own networks, or set allow_public = true if all of that network may send as you"

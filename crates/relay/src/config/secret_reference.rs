@@ -53,6 +53,38 @@ impl Scalar for Handle {
     }
 }
 
+/// The path of the file that holds the secret.
+struct SecretFile(PathBuf);
+
+impl Scalar for SecretFile {
+    fn allowed() -> String {
+        "the path of a file such as \"/etc/xoauth2-relay/contoso.secret\"; what stands here looks like the secret itself and is \
+         not repeated: it belongs into that file, alone"
+            .to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // Secrets of Entra are 40 characters with a tilde among them; a path of ours has neither without a slash.
+        let looks_secret = !text.contains('/') && (text.contains('~') || text.len() >= 32);
+        if looks_secret {
+            return Err(Wrong::Unrepeatable);
+        }
+        match FilePath::parse(text) {
+            Ok(path) => Ok(Self(path.as_path().to_owned())),
+            Err(_) => Err(Wrong::Because("is empty; write the path of the file that holds the secret".to_owned())),
+        }
+    }
+
+    fn json(&self) -> Json {
+        Json::String(self.0.display().to_string())
+    }
+
+    #[cfg(test)]
+    fn sample(_: &mut Chance) -> Json {
+        Json::from("/run/secrets/one")
+    }
+}
+
 impl Value for SecretReference {
     fn shape() -> Shape {
         Shape::Secret
@@ -61,13 +93,13 @@ impl Value for SecretReference {
     fn read(table: &mut Table<'_>, key: &str) -> Option<Self> {
         if !table.is_table(key) {
             // The value is not repeated: it may well be the secret.
-            table.reject(key, format!("a secret never stands in the configuration itself; write {ALLOWED}"));
+            table.reject(key, format!("a secret never stands in the configuration itself, but alone in a file of mode 600; write {ALLOWED}"));
             return None;
         }
         let mut reference = table.inner(key)?;
         let count = FORMS.iter().filter(|form| reference.has(form)).count();
         let [file, variable, credential] = FORMS;
-        let file = FilePath::read(&mut reference, file).map(|path| Self::File(path.as_path().to_owned()));
+        let file = SecretFile::read(&mut reference, file).map(|SecretFile(path)| Self::File(path));
         let variable = Handle::read(&mut reference, variable).map(|Handle(name)| Self::Environment(name));
         let credential = Handle::read(&mut reference, credential).map(|Handle(name)| Self::SystemdCredential(name));
         if count != 1 {

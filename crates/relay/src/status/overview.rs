@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Monotonic, WallTime};
-use forwarder::TroubleStatus;
+use forwarder::{TroubleStatus, sender_advice};
 use mail::LaneId;
 use smtp_server::SessionWatch;
 use spool::{Spool, SqliteSpool, StoreError};
@@ -14,9 +14,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{
-    Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenFailure, TokenState, Trouble,
+    Lane, Listener, LoggedEvent, Queue, QueueCounts, RefusedSender, Snapshot, State, Time, Token, TokenFailure,
+    TokenState, Trouble,
 };
 use crate::recent::Recent;
+use crate::refused_senders::{self, RefusedSenders};
 use crate::tokens::TenantTokens;
 
 /// How long the queue may take to be looked at: beyond it the disk hangs, and that is what `status` must say.
@@ -68,6 +70,8 @@ pub(crate) struct LaneView {
     pub(crate) mailbox: String,
     /// The lane.
     pub(crate) lane: Arc<forwarder::Lane<TenantTokens>>,
+    /// Whose messages upstream does not take.
+    pub(crate) refused_senders: Arc<RefusedSenders>,
 }
 
 impl Overview {
@@ -188,7 +192,17 @@ fn lane(view: &LaneView, queued: Option<u32>, now: Now) -> Lane {
         sent_last_minute: status.sent_in_last_minute,
         messages_per_minute: status.messages_per_minute,
         queued,
+        refused_senders: view.refused_senders.list().iter().map(refused_sender).collect(),
         trouble: status.trouble.map(|trouble| self::trouble(&trouble, now.wall)),
+    }
+}
+
+fn refused_sender(refused: &refused_senders::RefusedSender) -> RefusedSender {
+    RefusedSender {
+        sender: refused.sender.clone(),
+        text: refused.diagnostic.to_string(),
+        advice: sender_advice(&refused.diagnostic).to_owned(),
+        since: Time(refused.since),
     }
 }
 

@@ -45,7 +45,10 @@ pub(crate) fn verdict(snapshot: &Snapshot) -> String {
         let trouble = lane.trouble.as_ref().filter(|_| !waits_for_token(lane, &snapshot.tokens))?;
         Some(format!("mailbox {} cannot send: {}", lane.mailbox, trouble.text))
     });
-    let mut troubles: Vec<String> = tokens.chain(lanes).map(|trouble| shortened(&trouble, EVENT_LENGTH)).collect();
+    let senders = snapshot.lanes.iter().flat_map(|lane| &lane.refused_senders);
+    let senders = senders.map(|refused| format!("mail from {} is not taken: {}", refused.sender, refused.text));
+    let mut troubles: Vec<String> =
+        tokens.chain(lanes).chain(senders).map(|trouble| shortened(&trouble, EVENT_LENGTH)).collect();
     if let Some(more @ 1..) = troubles.len().checked_sub(EVENTS) {
         troubles.truncate(EVENTS);
         troubles.push(format!("and {more} more"));
@@ -73,6 +76,7 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     told.extend(snapshot.tokens.iter().filter_map(|token| token_trouble(token, now)));
     let lanes = snapshot.lanes.iter().filter(|lane| !waits_for_token(lane, &snapshot.tokens));
     told.extend(lanes.filter_map(|lane| lane_trouble(lane, now)));
+    told.extend(snapshot.lanes.iter().flat_map(|lane| refused_senders(lane, now)));
     told.extend(snapshot.queue.as_ref().and_then(|queue| queue.counts.as_ref()).and_then(set_aside));
     if told.is_empty() {
         return match snapshot.state {
@@ -127,11 +131,29 @@ fn lane_trouble(lane: &Lane, now: WallTime) -> Option<String> {
     ))
 }
 
+fn refused_senders(lane: &Lane, now: WallTime) -> impl Iterator<Item = String> {
+    lane.refused_senders.iter().map(move |refused| {
+        format!(
+            "Mail from {} waits since {}, mailbox {} may not send it: {}. Do this: {}. It is tried on, ever more seldom.",
+            refused.sender,
+            time(refused.since, now),
+            lane.mailbox,
+            refused.text.trim_end_matches('.'),
+            refused.advice.trim_end_matches('.'),
+        )
+    })
+}
+
 fn set_aside(counts: &QueueCounts) -> Option<String> {
     let QueueCounts { held, refused, quarantined, .. } = counts;
-    (held + refused + quarantined > 0).then(|| {
+    let kinds = [(held, "held for the operator"), (refused, "refused"), (quarantined, "damaged")];
+    let kinds: Vec<_> =
+        kinds.into_iter().filter(|(count, _)| **count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
+    (!kinds.is_empty()).then(|| {
         format!(
-            "{held} held, {refused} refused and {quarantined} damaged deliveries do not go out by themselves; the log says why."
+            "Mail that does not go out by itself: {}; the log says why. There is no command yet to look at it or remove it; it hurts \
+             no other mail.",
+            kinds.join(", ")
         )
     })
 }
@@ -401,6 +423,7 @@ mod tests {
             messages_per_minute: 30,
             queued: Some(3),
             trouble: None,
+            refused_senders: Vec::new(),
         }
     }
 
@@ -483,7 +506,8 @@ serving since 2026-11-21 04:50:40 UTC (3 h ago)
   Secret ID. Next try in 45 s.
 ! Mailbox erp has not been able to send since 2026-11-21 07:50:00 UTC (4 min ago); its mail waits:
   535 5.7.3 no. Do this: check the service principal. Next try in 1 min.
-! 0 held, 2 refused and 0 damaged deliveries do not go out by themselves; the log says why.
+! Mail that does not go out by itself: 2 refused; the log says why. There is no command yet to look
+  at it or remove it; it hurts no other mail.
 
 LISTENER  ADDRESS         SESSIONS   ACCEPTED  TURNED AWAY
 local     127.0.0.1:2525  2 of 1000  1234      5

@@ -87,6 +87,22 @@ pub(crate) struct Lane {
     pub(crate) queued: Option<u32>,
     /// What is wrong; none when it works.
     pub(crate) trouble: Option<Trouble>,
+    /// Senders of whom upstream takes no message, while it takes those of others.
+    #[serde(default)]
+    pub(crate) refused_senders: Vec<RefusedSender>,
+}
+
+/// A sender of whom upstream takes no message. Its mail is tried on, ever more seldom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedSender {
+    /// Its reverse-path.
+    pub(crate) sender: String,
+    /// Upstream's own words.
+    pub(crate) text: String,
+    /// What to do.
+    pub(crate) advice: String,
+    /// Since when, as far as this process knows.
+    pub(crate) since: Time,
 }
 
 /// Trouble of a lane.

@@ -21,7 +21,7 @@ impl Sandbox {
             }
             Order::Clear => {
                 self.clear_faults();
-                "no fault waits".to_owned()
+                "no fault waits; one that has struck is over, and its mail goes out at the relay's next try".to_owned()
             }
             Order::Mailbox { address, change } => self.obey_about_mailbox(address, change)?,
             Order::TenantSmtpAuth { on, tenant } => {

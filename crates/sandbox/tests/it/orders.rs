@@ -51,7 +51,7 @@ async fn faults_are_injected_listed_and_forgotten() {
     let mut client = world.logged_in().await;
     assert_eq!(client.say("MAIL FROM:<scanner@contoso.com>").await, "451 4.7.0 Not now [..]");
     assert!(obey("waiting").ends_with("at mail, always: 451 4.7.0 Not now [..]"));
-    assert_eq!(obey("clear"), "no fault waits");
+    assert!(obey("clear").starts_with("no fault waits; "));
     assert!(client.send("\r\n").await.starts_with("250 "));
     obey("fault token-53003");
     assert_eq!(world.ask_with(DEFAULT_SECRET).await, (400, 53_003));

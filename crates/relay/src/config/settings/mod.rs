@@ -160,8 +160,7 @@ impl Settings {
             shutdown: one(Shutdown::read(root.section("shutdown"))),
             spool,
         };
-        let known: Vec<_> = SECTIONS.iter().map(|section| section.name).chain([HOSTNAME.name]).collect();
-        root.finish_names(&known);
+        root.finish_root(SECTIONS, &[HOSTNAME.name]);
         (settings.with_only_tenant(&names), names)
     }
 
