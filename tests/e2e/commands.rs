@@ -190,6 +190,20 @@ async fn check_speaks_json_for_programs() {
     assert_eq!(said["mistakes"][0]["key"], "mailbox.scanner.connections");
 }
 
+/// Nothing that commands write ends in a panic: 101 is no exit code of ours.
+#[test]
+fn a_reader_that_has_gone_or_a_full_disk_is_no_fault_of_ours() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for words in [&["check", "--example"][..], &["sandbox", "--unproven"], &["sandbox", "order"]] {
+        assert_eq!(binary().args(words).stdout(full()).stderr(full()).status().unwrap().code(), Some(69), "{words:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(binary().args(words).stdout(writer).status().unwrap().code(), Some(0), "{words:?}");
+    }
+    let nowhere = ["check", "--config", "/nonexistent"];
+    assert_eq!(binary().args(nowhere).stderr(full()).status().unwrap().code(), Some(64));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_others_can_read_is_refused_with_the_remedy() {
     let world = World::new().await;
@@ -200,6 +214,7 @@ async fn a_secret_that_others_can_read_is_refused_with_the_remedy() {
         let (code, _, complaint) = output(&["check", "--config", &path]);
         assert_eq!(code, Some(if right { 0 } else { 64 }), "{mode:o}: {complaint}");
         assert_eq!(complaint.contains(&format!("chmod 600 {}", secret.display())), !right, "{complaint}");
+        assert_eq!(complaint.contains("not only its owner can write"), matches!(mode, 0o660 | 0o602), "{complaint}");
     }
     // It may come later: mail is held until then, not refused.
     std::fs::remove_file(&secret).unwrap();

@@ -341,8 +341,18 @@ impl Client {
 
     /// Sends a message, already in wire form without the final dot; gives the final reply.
     pub(crate) async fn send(&mut self, recipients: &[&str], message: &[u8]) -> std::io::Result<Reply> {
+        self.send_from(SENDER, recipients, message).await
+    }
+
+    /// The same from another sender.
+    pub(crate) async fn send_from(
+        &mut self,
+        sender: &str,
+        recipients: &[&str],
+        message: &[u8],
+    ) -> std::io::Result<Reply> {
         let rcpts: Vec<_> = recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>\r\n")).collect();
-        let commands = format!("MAIL FROM:<{SENDER}>\r\n{}DATA\r\n", rcpts.concat());
+        let commands = format!("MAIL FROM:<{sender}>\r\n{}DATA\r\n", rcpts.concat());
         self.write(commands.as_bytes()).await?;
         for _ in 0..=recipients.len() {
             let reply = self.reply().await?;

@@ -136,6 +136,7 @@ async fn a_client_that_goes_in_the_middle_of_data_leaves_nothing() {
 async fn a_full_queue_is_452_and_what_is_queued_still_drains() {
     use sandbox::{Action, Fault, Stage};
     let world = World::new().await.set("spool", "max_bytes = \"1 MiB\"");
+    let world = world.set("listener", "max_message_size = \"512 KiB\"");
     world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
     let relay = world.relay().await;
     let mut client = Client::connect(relay.address).await.unwrap();
@@ -291,6 +292,56 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
     assert_eq!(code, Some(69), "{said}");
     let error = said.lines().find(|line| line.contains("\"ERROR\"")).unwrap_or_else(|| panic!("{said}"));
     assert!(error.contains(&state.display().to_string()) && error.contains("permission denied"), "{error}");
+}
+
+/// A sender that may not be sent as is the commonest slip of all: `status` says whose mail waits and what to do, and says it
+/// although the file has become wrong meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_sender_that_exchange_refuses() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    let file = world.path("xoauth2-relay.toml");
+    let status = |words: &[&str]| {
+        let mut command = binary();
+        let output = command.arg("status").args(words).arg("--config").arg(&file).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let mut client = Client::connect(relay.address).await.unwrap();
+    client.send_from("erp@contoso.com", &[RECIPIENT], &message("denied")).await.unwrap();
+    relay.log().wait_for(|line| line.contains("not sent yet") && line.contains("-AccessRights SendAs"));
+    std::fs::write(&file, world.configuration_text() + "\n[nonsense]\n").unwrap();
+    let (code, said, complaint) = status(&[]);
+    assert_eq!(code, Some(0), "{complaint}");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("! Mail from erp@contoso.com waits since") && said.contains("SendAsDenied"), "{said}");
+    assert!(said.contains("Do this: let the software send as the mailbox itself"), "{said}");
+    assert!(complaint.contains("is wrong now (see xoauth2-relay check)"), "{complaint}");
+    let (code, said, _) = status(&["--check"]);
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("healthy; mail from erp@contoso.com is not taken: "), "{said}");
+    // Once it may, it goes out, and nothing is wrong any more.
+    world.mailbox(|mailbox| {
+        mailbox.may_send_as.insert("erp@contoso.com".to_owned());
+    });
+    client.send_from("erp@contoso.com", &[RECIPIENT], &message("granted")).await.unwrap();
+    world.wait_for(1).await;
+    relay.log().wait_for(|line| line.contains("\"sent\"") && line.contains("<granted@test.local>"));
+    assert!(status(&[]).1.contains("All is well."), "{}", status(&[]).1);
+}
+
+/// Each takes its own clients, whatever the machine's default for IPv6 is.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_addresses_of_both_protocols_are_two_listeners_of_one_port() {
+    let world = World::new().await;
+    let port = free_port();
+    let text =
+        world.configuration_text().replace("address = \"127.0.0.1:0\"", &format!("address = \"0.0.0.0:{port}\""));
+    let file = world.path("both.toml");
+    std::fs::write(&file, format!("{text}\n[listener.six]\naddress = \"[::]:{port}\"\n")).unwrap();
+    let _relay = Relay::start(&file).await;
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        Client::connect(address.parse().unwrap()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

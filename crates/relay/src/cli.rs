@@ -106,7 +106,7 @@ pub(crate) struct Sandbox {
     #[arg(long)]
     pub(crate) send: bool,
     /// Port on 127.0.0.1 where the relay takes mail; with --send any free one is taken.
-    #[arg(long, default_value_t = DEFAULT_PORT)]
+    #[arg(long, global = true, default_value_t = DEFAULT_PORT)]
     pub(crate) port: u16,
     /// Whether the simulated Exchange enforces its limits: 3 connections, 30 messages a minute, 10,000 recipients a day.
     #[arg(long, value_enum, default_value_t = LimitsSwitch::Exchange)]

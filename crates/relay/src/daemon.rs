@@ -14,7 +14,7 @@ use forwarder::{Endpoint, Lane, LaneLimits, Timeouts};
 use mail::LaneId;
 use smtp_server::{Limits, Server, session::Profile};
 use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ use crate::tokens::TenantTokens;
 const MEMORY_BUDGET: u64 = 16 << 20;
 /// How often the clock is looked at.
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: u32 = 1024;
 /// How often old history is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -106,10 +108,10 @@ impl Daemon {
         let rooms = Arc::new(OnceLock::new());
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
-        let views = listen(settings, &rooms, &mut road, &stop).await?;
+        let views = listen(settings, &rooms, &mut road, &stop)?;
         let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
         if let Some(address) = settings.http.address.0 {
-            let listener = bind("http", address).await?;
+            let listener = bind("http", address)?;
             attendants.spawn(http::serve(listener, stop.clone()));
         }
         let hostname = settings.hostname.as_str().to_owned();
@@ -204,7 +206,7 @@ impl Daemon {
 type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
 
 /// Binds every listener, then serves on them.
-async fn listen(
+fn listen(
     settings: &Settings,
     rooms: &SharedRooms,
     road: &mut JoinSet<()>,
@@ -214,7 +216,7 @@ async fn listen(
     for (name, listener) in &settings.listeners {
         // Sockets of systemd are not built.
         let Some(wanted) = listener.address.socket() else { continue };
-        let socket = bind(&format!("listener.{name}"), wanted).await?;
+        let socket = bind(&format!("listener.{name}"), wanted)?;
         let address = socket.local_addr().unwrap_or(wanted);
         info!(listener = %name, %address, "listening");
         let server = server(name, listener, settings, Arc::clone(rooms));
@@ -242,8 +244,19 @@ async fn open_control(
     Err(error.into())
 }
 
-async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what: what.to_owned(), address, source })
+fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if address.is_ipv6() {
+            // `[::]` and `0.0.0.0` are two listeners that do not take each other's clients, whatever the machine's default.
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        // A restart need not wait for the last run's connections.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| StartError::Listen { what: what.to_owned(), address, source })
 }
 
 fn server(

@@ -15,6 +15,7 @@ mod hostname;
 mod http;
 mod intake;
 mod logging;
+mod output;
 mod process;
 mod recent;
 mod refused_senders;

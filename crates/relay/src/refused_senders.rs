@@ -1,4 +1,4 @@
-//! Senders of whom upstream takes no message (SendAsDenied and its kin): told once each, and shown by `status` until a message of
+//! Senders of whom upstream takes no message (`SendAsDenied` and its kin): told once each, and shown by `status` until a message of
 //! theirs goes out. Only in memory: after a restart the next try tells them anew.
 
 use std::collections::HashMap;

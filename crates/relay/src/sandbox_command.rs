@@ -2,8 +2,6 @@
 //!
 //! The relay here is the real one, built from a configuration file like anybody's; only Microsoft is simulated.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command's output")]
-
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +27,7 @@ use crate::control::{Service, SocketError};
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
 use crate::logging::{self, Logging};
+use crate::output;
 use crate::run::{self, Signals};
 use crate::sandbox_orders::{self, Orders};
 
@@ -60,9 +59,13 @@ enum Failure {
 
 /// Runs the command.
 pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
+    if options.action.is_some() && (options.send || options.unproven) {
+        check::complain("an order is for a sandbox that runs: leave --send and --unproven out");
+        return Exit::Usage;
+    }
     if options.unproven {
-        println!("Sections are those of docs/facts/exchange-online.md in the sources.\n\n{}", unproven::list());
-        return Exit::Success;
+        let head = "Sections are those of docs/facts/exchange-online.md in the sources.";
+        return output::print(&format!("{head}\n\n{}\n", unproven::list()));
     }
     if let Some(SandboxAction::Order { words }) = &options.action {
         return sandbox_orders::order(options.port, words).await;
@@ -125,7 +128,9 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let tenant = Arc::new(tenant);
     let directory = tempfile::Builder::new().prefix("xoauth2-relay-sandbox-").tempdir()?;
     let port = if options.send { 0 } else { options.port };
-    let settings = settings(&tenant, directory.path(), port, pace)?;
+    // Who watches sees what the relay does; the one message of `--send` is told step by step.
+    let level = if options.send { "warn" } else { "info" };
+    let settings = settings(&tenant, directory.path(), port, pace, level)?;
     let logging = logging::start(&settings.log);
     let relay =
         Daemon::start(&settings, Arc::new(SystemClock::new()), logging.recent.clone()).await.map_err(|error| {
@@ -148,7 +153,13 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
 }
 
 /// Writes the files an administrator would, and reads them as the daemon does.
-fn settings(tenant: &sandbox::Sandbox, directory: &Path, port: u16, pace: u32) -> Result<Settings, Failure> {
+fn settings(
+    tenant: &sandbox::Sandbox,
+    directory: &Path,
+    port: u16,
+    pace: u32,
+    level: &str,
+) -> Result<Settings, Failure> {
     let (ca_file, secret) = (directory.join("ca.pem"), directory.join("tenant.secret"));
     fs::write(&ca_file, tenant.ca_pem())?;
     fs::write(&secret, DEFAULT_SECRET)?;
@@ -181,7 +192,7 @@ socket = {socket:?}
 
 [log]
 format = "text"
-level = "info"
+level = "{level}"
 "#,
         authority = tenant.authority(),
         host = tenant.smtp_host(),
@@ -218,19 +229,19 @@ impl Stage {
                     }
                     Err(RecvError::Lagged(missed)) => {
                         shown += missed;
-                        println!("({missed} messages came too fast to be shown)");
+                        say(&format!("({missed} messages came too fast to be shown)"));
                     }
                     Err(RecvError::Closed) => break,
                 },
             }
         }
-        println!("\nStopping. The simulated Exchange took {} message(s).", self.tenant.counters().messages);
+        say(&format!("\nStopping. The simulated Exchange took {} message(s).", self.tenant.counters().messages));
         Exit::Success
     }
 
     fn greet(&self) {
         let (host, port) = (self.address.ip(), self.address.port());
-        println!(
+        say(&format!(
             "\
 A simulated Microsoft 365 tenant is up, and xoauth2-relay in front of it. Nothing leaves this machine.
 
@@ -264,7 +275,7 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
             port_option = if port == DEFAULT_PORT { String::new() } else { format!(" --port {port}") },
             socket = self.settings.control_socket().display(),
             config = self.settings.spool.directory.as_path().with_file_name("xoauth2-relay.toml").display(),
-        );
+        ));
     }
 
     /// Keeps the octets that the simulated Exchange took, for whoever wants to read them, until the command ends.
@@ -275,39 +286,39 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
 
     /// Sends one message down the whole road and tells each step.
     async fn send_one(&self) -> Exit {
-        println!(
+        say(&format!(
             "1. Simulated tenant up: Entra ID at {}, Exchange Online on localhost:{}",
             self.tenant.authority(),
             self.tenant.smtp_port()
-        );
-        println!("2. Relay listens on {}", self.address);
+        ));
+        say(&format!("2. Relay listens on {}", self.address));
         let road = async {
             let queued = submit(self.address).await?;
-            println!("3. Message submitted from {DEFAULT_MAILBOX} to {RECIPIENT}; the relay answered: {queued}");
+            say(&format!("3. Message submitted from {DEFAULT_MAILBOX} to {RECIPIENT}; the relay answered: {queued}"));
             let taken = self.tenant.wait_for(1, PATIENCE).await?;
             Ok::<_, Failure>(taken)
         };
         match road.await {
             Ok(taken) => {
                 let counters = self.tenant.counters();
-                println!(
+                say(&format!(
                     "4. Token fetched: {} request(s) to Entra ID, {} issued",
                     counters.token_requests, counters.tokens_issued
-                );
-                println!(
+                ));
+                say(&format!(
                     "5. Logged in by XOAUTH2: {} success(es), {} failure(s)",
                     counters.auth_successes, counters.auth_failures
-                );
+                ));
                 for message in taken {
                     let length = message.body.length();
-                    println!(
+                    say(&format!(
                         "6. Exchange took {length} octets as {} for {}: {}",
                         message.login,
                         recipients(&message),
                         message.message_id
-                    );
+                    ));
                 }
-                println!("The whole road works.");
+                say("The whole road works.");
                 Exit::Success
             }
             Err(failure) => {
@@ -334,16 +345,21 @@ fn program() -> String {
     std::env::args().next().filter(|name| !name.contains(char::is_whitespace)).unwrap_or("xoauth2-relay".to_owned())
 }
 
+/// A line for whoever watches; nothing depends on its being read.
+fn say(line: &str) {
+    output::print(&format!("{line}\n"));
+}
+
 fn show(number: u64, message: &Message, file: Option<PathBuf>) {
     let Message { login, reverse_path, message_id, .. } = message;
-    println!(
+    say(&format!(
         "{} message {number}: from <{reverse_path}> to {} by login {login}, {} octets, {message_id}",
         message.received.rfc3339(),
         recipients(message),
         message.body.length(),
-    );
+    ));
     if let Some(file) = file {
-        println!("    as Exchange got it: {}", file.display());
+        say(&format!("    as Exchange got it: {}", file.display()));
     }
 }
 

@@ -1,8 +1,6 @@
 //! Orders to a running `sandbox`, given on the command line: its end and ours. What can be ordered is the sandbox's own
 //! language; here is only the way there, a control socket at a place that both find by user and port.
 
-#![allow(clippy::print_stdout, reason = "this is the command's output")]
-
 use std::env;
 use std::fs::{DirBuilder, metadata};
 use std::io;
@@ -18,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::check::complain;
 use crate::control::{AskError, Handler, Peer, Refusal, RefusalCode, Request, ask};
 use crate::exit::Exit;
+use crate::output;
 
 /// The only request.
 const ORDER: &str = "order";
@@ -78,8 +77,7 @@ pub(crate) fn place(port: u16) -> io::Result<PathBuf> {
 /// can be ordered.
 pub(crate) async fn order(port: u16, words: &[String]) -> Exit {
     if words.is_empty() {
-        println!("{}", sandbox::order::help());
-        return Exit::Success;
+        return output::print(&format!("{}\n", sandbox::order::help()));
     }
     let place = match place(port) {
         Ok(place) => place,
@@ -90,10 +88,7 @@ pub(crate) async fn order(port: u16, words: &[String]) -> Exit {
     };
     let request = Request::with(ORDER, Map::from_iter([("line".to_owned(), Value::String(words.join(" ")))]));
     match ask(&place, &request, PATIENCE).await {
-        Ok(Value::String(answer)) => {
-            println!("{answer}");
-            Exit::Success
-        }
+        Ok(Value::String(answer)) => output::print(&format!("{answer}\n")),
         Ok(_) => {
             complain("the sandbox's answer is no text");
             Exit::Internal

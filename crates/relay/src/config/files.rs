@@ -15,8 +15,10 @@ use super::settings::Settings;
 use super::value::Scalar;
 use crate::secret::ReferencedSecret;
 
-/// Group and others may not write, others may not read.
-const TOO_OPEN: u32 = 0o026;
+/// Group and others may not write: they could put another secret there.
+const WRITABLE: u32 = 0o022;
+/// Others may not read.
+const READABLE: u32 = 0o004;
 /// The file system in memory, by statfs(2): where containers are given their secrets, open to all within them.
 const TMPFS: FsWord = 0x0102_1994;
 
@@ -64,6 +66,25 @@ fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
     {
         return Some(format!("{key}: only under systemd can it be seen whether {place} is there"));
     }
+    if let SecretReference::File(path) = &reference {
+        if path.is_relative() {
+            let text =
+                "is a relative path: what it means depends on where the relay is started, and under systemd that is /";
+            return Some(format!("{key}: {} {text}", path.display()));
+        }
+        if let Ok(metadata) = std::fs::metadata(path) {
+            // Whatever else it is, reading it could take for ever.
+            if !metadata.is_file() {
+                return Some(format!("{key}: {place} is no regular file"));
+            }
+            if metadata.mode() & READABLE != 0 {
+                return Some(format!(
+                    "{key}: everybody who can reach {place} can read it (mode {:04o})",
+                    metadata.mode() & 0o777
+                ));
+            }
+        }
+    }
     match secret.read() {
         Err(error) => Some(format!("{key}: {place} cannot be used now: {error}; mail is held until it can be")),
         Ok(value) if is_client_secret && Guid::parse(value.expose()).is_ok() => {
@@ -81,8 +102,12 @@ pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
     for (name, tenant) in &settings.tenants {
         for (key, file) in [("authority_ca_file", &tenant.authority_ca_file), ("smtp.ca_file", &tenant.smtp.ca_file)] {
             let Some(file) = file else { continue };
-            if let Err(error) = crate::tls::read_ca_file(file.as_path()) {
-                reading.relation(&[&format!("tenant.{name}.{key}")], error.to_string());
+            let path = format!("tenant.{name}.{key}");
+            // Whatever else it is, reading it could take for ever.
+            if std::fs::metadata(file.as_path()).is_ok_and(|metadata| !metadata.is_file()) {
+                reading.relation(&[&path], format!("{} is no regular file", file.as_path().display()));
+            } else if let Err(error) = crate::tls::read_ca_file(file.as_path()) {
+                reading.relation(&[&path], error.to_string());
             }
         }
     }
@@ -101,14 +126,17 @@ fn check_secret(key: &str, path: &Path, reading: &Reading<'_>) {
         return;
     }
     let mode = metadata.mode() & 0o777;
-    let in_memory = statfs(path).is_ok_and(|statistics| statistics.f_type == TMPFS);
-    if mode & TOO_OPEN != 0 && !in_memory {
-        reading.relation(
-            &[key],
-            format!(
-                "others can read or write {shown} (mode {mode:04o}), which holds a secret; \
-                 chmod 600 {shown}, owned by the user that runs the relay"
-            ),
-        );
-    }
+    let who = match (mode & WRITABLE != 0, mode & READABLE != 0 && !is_in_memory(path)) {
+        (true, _) => "not only its owner can write",
+        (false, true) => "everybody can read",
+        (false, false) => return,
+    };
+    reading.relation(
+        &[key],
+        format!("{who} {shown} (mode {mode:04o}), which holds a secret; chmod 600 {shown}, owned by the user that runs the relay"),
+    );
+}
+
+fn is_in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|statistics| statistics.f_type == TMPFS)
 }

@@ -141,7 +141,7 @@ pub struct Authority(pub Url);
 
 impl Scalar for Authority {
     fn allowed() -> String {
-        "an https URL such as \"https://login.microsoftonline.com\"".to_owned()
+        "an https URL without password and query, such as \"https://login.microsoftonline.com\"".to_owned()
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -149,7 +149,7 @@ impl Scalar for Authority {
             Ok(url) if url.scheme() == "https" && url.has_host() && url.query().is_none() && bare(&url) => {
                 Ok(Self(url))
             }
-            _ => Err(Wrong::NotAllowed),
+            _ => Err(Wrong::Unrepeatable),
         }
     }
 
@@ -178,7 +178,7 @@ impl Scalar for ProxyUrl {
             Ok(url) if url.scheme() == "http" && url.has_host() && url.path() == "/" && url.query().is_none() => {
                 Ok(Self(url))
             }
-            _ => Err(Wrong::NotAllowed),
+            _ => Err(Wrong::Unrepeatable),
         }
     }
 
@@ -263,11 +263,14 @@ mod tests {
 
     #[test]
     fn urls_hold_no_password() {
-        assert!(Authority::parse("https://user:pass@login.example.com").is_err());
-        assert!(Authority::parse("http://login.example.com").is_err());
+        for text in ["https://user:pass@login.example.com", "http://login.example.com", "https://x/?a=b", "u:p w@x"] {
+            assert_eq!(Authority::parse(text), Err(Wrong::Unrepeatable), "{text}");
+        }
         assert!(
             matches!(ProxyUrl::parse("http://user:hunter2@proxy:3128"), Err(Wrong::Because(text)) if !text.contains("hunter2"))
         );
-        assert!(ProxyUrl::parse("proxy:3128").is_err());
+        for text in ["proxy:3128", "http://u:p w@p:99999", "https://proxy"] {
+            assert_eq!(ProxyUrl::parse(text), Err(Wrong::Unrepeatable), "{text}");
+        }
     }
 }

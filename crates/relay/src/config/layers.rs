@@ -1,7 +1,8 @@
-//! The two layers as sources of the `config` crate: each value carries its origin, so that a mistake found after the
-//! merge still names file, line and column, or the variable.
+//! The layers as sources of the `config` crate, from the lowest: the directories that a service manager gives, the file, the
+//! environment. Each value carries its origin, so that a mistake found after the merge still names file, line and column, or
+//! the variable. Nothing here speaks that crate's path syntax: a key is what is written, and `a[7]` reaches nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
@@ -30,11 +31,20 @@ impl File {
         let (document, errors) = DeTable::parse_recoverable(text);
         let places = Places { name, text };
         for error in &errors {
-            let origin = places.origin(error.span().map_or(0, |span| span.start));
+            let origin = error.span().map_or_else(|| name.to_owned(), |span| places.origin(span.start));
             mistakes.add(Mistake::in_file(&origin, format!("not valid TOML: {}", error.message())));
         }
         let mut sections = HashMap::new();
-        let entries = table(document.get_ref(), "", &places, &mut sections);
+        let mut entries = table(document.get_ref(), "", &places, &mut sections);
+        // The crate that merges would take these for paths, and `a[99999999999]` for a list of that length.
+        entries.retain(|name, value| {
+            let is_plain = name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-');
+            if !is_plain {
+                let origin = value.origin().unwrap_or(places.name).to_owned();
+                mistakes.add(Mistake { origin, key: name.clone(), text: "is not a known key".to_owned() });
+            }
+            is_plain
+        });
         Self { entries, sections }
     }
 
@@ -65,6 +75,29 @@ impl Source for File {
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
         Ok(self.entries.clone())
+    }
+
+    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
+        lay(cache, self.entries.clone());
+        Ok(())
+    }
+}
+
+/// Lays `entries` over what is there: tables are merged, all else is replaced.
+fn lay(under: &mut Value, entries: Map<String, Value>) {
+    if !matches!(under.kind, ValueKind::Table(_)) {
+        under.kind = ValueKind::Table(Map::new());
+    }
+    let ValueKind::Table(table) = &mut under.kind else { return };
+    for (name, value) in entries {
+        match (table.get_mut(&name), &value.kind) {
+            (Some(under), ValueKind::Table(inner)) if matches!(under.kind, ValueKind::Table(_)) => {
+                lay(under, inner.clone());
+            }
+            _ => {
+                table.insert(name, value);
+            }
+        }
     }
 }
 
@@ -110,8 +143,10 @@ fn convert(
         DeValue::String(text) => ValueKind::String(text.to_string()),
         DeValue::Boolean(truth) => ValueKind::Boolean(*truth),
         DeValue::Integer(integer) => {
-            let number = i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix());
-            number.map_or_else(|_| ValueKind::String(integer.as_str().to_owned()), ValueKind::I64)
+            let digits = integer.as_str().replace('_', "");
+            // What fits nowhere is out of every bounds.
+            let number = i128::from_str_radix(&digits, integer.radix()).unwrap_or(i128::MAX);
+            i64::try_from(number).map_or(ValueKind::I128(number), ValueKind::I64)
         }
         // Neither is the type of any key; the reader says so with the text as written.
         DeValue::Float(float) => ValueKind::Float(float.as_str().parse().unwrap_or(f64::NAN)),
@@ -134,31 +169,90 @@ fn convert(
     Value::new(Some(&origin.to_owned()), kind)
 }
 
+/// The directories that systemd, or else the user's session, gives a program; the file lies over them.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    entries: Map<String, Value>,
+}
+
+impl Surroundings {
+    /// `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`; `$RUNTIME_DIRECTORY/control.sock`. Of several directories the
+    /// first.
+    pub(crate) fn of(variables: &[(String, String)]) -> Self {
+        let first = |wanted: &'static str| {
+            let value = variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())?;
+            let directory = value.split(':').next().filter(|directory| !directory.is_empty())?;
+            Some((format!("{VARIABLE}{wanted}"), directory.to_owned()))
+        };
+        let under = |(origin, directory): (String, String), name: &str| (origin, format!("{directory}/{name}"));
+        let state =
+            first("STATE_DIRECTORY").or_else(|| first("XDG_STATE_HOME").map(|home| under(home, "xoauth2-relay")));
+        let socket = first("RUNTIME_DIRECTORY").map(|runtime| under(runtime, "control.sock"));
+        let mut entries = Map::new();
+        for (section, key, given) in [("spool", "directory", state), ("control", "socket", socket)] {
+            let Some((origin, value)) = given else { continue };
+            let value = Value::new(Some(&origin), ValueKind::String(value));
+            let table = Map::from_iter([(key.to_owned(), value)]);
+            entries.insert(section.to_owned(), Value::new(None, ValueKind::Table(table)));
+        }
+        Self { entries }
+    }
+}
+
+impl Source for Surroundings {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.entries.clone())
+    }
+
+    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
+        lay(cache, self.entries.clone());
+        Ok(())
+    }
+}
+
 /// The environment layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
-    entries: Vec<(String, Value)>,
+    /// By path, in order.
+    values: BTreeMap<Vec<String>, Value>,
 }
 
 impl Environment {
-    /// Takes the variables that are ours.
-    pub(crate) fn collect(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let mut entries: Vec<_> = variables
-            .filter_map(|(name, value)| {
-                let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
-                let origin = format!("{VARIABLE}{name}");
-                Some((path, Value::new(Some(&origin), ValueKind::String(value))))
-            })
-            .collect();
-        entries.sort_by(|one, other| one.0.cmp(&other.0));
-        Self { entries }
+    /// Takes the variables that are ours. What is no key, or contradicts another variable, is a mistake.
+    pub(crate) fn collect(variables: &[(String, String)], mistakes: &Mistakes) -> Self {
+        let mut values: BTreeMap<Vec<String>, Value> = BTreeMap::new();
+        for (name, value) in variables {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let origin = format!("{VARIABLE}{name}");
+            let path: Vec<_> = rest.to_ascii_lowercase().split("__").map(ToOwned::to_owned).collect();
+            let is_name = |part: &String| {
+                let right = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
+                !part.is_empty() && part.bytes().all(right)
+            };
+            if !path.iter().all(is_name) {
+                let text = "names no key: letters, digits and _, two underscores between the names";
+                mistakes.add(Mistake::in_file(&origin, text.to_owned()));
+                continue;
+            }
+            let rival = values.iter().find(|(other, _)| other.starts_with(&path) || path.starts_with(other.as_slice()));
+            if let Some((_, rival)) = rival {
+                let rival = rival.origin().unwrap_or_default();
+                mistakes.add(Mistake::in_file(&origin, format!("contradicts {rival}; keep one")));
+                continue;
+            }
+            values.insert(path, Value::new(Some(&origin), ValueKind::String(value.clone())));
+        }
+        Self { values }
     }
 
     /// The secret references that this layer gives: it replaces the whole reference, whatever kind the file had.
     pub(crate) fn secret_references(&self) -> Vec<String> {
-        let parent = |(path, _): &(String, Value)| path.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-        let is_reference = |path: &String| schema::is_secret_reference(settings::SECTIONS, path);
-        self.entries.iter().filter_map(parent).filter(is_reference).collect()
+        let parents = self.values.keys().filter_map(|path| path.split_last()).map(|(_, parent)| parent.join("."));
+        parents.filter(|path| schema::is_secret_reference(settings::SECTIONS, path)).collect()
     }
 }
 
@@ -168,6 +262,36 @@ impl Source for Environment {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.entries.iter().cloned().collect())
+        let mut all = Value::new(None, ValueKind::Table(Map::new()));
+        self.collect_to(&mut all)?;
+        all.into_table()
     }
+
+    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
+        for (path, value) in &self.values {
+            let mut names = path.iter().rev();
+            let Some(last) = names.next() else { continue };
+            let leaf = Map::from_iter([(last.clone(), value.clone())]);
+            let entries = names
+                .fold(leaf, |inner, name| Map::from_iter([(name.clone(), Value::new(None, ValueKind::Table(inner)))]));
+            lay(cache, entries);
+        }
+        Ok(())
+    }
+}
+
+/// Variables that were probably meant for us and are not: `XOAUTH2_RELAY_SPOOL__...` with one underscore. Others of that prefix
+/// are a container orchestrator's own.
+pub(crate) fn misspelt(variables: &[(String, String)]) -> Vec<String> {
+    let sections = || settings::SECTIONS.iter().map(|section| section.name).chain([settings::HOSTNAME.name]);
+    let is_ours = |name: &str| {
+        let rest = name.strip_prefix(PREFIX.trim_end_matches('_')).and_then(|rest| rest.strip_prefix('_'));
+        let rest = rest.filter(|rest| !rest.starts_with('_')).map(str::to_ascii_lowercase).unwrap_or_default();
+        sections().any(|section| rest.split("__").next() == Some(section))
+    };
+    let text = |(name, _): &(String, String)| {
+        let rest = name.trim_start_matches(PREFIX.trim_end_matches('_')).trim_start_matches('_');
+        format!("{VARIABLE}{name} is not read; it is spelt {PREFIX}{rest}")
+    };
+    variables.iter().filter(|(name, _)| is_ours(name)).map(text).collect()
 }

@@ -23,6 +23,7 @@ mod settings;
 mod value;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use mistake::{Mistake, Mistakes};
@@ -32,7 +33,7 @@ pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
 pub use settings::{Listener, Log, LogFormat, Mailbox, Retry, Settings, Tenant};
 
-use layers::{Environment, File};
+use layers::{Environment, File, Surroundings};
 use reading::{Origins, Reading, Table};
 
 /// What was read: the settings, and where each value came from.
@@ -41,12 +42,16 @@ pub struct Configuration {
     /// What the daemon is built from.
     pub settings: Settings,
     origins: Origins,
+    /// Variables of the environment that were probably meant for us.
+    misspelt: Vec<String>,
 }
 
 impl Configuration {
     /// What is no mistake and worth a look, now and for whoever asks.
     pub fn doubts(&self) -> Vec<String> {
-        files::doubts(&self.settings)
+        let mut doubts = self.misspelt.clone();
+        doubts.extend(files::doubts(&self.settings));
+        doubts
     }
 }
 
@@ -55,6 +60,8 @@ impl Configuration {
 struct Demand {
     /// That it asks for nothing that this release cannot do.
     built: bool,
+    /// That its values go together.
+    relations: bool,
     /// That the files it names are as they must be.
     files: bool,
 }
@@ -62,29 +69,51 @@ struct Demand {
 /// Reads the file and the environment and gives the configuration, or every mistake found.
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Configuration, Mistakes> {
     let name = file.display().to_string();
-    let text = match fs::read_to_string(file) {
+    let text = match read_file(file) {
         Ok(text) => text,
         Err(error) => {
             let remedy = match error.kind() {
                 std::io::ErrorKind::NotFound => "name another file with --config",
                 std::io::ErrorKind::PermissionDenied => "let the user that runs this read it",
                 std::io::ErrorKind::InvalidData => "save it as UTF-8",
+                std::io::ErrorKind::FileTooLarge => "is it the right file?",
                 _ => "is it a file?",
             };
             let text = format!("cannot be read: {error}; {remedy}");
             return Err(Mistakes::from(vec![Mistake::in_file(&name, text)]));
         }
     };
-    read(&name, &text, environment, Demand { built: true, files: true })
+    read(&name, &text, environment, Demand { built: true, relations: true, files: true })
+}
+
+/// Longest configuration, in octets.
+const MAX_FILE: u64 = 4 << 20;
+
+fn read_file(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("it has more than {MAX_FILE} octets"),
+        ));
+    }
+    Ok(text)
 }
 
 /// Where the control socket and the state directory of the daemon are, whatever else of the file is wrong, and how much is.
 /// None when the file cannot be read.
 pub fn places(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Option<Places> {
     let name = file.display().to_string();
-    let text = fs::read_to_string(file).ok()?;
+    let text = read_file(file).ok()?;
     let mistakes = Mistakes::default();
-    let (settings, _) = interpret(&name, &text, environment, Demand { built: true, files: false }, &mistakes)?;
+    let (settings, _) = interpret(
+        &name,
+        &text,
+        &environment.collect::<Vec<_>>(),
+        Demand { built: true, relations: false, files: false },
+        &mistakes,
+    )?;
     Some(Places { socket: settings.control_socket(), directory: settings.spool.directory.as_path().to_owned() })
 }
 
@@ -105,8 +134,11 @@ fn read(
     demand: Demand,
 ) -> Result<Configuration, Mistakes> {
     let mistakes = Mistakes::default();
-    match interpret(name, text, environment, demand, &mistakes) {
-        Some((settings, origins)) if mistakes.is_empty() => Ok(Configuration { settings, origins }),
+    let variables: Vec<_> = environment.collect();
+    match interpret(name, text, &variables, demand, &mistakes) {
+        Some((settings, origins)) if mistakes.is_empty() => {
+            Ok(Configuration { settings, origins, misspelt: layers::misspelt(&variables) })
+        }
         _ => Err(mistakes),
     }
 }
@@ -115,32 +147,37 @@ fn read(
 fn interpret(
     name: &str,
     text: &str,
-    environment: impl Iterator<Item = (String, String)>,
+    variables: &[(String, String)],
     demand: Demand,
     mistakes: &Mistakes,
 ) -> Option<(Settings, Origins)> {
     let mut file = File::parse(name, text, mistakes);
-    let environment = Environment::collect(environment);
+    let file_is_broken = !mistakes.is_empty();
+    let surroundings = Surroundings::of(variables);
+    let environment = Environment::collect(variables, mistakes);
     for path in environment.secret_references() {
         file.remove(&path);
     }
     let sections = file.sections().clone();
-    let merged = match config::Config::builder().add_source(file).add_source(environment).build() {
-        Ok(merged) => merged,
-        Err(error) => {
-            mistakes.add(Mistake::in_file(name, error.to_string()));
-            return None;
-        }
-    };
+    let merged =
+        match config::Config::builder().add_source(surroundings).add_source(file).add_source(environment).build() {
+            Ok(merged) => merged,
+            Err(error) => {
+                mistakes.add(Mistake::in_file(name, error.to_string()));
+                return None;
+            }
+        };
     let reading = Reading::new(name, mistakes, &sections, demand.built);
-    if !mistakes.is_empty() {
+    if file_is_broken {
         // What the parser lost is not missing.
         for section in ["tenant", "mailbox"] {
             reading.mark_wrong(section);
         }
     }
     let (settings, names) = Settings::read(Table::root(merged.cache, &reading));
-    relations::check(&settings, &names, &reading);
+    if demand.relations {
+        relations::check(&settings, &names, &reading);
+    }
     if demand.files {
         files::check(&settings, &reading);
     }

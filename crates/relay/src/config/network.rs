@@ -58,6 +58,11 @@ impl Scalar for Network {
     fn parse(text: &str) -> Result<Self, Wrong> {
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let network = network.map_err(|_| Wrong::NotAllowed)?;
+        if matches!(network, IpNet::V6(six) if six.network().to_ipv4_mapped().is_some()) {
+            return Err(Wrong::Because(format!(
+                "{text:?} is an IPv4 network in the clothes of IPv6; write it as IPv4"
+            )));
+        }
         // `10.1.2.3/24` is more likely a slip than the network around it.
         let around = network.trunc();
         if around == network {
@@ -102,7 +107,7 @@ mod tests {
         assert!(network.contains("10.1.2.3".parse().unwrap()));
         assert!(network.contains("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!network.contains("10.1.3.3".parse().unwrap()));
-        for text in ["10.1.2.3/24", "10.1.2.0/33", "host", ""] {
+        for text in ["10.1.2.3/24", "10.1.2.0/33", "host", "", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1"] {
             assert!(Network::parse(text).is_err(), "{text}");
         }
         for (text, private) in [

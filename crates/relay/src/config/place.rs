@@ -83,7 +83,11 @@ impl Scalar for ListenAddress {
                 Ok(Self::Systemd(name.to_owned()))
             }
             Some(_) => Err(Wrong::NotAllowed),
-            None => text.parse().map(Self::Socket).map_err(|_| Wrong::NotAllowed),
+            None => {
+                let address: SocketAddr = text.parse().map_err(|_| Wrong::NotAllowed)?;
+                // `[::ffff:127.0.0.1]` is 127.0.0.1.
+                Ok(Self::Socket(SocketAddr::new(address.ip().to_canonical(), address.port())))
+            }
         }
     }
 
@@ -298,6 +302,7 @@ mod tests {
         for text in ["127.0.0.1:2525", "[::1]:25", "0.0.0.0:0", "systemd:smtp"] {
             assert_eq!(Scalar::json(&ListenAddress::parse(text).unwrap()), text);
         }
+        assert_eq!(Scalar::json(&ListenAddress::parse("[::ffff:127.0.0.1]:25").unwrap()), "127.0.0.1:25");
         for text in ["localhost:25", "127.0.0.1", "", "systemd:", "systemd:a:b", ":25"] {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
         }

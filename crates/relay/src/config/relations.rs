@@ -89,6 +89,7 @@ impl Relations<'_> {
         }
         self.check_login(name, listener);
         self.check_certificate(name, listener);
+        self.check_sizes(name, listener);
         if listener.max_connections_per_client.get() > listener.max_connections.get() {
             self.tell(
                 &[&path("max_connections_per_client"), &path("max_connections")],
@@ -127,6 +128,20 @@ impl Relations<'_> {
             } else if listener.tls != Encryption::None && !given {
                 self.tell(&[&key, &tls], "is missing: tls needs certificate and private_key");
             }
+        }
+    }
+
+    /// A message that a listener takes must have room in the queue.
+    fn check_sizes(&self, name: &str, listener: &Listener) {
+        let largest = self.settings.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets()).min();
+        let advertised = listener.max_message_size.octets().min(largest.unwrap_or(u64::MAX));
+        let room = self.settings.spool.max_bytes.octets();
+        if room < advertised {
+            let paths = ["spool.max_bytes".to_owned(), format!("listener.{name}.max_message_size")];
+            self.tell(
+                &paths.each_ref().map(String::as_str),
+                format!("is less than one message of listener {name} may have ({advertised} octets), which then could never be taken"),
+            );
         }
     }
 

@@ -38,7 +38,7 @@ impl Scalar for Handle {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let right = |octet: u8| octet.is_ascii_alphanumeric() || b"_-.".contains(&octet);
-        let right = !text.is_empty() && text.len() < 256 && !text.starts_with('.') && text.bytes().all(right);
+        let right = !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.bytes().all(right);
         // It may be the secret itself.
         right.then(|| Self(text.to_owned())).ok_or(Wrong::Unrepeatable)
     }

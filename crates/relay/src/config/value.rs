@@ -1,5 +1,6 @@
 //! Values of the configuration: what can be read at a key, from the file or from the environment's text, and written back.
-//! The general shapes are here (flags, numbers, sizes, periods, choices, lists); what each means is in `types`.
+//! The general shapes are here (flags, numbers, sizes, periods, choices, lists); addresses, networks and the like have files
+//! of their own.
 
 use std::fmt;
 use std::time::Duration;
@@ -77,7 +78,7 @@ impl Wrong {
     pub(crate) fn tell<T: Scalar>(self, text: &str) -> String {
         let allowed = T::allowed();
         match self {
-            Self::NotAllowed if !T::QUOTED => format!("{text} is not {allowed}"),
+            Self::NotAllowed if !T::QUOTED && !text.is_empty() => format!("{text} is not {allowed}"),
             Self::NotAllowed => match nearest(T::words().iter().map(|word| word.name), text) {
                 Some(meant) => format!("{text:?} is not {allowed}; did you mean {meant:?}?"),
                 None => format!("{text:?} is not {allowed}"),
@@ -101,6 +102,7 @@ pub(crate) fn scalar<T: Scalar>(raw: &Raw, is_from_environment: bool) -> Result<
         ValueKind::String(text) if is_from_environment => parse(text.trim()),
         ValueKind::Boolean(truth) if !T::QUOTED => parse(&truth.to_string()),
         ValueKind::I64(number) if !T::QUOTED => parse(&number.to_string()),
+        ValueKind::I128(number) if !T::QUOTED => parse(&number.to_string()),
         ValueKind::String(_) => Err(format!("must be {}, without quotes", T::allowed())),
         other => {
             let quotes = if T::QUOTED { ", in quotes" } else { "" };

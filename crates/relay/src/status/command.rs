@@ -1,8 +1,5 @@
 //! The `status` command: asks the running daemon and prints its answer.
 
-#![allow(clippy::print_stderr, reason = "this is the command's output")]
-
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +7,11 @@ use spool::{Counts, SqliteSpool};
 
 use super::screen::{screen, verdict};
 use super::snapshot::Snapshot;
+use crate::check;
 use crate::cli::Status;
 use crate::control::{AskError, Request, ask};
 use crate::exit::Exit;
+use crate::output;
 
 /// How long the daemon may take; it gives its disk five seconds twice.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -30,12 +29,13 @@ pub(crate) async fn status(socket: &Path, queue: Option<&Path>, options: &Status
 
 fn complain(error: &AskError, queue: Option<&Path>, options: &Status) {
     if options.check {
-        return print(&format!("not healthy: {error}\n"));
+        output::print(&format!("not healthy: {error}\n"));
+        return;
     }
-    eprintln!("xoauth2-relay: {error}");
+    check::complain(&error.to_string());
     if let (AskError::NotRunning { .. }, Some(directory)) = (error, queue) {
         let found = SqliteSpool::peek(directory).map_err(|error| error.to_string());
-        eprintln!("xoauth2-relay: {}", at_rest(directory, found));
+        check::complain(&at_rest(directory, found));
     }
 }
 
@@ -57,19 +57,12 @@ async fn snapshot(socket: &Path) -> Result<Snapshot, AskError> {
 
 fn show(snapshot: &Snapshot, options: &Status) -> Exit {
     if options.check {
-        print(&format!("{}\n", verdict(snapshot)));
+        output::print(&format!("{}\n", verdict(snapshot)));
         return if snapshot.ailment().is_none() { Exit::Success } else { Exit::Unavailable };
     }
     if options.json {
         let json = serde_json::to_string_pretty(snapshot).expect("a snapshot always becomes JSON");
-        print(&format!("{json}\n"));
-    } else {
-        print(&screen(snapshot, snapshot.taken_at.0));
+        return output::print(&format!("{json}\n"));
     }
-    Exit::Success
-}
-
-/// Whoever reads it may have gone, as `head` does; that is no fault.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    output::print(&screen(snapshot, snapshot.taken_at.0))
 }

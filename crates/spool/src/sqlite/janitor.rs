@@ -29,8 +29,7 @@ pub(super) struct Janitor {
     asked: Condvar,
 }
 
-// One flag a task: they are asked for and done together.
-#[allow(clippy::struct_excessive_bools)]
+#[allow(clippy::struct_excessive_bools, reason = "one flag a task: they are asked for and done together")]
 #[derive(Debug, Default)]
 struct Tasks {
     unlink: VecDeque<QueueId>,

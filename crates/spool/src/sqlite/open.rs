@@ -109,8 +109,7 @@ fn take_lock(directory: &Path) -> Result<File, OpenError> {
 #[cfg(target_os = "linux")]
 fn refuse_network(directory: &Path) -> Result<(), OpenError> {
     let found = rustix::fs::statfs(directory).map_err(|error| access(directory)(error.into()))?;
-    // A narrower integer on 32-bit machines.
-    #[allow(clippy::useless_conversion)]
+    #[allow(clippy::useless_conversion, reason = "a narrower integer on 32-bit machines")]
     match network_name(i64::from(found.f_type)) {
         Some(kind) => Err(OpenError::Network { directory: directory.to_owned(), kind }),
         None => Ok(()),

@@ -1,5 +1,6 @@
 //! `[listener.NAME]` and `[user.NAME]`: who may submit.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value as Json;
@@ -74,7 +75,7 @@ section! {
     /// Where mail is taken, and from whom. With none written there is one, `local`, with these defaults.
     /// A client must be in one of the `networks` AND satisfy `authentication`.
     pub struct Listener {
-        /// Where it listens: an address with a port, or `systemd:NAME` for a socket handed over by systemd.
+        /// Where it listens: an address with a port, or `systemd:NAME` for a socket handed over by systemd. `[::]` takes IPv6 only; IPv4 beside it is a listener of its own on `0.0.0.0`.
         built address: ListenAddress = ListenAddress::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)));
         /// Who may connect.
         built networks: Vec<Network> = Network::loopback();
@@ -114,8 +115,22 @@ section! {
 }
 
 /// A PHC string of Argon2id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// How it was made, without salt and hash.
+    fn shown(&self) -> String {
+        let mut fields = self.0.rsplitn(3, '$').skip(2);
+        format!("{}$hidden$hidden", fields.next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
 
 impl Scalar for PasswordHash {
     fn allowed() -> String {
@@ -135,7 +150,7 @@ impl Scalar for PasswordHash {
     }
 
     fn json(&self) -> Json {
-        Json::from(self.0.as_str())
+        Json::String(self.shown())
     }
 
     #[cfg(test)]

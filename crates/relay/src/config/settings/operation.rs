@@ -1,6 +1,5 @@
 //! `[http]`, `[control]`, `[alert]`, `[log]`, `[vault]` and `[shutdown]`: running it.
 
-use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -30,20 +29,14 @@ section! {
 impl Control {
     /// The socket's place.
     pub fn socket(&self, spool_directory: &Path) -> PathBuf {
-        self.socket.as_ref().map_or_else(|| default_socket(spool_directory), |path| path.as_path().to_owned())
+        let default = || spool_directory.join("control.sock");
+        self.socket.as_ref().map_or_else(default, |path| path.as_path().to_owned())
     }
 
     /// Fills in the default.
     pub(crate) fn complete(self, spool_directory: &Path) -> Self {
         Self { socket: Some(self.socket(spool_directory).into()) }
     }
-}
-
-/// `$RUNTIME_DIRECTORY` (systemd; the first of several), else the spool directory.
-fn default_socket(spool_directory: &Path) -> PathBuf {
-    let systemd = env::var("RUNTIME_DIRECTORY").ok().filter(|value| !value.is_empty());
-    let systemd = systemd.and_then(|list| list.split(':').next().map(PathBuf::from));
-    systemd.unwrap_or_else(|| spool_directory.to_owned()).join("control.sock")
 }
 
 section! {

@@ -1,6 +1,5 @@
 //! `[spool]`, `[retry]`, `[bounce]` and `[history]`: what becomes of mail that was taken.
 
-use std::env;
 use std::path::PathBuf;
 
 use crate::config::address::OptionalAddress;
@@ -14,7 +13,7 @@ section! {
     /// The queue on disk.
     pub struct Spool {
         /// The state directory: made with mode 0700, one daemon at a time, on a local disk.
-        built directory: FilePath => default_directory().into(), "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`, else `/var/lib/xoauth2-relay`";
+        built directory: FilePath => PathBuf::from("/var/lib/xoauth2-relay").into(), "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`, else `/var/lib/xoauth2-relay`";
         /// Most messages in it.
         built max_messages: Count<1, 4_294_967_295> = Count::new(1_000_000);
         /// Most octets in it.
@@ -22,14 +21,6 @@ section! {
         /// Free disk space below which nothing is accepted.
         built min_free_bytes: Size<0, { 1 << 50 }> = Size::new(500 << 20);
     }
-}
-
-/// `$STATE_DIRECTORY` (systemd; the first of several), else `$XDG_STATE_HOME/xoauth2-relay`, else the service's place.
-fn default_directory() -> PathBuf {
-    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let systemd = variable("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(PathBuf::from));
-    let own = || variable("XDG_STATE_HOME").map(|home| PathBuf::from(home).join("xoauth2-relay"));
-    systemd.or_else(own).unwrap_or_else(|| PathBuf::from("/var/lib/xoauth2-relay"))
 }
 
 section! {
