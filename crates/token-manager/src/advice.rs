@@ -40,7 +40,7 @@ fn by_class(class: FailureClass) -> &'static str {
     }
 }
 
-const NOT_IN_TENANT: &str = "the application is not in this tenant: check client_id, tenant_id and cloud, and that an administrator consented to it";
+const NOT_IN_TENANT: &str = "the application is not in this tenant: check client_id and tenant_id (both on the Overview of the app registration) and cloud";
 const SERVICE_FAULT: &str =
     "a fault at Microsoft, nothing to do here; if it lasts, look at the Microsoft 365 service health";
 const SUPPORT: &str =
