@@ -399,6 +399,9 @@ async fn mail_of_a_login_that_is_gone_is_named_and_goes_out_when_it_is_back() {
     let relay = Relay::start(&other).await;
     let line = relay.log().wait_for(|line| line.contains("mail waits for a login"));
     assert!(line.contains(&format!("/{SENDER}")), "{line}");
+    let status = binary().arg("status").arg("--config").arg(&other).output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("! Mail waits for ") && status.contains(&format!("/{SENDER}")), "{status}");
     relay.terminate().await;
     assert_eq!(world.sandbox.counters().messages, 0, "never by another login");
     let relay = world.relay().await;

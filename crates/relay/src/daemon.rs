@@ -155,15 +155,17 @@ impl Daemon {
             };
             let _ = rooms.set(Arc::new(open));
         }
-        if let Some(rooms) = rooms.get() {
-            tell_stranded(&spool, &rooms.destination.lane).await;
-        }
+        let stranded = match rooms.get() {
+            Some(rooms) => stranded(&spool, &rooms.destination.lane).await,
+            None => Vec::new(),
+        };
         overview.opened(Opened {
             spool: Arc::clone(&spool),
             max_messages: settings.spool.max_messages.get(),
             max_bytes: settings.spool.max_bytes.octets(),
             lanes,
             tokens: tokens.into_values().collect(),
+            stranded,
         });
         let keep = settings.history.keep.duration();
         attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
@@ -322,14 +324,19 @@ fn tell(recovered: &Recovered) {
 }
 
 /// Mail of a lane that this configuration does not serve waits for it to come back (invariant 7); nobody would look for it.
-async fn tell_stranded(spool: &SqliteSpool, served: &LaneId) {
+async fn stranded(spool: &SqliteSpool, served: &LaneId) -> Vec<String> {
     match spool.lanes().await {
         Ok(lanes) => {
-            for lane in lanes.iter().filter(|lane| *lane != served) {
+            let stranded: Vec<_> = lanes.into_iter().filter(|lane| lane != served).collect();
+            for lane in &stranded {
                 warn!(%lane, "mail waits for a login that no mailbox of this configuration has; it goes out once that mailbox is configured again");
             }
+            stranded.iter().map(ToString::to_string).collect()
         }
-        Err(error) => warn!(%error, "the lanes of the queue cannot be listed"),
+        Err(error) => {
+            warn!(%error, "the lanes of the queue cannot be listed");
+            Vec::new()
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Opened {
     pub(crate) lanes: Vec<LaneView>,
     /// The tokens, one for each tenant.
     pub(crate) tokens: Vec<Arc<TenantTokens>>,
+    /// Lanes that have mail and that no mailbox of the configuration serves.
+    pub(crate) stranded: Vec<String>,
 }
 
 /// A lane to look at.
@@ -116,6 +118,7 @@ impl Overview {
                 Some(opened) => Some(queue(opened).await),
                 None => None,
             },
+            stranded: opened.map(|opened| opened.stranded.clone()).unwrap_or_default(),
             last_errors: self.last_errors(),
         }
     }

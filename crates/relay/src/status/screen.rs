@@ -77,6 +77,11 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     let lanes = snapshot.lanes.iter().filter(|lane| !waits_for_token(lane, &snapshot.tokens));
     told.extend(lanes.filter_map(|lane| lane_trouble(lane, now)));
     told.extend(snapshot.lanes.iter().flat_map(|lane| refused_senders(lane, now)));
+    told.extend(snapshot.stranded.iter().map(|lane| {
+        format!(
+            "Mail waits for {lane}, a login that no mailbox of the configuration has; it goes out once that mailbox is configured again."
+        )
+    }));
     told.extend(snapshot.queue.as_ref().and_then(|queue| queue.counts.as_ref()).and_then(set_aside));
     if told.is_empty() {
         return match snapshot.state {
@@ -407,6 +412,7 @@ mod tests {
                     earliest_due_at: Some(ahead(10)),
                 }),
             }),
+            stranded: Vec::new(),
             last_errors: Vec::new(),
         }
     }

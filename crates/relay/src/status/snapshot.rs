@@ -31,6 +31,9 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: Vec<Token>,
     /// The queue; none while it is being opened.
     pub(crate) queue: Option<Queue>,
+    /// Lanes (`tenant_id/login`) that had mail at the start and that no mailbox of the configuration serves.
+    #[serde(default)]
+    pub(crate) stranded: Vec<String>,
     /// The last warnings and errors of the log, newest last.
     pub(crate) last_errors: Vec<LoggedEvent>,
 }
