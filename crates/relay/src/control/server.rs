@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,9 +47,11 @@ pub(crate) struct Peer {
 pub(crate) struct Bounds {
     /// Served at the same time; the others wait in the backlog.
     pub(crate) connections: usize,
+    /// Answered on one connection; whoever has more to ask connects again.
+    pub(crate) requests: usize,
     /// From the first octet of a request to its end.
     pub(crate) request: Duration,
-    /// Without a request.
+    /// From an answer to the first octet of the next request; empty lines begin none.
     pub(crate) idle: Duration,
     /// The same while others wait for a place.
     pub(crate) idle_when_full: Duration,
@@ -60,6 +63,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 32,
+            requests: 1000,
             request: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             idle_when_full: Duration::from_secs(1),
@@ -105,10 +109,12 @@ struct Server {
 }
 
 impl Server {
-    /// Waits for a place; who has been idle for long gives up his. None when stopped.
+    /// Waits for a place; who has been idle for long or was just answered gives up his. None when stopped.
     async fn place(&self, connections: &mut JoinSet<()>) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                // Who left for another reason has not heard that he was wanted gone, and the next need not either.
+                signalled(&self.full).await;
                 return Some(place);
             }
             self.full.notify_one();
@@ -192,7 +198,7 @@ impl<H: Handler> Connection<H> {
             let text = format!("user {uid} may not use this socket: run the command as root or as the service's user");
             return End::Refused(Refusal::new(RefusalCode::Forbidden, text));
         }
-        loop {
+        for _ in 0..self.bounds.requests {
             let line = match self.request().await {
                 Ok(line) => line,
                 Err(end) => return end,
@@ -201,10 +207,12 @@ impl<H: Handler> Connection<H> {
                 Ok(request) => self.handler.handle(request, self.peer).await,
                 Err(refusal) => Err(refusal),
             };
-            if self.write(&answer(&told)).await.is_err() {
+            // Else one that asks without a pause would keep its place for ever while others wait.
+            if self.write(&answer(&told)).await.is_err() || signalled(&self.full).await {
                 return End::Silent;
             }
         }
+        End::Silent
     }
 
     /// The next request's line.
@@ -212,8 +220,10 @@ impl<H: Handler> Connection<H> {
         if let Some(line) = self.lines.next().map_err(too_long)? {
             return Ok(line);
         }
+        // Fixed here, once: an empty line is no request and buys no time.
+        let mut unwanted = pin!(unwanted(Arc::clone(&self.full), &self.bounds));
         while !self.lines.has_begun() {
-            if !self.read_when_idle().await? {
+            if !self.read_unless(unwanted.as_mut()).await? {
                 return Err(End::Silent);
             }
             if let Some(line) = self.lines.next().map_err(too_long)? {
@@ -239,22 +249,15 @@ impl<H: Handler> Connection<H> {
         }
     }
 
-    /// Reads once; false at the end of the stream, or when nothing came for too long.
-    async fn read_when_idle(&mut self) -> Result<bool, End> {
-        let Bounds { idle, idle_when_full, .. } = self.bounds;
-        let (full, stop) = (Arc::clone(&self.full), self.stop.clone());
-        let too_long = async {
-            sleep(idle_when_full.min(idle)).await;
-            tokio::select! {
-                () = full.notified() => {}
-                () = sleep(idle.saturating_sub(idle_when_full)) => {}
-            }
-        };
+    /// Reads once; false at the end of the stream, when we stop, or once the client is `unwanted`.
+    async fn read_unless(&mut self, unwanted: impl Future<Output = ()>) -> Result<bool, End> {
+        let stop = self.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(false),
+            // Before the read: for whoever writes without a pause that is always ready.
+            () = unwanted => Ok(false),
             read = self.read() => read,
-            () = too_long => Ok(false),
         }
     }
 
@@ -272,13 +275,38 @@ impl<H: Handler> Connection<H> {
 
     /// Lets the client write to its end and read our last word: closed at once, it could lose both.
     async fn let_read(&mut self) {
+        let unwanted = unwanted(Arc::clone(&self.full), &self.bounds);
         let discard = async {
             self.stream.shutdown().await?;
             let mut chunk = [0; CHUNK];
             while self.stream.read(&mut chunk).await? > 0 {}
             io::Result::Ok(())
         };
-        let _ = timeout(self.bounds.request, discard).await;
+        tokio::select! {
+            _ = timeout(self.bounds.request, discard) => {}
+            () = unwanted => {}
+        }
+    }
+}
+
+/// Ends when a client that asks nothing has had its time, which is shorter while others wait.
+fn unwanted(full: Arc<Notify>, bounds: &Bounds) -> impl Future<Output = ()> + use<> {
+    let (idle, when_full) = (bounds.idle, bounds.idle_when_full.min(bounds.idle));
+    async move {
+        sleep(when_full).await;
+        tokio::select! {
+            () = full.notified() => {}
+            () = sleep(idle.saturating_sub(when_full)) => {}
+        }
+    }
+}
+
+/// Whether somebody waits for a place and nobody has given up his for it yet. Says it once for each.
+async fn signalled(full: &Notify) -> bool {
+    tokio::select! {
+        biased;
+        () = full.notified() => true,
+        () = std::future::ready(()) => false,
     }
 }
 
@@ -421,6 +449,63 @@ mod tests {
         }
         server.works().await;
         assert_eq!(hear(&mut idle[0]).await, "");
+    }
+
+    /// Writes `octets` again and again, a fifth of [`SHORT`] apart, until the connection is closed.
+    async fn drip(mut client: BufReader<UnixStream>, octets: &'static [u8]) {
+        let mut pause = tokio::time::interval(SHORT / 5);
+        while client.get_mut().write_all(octets).await.is_ok() {
+            pause.tick().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_drips_empty_lines_or_requests_keeps_no_place_that_others_wait_for() {
+        for octets in [&b"\n"[..], b"\r\n", b"\n\n", b"{\"version\":1,\"request\":\"echo\"}\n", b"rubbish\n"] {
+            let server = start_with(|bounds| bounds.idle_when_full = SHORT * 4).await;
+            let mut drips = JoinSet::new();
+            for _ in 0..Bounds::default().connections {
+                drips.spawn(drip(server.connect().await, octets));
+            }
+            server.works().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn empty_lines_buy_no_time() {
+        for octets in [&b"\n"[..], b"\r\n"] {
+            let server = start_with(|bounds| bounds.idle = SHORT * 4).await;
+            let dripping = drip(server.connect().await, octets);
+            timeout(PATIENCE, dripping).await.expect("it was not closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_so_many_answers_and_no_more() {
+        let server = start_with(|bounds| bounds.requests = 2).await;
+        let mut client = server.connect().await;
+        say(&mut client, &b"{\"version\":1,\"request\":\"one\"}\n".repeat(3)).await;
+        assert!(hear(&mut client).await.contains("one"));
+        assert!(hear(&mut client).await.contains("one"));
+        let mut rest = String::new();
+        // Closed before the third was read, or after.
+        let _ = timeout(PATIENCE, client.read_line(&mut rest)).await.unwrap();
+        assert_eq!(rest, "");
+        server.works().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_that_goes_on_writing_keeps_no_place_that_others_wait_for() {
+        let server = start_with(|bounds| {
+            bounds.connections = 1;
+            bounds.idle_when_full = SHORT;
+            bounds.request = PATIENCE * 10;
+        })
+        .await;
+        let mut refused = server.connect().await;
+        say(&mut refused, &vec![b'x'; 300_000]).await;
+        let _dripping = tokio::spawn(drip(refused, b"x"));
+        server.works().await;
     }
 
     #[tokio::test]
