@@ -2,22 +2,26 @@
 //!
 //! It relies on the process's umask of 077: between its making and its mode nobody else can connect.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
 /// Octets of a path that fit into `sun_path` with its final NUL (unix(7)).
-const LONGEST_PATH: usize = 107;
+pub(super) const LONGEST_PATH: usize = 107;
 /// How long another daemon that starts at the same moment is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 const SET_GROUP_ID: u32 = 0o2000;
+/// Permissions of anybody but the owner.
+const ALL_BUT_OWNER: u32 = 0o077;
 
 /// Why there is no control socket. One sentence each, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,18 @@ pub(crate) enum SocketError {
     InUse {
         /// The path.
         path: PathBuf,
+    },
+    /// The lock file is held.
+    #[error("another process has held the lock {} for {} s, probably another xoauth2-relay that does not get on with its start: end it (`fuser {}` finds it), then start this one again", .lock.display(), PATIENCE.as_secs(), .lock.display())]
+    Locked {
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// What stands at the lock file's place is none of ours.
+    #[error("{} is where the lock on the control socket belongs, but it is no file of user {} that is closed to all others: remove it, or set [control] socket to a path in a directory of that user alone", .lock.display(), rustix::process::geteuid().as_raw())]
+    NotALock {
+        /// The lock file.
+        lock: PathBuf,
     },
     /// The system refused.
     #[error("cannot make the control socket {} as user {}: {source}; give that user its directory, or set [control] socket to another path", .path.display(), rustix::process::geteuid().as_raw())]
@@ -85,7 +101,7 @@ impl Socket {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         // Two daemons that start at once must not take each other's socket for a dead one's.
-        let _turn = take_turn(directory).await.map_err(failed)?;
+        let _turn = Turn::take(path, PATIENCE).await?;
         make_way(path).await?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         let access = access(directory).map_err(failed)?;
@@ -135,20 +151,73 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// A lock on the directory, held while the old socket is looked at and the new one made.
-async fn take_turn(directory: &Path) -> io::Result<File> {
-    let directory = File::open(directory)?;
-    let locked = timeout(PATIENCE, async {
-        loop {
-            match directory.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) => sleep(LOOK).await,
-                Err(TryLockError::Error(error)) => return Err(error),
+/// The lock under which the old socket is looked at and the new one made: on a file beside the socket that only our own
+/// user and root can open. One on the directory could be held by whoever may read that.
+#[derive(Debug)]
+struct Turn {
+    path: PathBuf,
+    /// Holds the lock while it is open.
+    _file: File,
+}
+
+impl Turn {
+    async fn take(socket: &Path, patience: Duration) -> Result<Self, SocketError> {
+        let path = lock_path(socket);
+        let locked = async {
+            loop {
+                if let Some(file) = try_lock(&path)? {
+                    return Ok(file);
+                }
+                sleep(LOOK).await;
             }
+        };
+        match timeout(patience, locked).await {
+            Ok(Ok(file)) => Ok(Self { path, _file: file }),
+            Ok(Err(_)) if is_not_ours(&path) => Err(SocketError::NotALock { lock: path }),
+            Ok(Err(source)) => Err(SocketError::Failed { path: socket.to_owned(), source }),
+            Err(_) => Err(SocketError::Locked { lock: path }),
         }
-    });
-    locked.await.map_err(|_| io::Error::other("another process holds a lock on its directory"))??;
-    Ok(directory)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Before the lock ends with its file: who waits for it finds another file at the path, or none, and tries that.
+        // Left behind it harms nobody: the next start takes it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = OsString::from(socket);
+    path.push(".lock");
+    path.into()
+}
+
+/// The lock if it is free. Fails where the file cannot be opened, or is not to be trusted.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    // Followed, a link that somebody planted would have us make a file elsewhere; a pipe would have us wait for its end.
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    let found = file.metadata()?;
+    if !is_closed_to_others(&found) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    match file.try_lock() {
+        // Whoever had it before us has removed it: the next one locks a new file.
+        Ok(()) => Ok((identity(path).ok() == Some((found.dev(), found.ino()))).then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether nobody but our own user and root could have locked it.
+fn is_closed_to_others(found: &fs::Metadata) -> bool {
+    found.is_file() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & ALL_BUT_OWNER == 0
+}
+
+fn is_not_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| !is_closed_to_others(&found))
 }
 
 /// Removes a socket on which nobody listens any more, and nothing else.
@@ -241,6 +310,57 @@ mod tests {
         }
         assert_eq!(sockets.len(), 1);
         UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_on_the_directory_keeps_nobody_from_starting() {
+        let (directory, path) = place();
+        let others = File::open(directory.path()).unwrap();
+        others.lock().unwrap();
+        let _socket = Socket::bind(&path).await.unwrap();
+        assert!(!lock_path(&path).exists(), "it is only there while a daemon starts");
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_that_was_left_is_taken_and_one_that_is_held_is_waited_for() {
+        let (_directory, path) = place();
+        let lock = lock_path(&path);
+        let left = try_lock(&lock).unwrap().unwrap();
+        assert_eq!(mode(&lock), 0o600);
+        let error = Turn::take(&path, LOOK * 3).await.unwrap_err();
+        assert!(matches!(error, SocketError::Locked { .. }), "{error}");
+        drop(left);
+        assert!(lock.exists());
+        let turn = Turn::take(&path, PATIENCE).await.unwrap();
+        let waits = tokio::spawn({
+            let path = path.clone();
+            async move { Turn::take(&path, PATIENCE).await.map(|_| ()) }
+        });
+        tokio::task::yield_now().await;
+        drop(turn);
+        waits.await.unwrap().unwrap();
+        assert!(!lock.exists());
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_that_others_could_hold_is_told_and_left() {
+        let (directory, path) = place();
+        let (lock, elsewhere) = (lock_path(&path), directory.path().join("elsewhere"));
+        let refused = async || {
+            let error = Socket::bind(&path).await.unwrap_err();
+            assert!(matches!(error, SocketError::NotALock { .. }), "{error}");
+            assert!(fs::symlink_metadata(&lock).is_ok() && !path.exists());
+        };
+        std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
+        refused().await;
+        assert!(!elsewhere.exists(), "no file was made through the link");
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        refused().await;
+        fs::remove_dir(&lock).unwrap();
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+        refused().await;
     }
 
     #[tokio::test]
