@@ -298,21 +298,40 @@ async fn a_directory_with_the_set_group_id_bit_lets_its_group_in() {
     let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     let copy = world.path("xoauth2-relay");
     std::fs::copy(binary().get_program(), &copy).unwrap();
-    for (path, mode) in [(&copy, 0o755), (&world.path(""), 0o755), (&directory, 0o2750)] {
+    // Everybody can reach the socket: what keeps others out is its file and the daemon alone.
+    for (path, mode) in [(&copy, 0o755), (&world.path(""), 0o755), (&directory, 0o2755)] {
         open(path, mode);
     }
     let path = directory.join("control.sock");
     let mut command = binary();
     command.args(["run", "--config"]).arg(world.configuration()).env("XOAUTH2_RELAY__CONTROL__SOCKET", &path);
-    let _relay = Relay::spawn(command).await;
+    let relay = Relay::spawn(command).await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-    for (group, expected) in [(65533, Some(0)), (65532, Some(69))] {
+    let check = |groups: &[&str]| {
         let mut command = Command::new(&setpriv);
-        command.args(["--reuid=65534", &format!("--regid={group}"), "--clear-groups"]).current_dir("/");
+        command.arg("--reuid=65534").args(groups).current_dir("/");
         command.arg(&copy).args(["status", "--check", "--socket"]).arg(&path);
-        let (code, said, _) = output(command).await;
-        assert_eq!(code, expected, "{said}");
+        output(command)
+    };
+    let (primary, other) = (["--regid=65533", "--clear-groups"], ["--regid=65532", "--clear-groups"]);
+    let supplementary = ["--regid=65532", "--groups=65533"];
+    for (groups, expected) in [(primary, Some(0)), (supplementary, Some(0)), (other, Some(69))] {
+        let (code, said, _) = check(&groups).await;
+        assert_eq!(code, expected, "{groups:?}: {said}");
     }
+    assert_eq!(relay.log().count(|line| line.contains("was refused")), 0, "the kernel has kept it out");
+    // Somebody opened the file to all: that it lets somebody in says nothing of his groups any more.
+    open(&path, 0o666);
+    for groups in [primary, supplementary, other] {
+        let (code, said, _) = check(&groups).await;
+        assert_eq!(code, Some(69), "{groups:?}: {said}");
+    }
+    relay
+        .log()
+        .wait_for(|line| line.contains("may not use the control socket") && line.contains("or 0660 for a group"));
+    assert_eq!(status(&world, &["--socket", path.to_str().unwrap()]).await.0, Some(0), "root may always");
+    open(&path, 0o660);
+    assert_eq!(check(&primary).await.0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

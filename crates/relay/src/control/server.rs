@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 
 use super::framing::{Lines, TooLong};
 use super::protocol::{MAX_REQUEST, Refusal, RefusalCode, Request, answer};
-use super::socket::{Access, Socket};
+use super::socket::Socket;
 
 /// Pause after a failed accept, which may fail again at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +40,13 @@ pub(crate) struct Peer {
     pub(crate) uid: u32,
     /// Its process; none where the system does not tell, or from another process namespace.
     pub(crate) pid: Option<i32>,
+}
+
+impl Peer {
+    /// Who may always ask, whatever has become of the file's mode.
+    fn is_root_or_us(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
 }
 
 /// Bounds of the connections.
@@ -84,7 +91,7 @@ pub(crate) async fn serve<H: Handler>(socket: Socket, handler: Arc<H>, bounds: B
             accepted = socket.listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let Some(place) = server.place(&mut connections).await else { break };
-                    if let Some(connection) = server.connection(stream, socket.access, &handler) {
+                    if let Some(connection) = server.connection(stream, &socket, &handler) {
                         connections.spawn(connection.run(place));
                     }
                 }
@@ -126,7 +133,7 @@ impl Server {
         }
     }
 
-    fn connection<H>(&self, stream: UnixStream, access: Access, handler: &Arc<H>) -> Option<Connection<H>> {
+    fn connection<H>(&self, stream: UnixStream, socket: &Socket, handler: &Arc<H>) -> Option<Connection<H>> {
         let credentials = match stream.peer_cred() {
             Ok(credentials) => credentials,
             Err(error) => {
@@ -139,18 +146,13 @@ impl Server {
             stream,
             lines: Lines::new(MAX_REQUEST),
             peer,
-            admitted: admits(access, peer.uid, rustix::process::geteuid().as_raw()),
+            admitted: peer.is_root_or_us() || socket.admits_by_group(),
             handler: Arc::clone(handler),
             bounds: self.bounds.clone(),
             full: Arc::clone(&self.full),
             stop: self.stop.clone(),
         })
     }
-}
-
-/// The kernel has checked the file's mode; this stands also where somebody changed that.
-fn admits(access: Access, uid: u32, ours: u32) -> bool {
-    uid == 0 || uid == ours || access == Access::Group
 }
 
 fn reap(ended: Result<(), JoinError>) {
@@ -194,7 +196,11 @@ impl<H: Handler> Connection<H> {
     async fn serve(&mut self) -> End {
         if !self.admitted {
             let Peer { uid, pid } = self.peer;
-            warn!(uid, pid, "a user who may not use the control socket was refused; its file's mode should be 0600");
+            warn!(
+                uid,
+                pid,
+                "a user who may not use the control socket was refused; its file's mode should be 0600, or 0660 for a group"
+            );
             let text = format!("user {uid} may not use this socket: run the command as root or as the service's user");
             return End::Refused(Refusal::new(RefusalCode::Forbidden, text));
         }
@@ -547,14 +553,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_admitted() {
-        for (access, uid, admitted) in [
-            (Access::Owner, 0, true),
-            (Access::Owner, 1000, true),
-            (Access::Owner, 1001, false),
-            (Access::Group, 1001, true),
-        ] {
-            assert_eq!(admits(access, uid, 1000), admitted, "{access:?} {uid}");
-        }
+    fn root_and_our_own_user_are_told_from_others() {
+        let is_admitted = |uid| Peer { uid, pid: None }.is_root_or_us();
+        let ours = rustix::process::geteuid().as_raw();
+        assert!(is_admitted(0) && is_admitted(ours) && !is_admitted(ours + 1));
     }
 }

@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const SET_GROUP_ID: u32 = 0o2000;
 /// Permissions of anybody but the owner.
 const ALL_BUT_OWNER: u32 = 0o077;
+/// Writing by the group, and anything by others.
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS: u32 = 0o007;
 
 /// Why there is no control socket. One sentence each, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,7 @@ pub(crate) enum SocketError {
 pub(crate) enum Access {
     /// Root and our own user: mode 0600.
     Owner,
-    /// Also whomever the file's group lets in: mode 0660, in a directory with the set-group-id bit.
+    /// Also the file's group: mode 0660, in a directory with the set-group-id bit.
     Group,
 }
 
@@ -79,7 +82,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(super) listener: UnixListener,
-    pub(super) access: Access,
+    access: Access,
     file: SocketFile,
 }
 
@@ -114,6 +117,12 @@ impl Socket {
     pub(super) fn file(&self) -> SocketFile {
         self.file.clone()
     }
+
+    /// Whether somebody who could connect, and is neither root nor our own user, is of the group that may: the kernel let
+    /// him in by the file's mode, which says that only as long as it is closed to others and open to the group.
+    pub(super) fn admits_by_group(&self) -> bool {
+        self.access == Access::Group && self.file.is_for_group_alone()
+    }
 }
 
 impl Drop for Socket {
@@ -129,6 +138,15 @@ impl SocketFile {
             // Left behind it harms nobody: the next start replaces it.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl SocketFile {
+    /// Looked up anew, since anybody with the right to may change it meanwhile. A file that is not ours says nothing.
+    fn is_for_group_alone(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| {
+            (found.dev(), found.ino()) == self.identity && found.mode() & (GROUP_WRITES | OTHERS) == GROUP_WRITES
+        })
     }
 }
 
@@ -361,6 +379,30 @@ mod tests {
         fs::write(&lock, "").unwrap();
         fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
         refused().await;
+    }
+
+    #[tokio::test]
+    async fn a_group_is_admitted_only_by_a_file_for_it_alone() {
+        let (directory, path) = place();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o2750)).unwrap();
+        let socket = Socket::bind(&path).await.unwrap();
+        for (mode, admitted) in [(0o660, true), (0o666, false), (0o662, false), (0o661, false), (0o600, false)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(socket.admits_by_group(), admitted, "{mode:o}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(!socket.admits_by_group(), "no file");
+        fs::write(&path, "another's").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+        assert!(!socket.admits_by_group(), "another's file");
+    }
+
+    #[tokio::test]
+    async fn without_the_set_group_id_bit_no_mode_admits_a_group() {
+        let (_directory, path) = place();
+        let socket = Socket::bind(&path).await.unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+        assert!(!socket.admits_by_group());
     }
 
     #[tokio::test]
