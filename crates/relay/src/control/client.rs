@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::framing::Lines;
 use super::protocol::{MAX_REPLY, Refusal, RefusalCode, Request, Unreadable, read_answer};
+use super::socket::LONGEST_PATH;
 
 /// Pause while the daemon's backlog is full.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -18,6 +19,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Why there is no reply. One sentence each, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
+    /// The system has no room for the path.
+    #[error("the control socket's path {} has {} octets and the system allows {LONGEST_PATH}: name the running daemon's with --socket, or set [control] socket to a shorter one such as \"/run/xoauth2-relay/control.sock\"", .path.display(), .path.as_os_str().len())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
     /// No socket, or nobody behind it.
     #[error("no xoauth2-relay is running: nobody answers on {}; start the service, or name the running one's socket with --socket", .path.display())]
     NotRunning {
@@ -73,6 +80,9 @@ async fn exchange(path: &Path, request: &Request) -> Result<Value, AskError> {
 }
 
 async fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        return Err(AskError::PathTooLong { path: path.to_owned() });
+    }
     loop {
         let error = match UnixStream::connect(path).await {
             Ok(stream) => return Ok(stream),
@@ -148,6 +158,16 @@ mod tests {
         ] {
             assert_eq!(code(asked(answer).await), expected, "{}", String::from_utf8_lossy(answer));
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_told_with_its_remedy() {
+        let path = PathBuf::from(format!("/{}", "x".repeat(107)));
+        let error = ask(&path, &Request::new("status"), Duration::from_secs(20)).await.unwrap_err().to_string();
+        assert!(error.contains("108 octets and the system allows 107: name the running daemon's"), "{error}");
+        let longest = PathBuf::from(format!("/{}", "x".repeat(106)));
+        let error = ask(&longest, &Request::new("status"), Duration::from_secs(20)).await.unwrap_err();
+        assert!(matches!(error, AskError::NotRunning { .. }), "{error}");
     }
 
     #[tokio::test]
