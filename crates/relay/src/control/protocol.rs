@@ -14,6 +14,11 @@ pub(crate) const MAX_REQUEST: usize = 64 * 1024;
 /// Octets of a reply without its line end: a status of some thousand lanes.
 pub(crate) const MAX_REPLY: usize = 4 * 1024 * 1024;
 
+/// Characters of a stranger's word that are sent back.
+const WORD: usize = 50;
+/// Characters of a parser's complaint that are sent back; it repeats what it complains of.
+const COMPLAINT: usize = 200;
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
@@ -70,9 +75,7 @@ impl Refusal {
 
     /// There is no request of that name.
     pub(crate) fn unknown_request(name: &str, known: &[&str]) -> Self {
-        // A stranger's octets are not sent back at length.
-        let name: String = name.chars().take(50).collect();
-        let text = format!("there is no request {name:?}; there is {}", known.join(", "));
+        let text = format!("there is no request {:?}; there is {}", cut(name, WORD), known.join(", "));
         Self::new(RefusalCode::UnknownRequest, text)
     }
 
@@ -102,8 +105,10 @@ impl Request {
 
     /// The parameters as the request wants them. What it does not know is refused, if its type says `deny_unknown_fields`.
     pub(crate) fn parameters<P: DeserializeOwned>(&self) -> Result<P, Refusal> {
-        serde_json::from_value(Value::Object(self.parameters.clone()))
-            .map_err(|error| Refusal::new(RefusalCode::BadRequest, format!("parameters of {}: {error}", self.name)))
+        serde_json::from_value(Value::Object(self.parameters.clone())).map_err(|error| {
+            let complaint = error.to_string();
+            bad(format!("parameters of {}: {}", cut(&self.name, WORD), cut(&complaint, COMPLAINT)))
+        })
     }
 
     /// Reads a line. The version comes first: with another one every other field may mean something else.
@@ -132,7 +137,7 @@ impl Request {
         };
         match fields.keys().next() {
             Some(unknown) => {
-                let unknown: String = unknown.chars().take(50).collect();
+                let unknown = cut(unknown, WORD);
                 Err(bad(format!("{unknown:?} is not a field of a request; there are version, request and parameters")))
             }
             None => Ok(Self { name, parameters }),
@@ -150,6 +155,11 @@ impl Request {
         }
         line(&Line { version: VERSION, request: &self.name, parameters: &self.parameters })
     }
+}
+
+/// So many of its characters: a stranger's octets are not sent back at length.
+fn cut(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 fn bad(text: impl Into<String>) -> Refusal {
@@ -272,6 +282,27 @@ mod tests {
         let refusal = request.parameters::<Nothing>().unwrap_err();
         assert_eq!(refusal.code, RefusalCode::BadRequest);
         assert!(refusal.message.starts_with("parameters of status: unknown field `x`"), "{refusal}");
+    }
+
+    #[test]
+    fn a_strangers_octets_are_not_sent_back_at_length() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Line {
+            #[serde(rename = "line")]
+            _line: u8,
+        }
+        let long = "\u{e4}".repeat(30_000);
+        let parameters = |name: &str, value: &str| Map::from_iter([(name.to_owned(), Value::from(value))]);
+        for refusal in [
+            Request::with("order", parameters(&long, "")).parameters::<Line>().unwrap_err(),
+            Request::with("order", parameters("line", &long)).parameters::<Line>().unwrap_err(),
+            Request::with(&long, parameters("x", "")).parameters::<Line>().unwrap_err(),
+            Refusal::unknown_request(&long, &["order"]),
+            Request::parse(format!("{{\"version\":1,\"request\":\"order\",\"{long}\":1}}").as_bytes()).unwrap_err(),
+        ] {
+            assert!(refusal.message.chars().count() < 300, "{refusal}");
+        }
     }
 
     #[test]
