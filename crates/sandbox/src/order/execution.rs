@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use super::{MailboxOrder, Order, help, picture};
-use crate::{Grant, Limits, Mailbox, RateMode, Sandbox, SandboxError, SmtpAuth, catalogue, unproven};
+use crate::{Grant, Limits, Mailbox, RateMode, Sandbox, SandboxError, SmtpAuth, Target, catalogue, unproven};
 
 impl Sandbox {
     /// Does what is ordered and tells it. Nothing was changed if it fails.
     pub fn obey(&self, order: &Order) -> Result<String, SandboxError> {
         Ok(match order {
             Order::Fault(fault) => {
+                self.check_target(&fault.target)?;
                 self.inject(fault.clone())?;
                 format!("waits {fault}")
             }
@@ -27,13 +28,14 @@ impl Sandbox {
             Order::TenantSmtpAuth { on, tenant } => {
                 let tenant = self.tenant_or_first(tenant.as_deref())?;
                 self.set_tenant_smtp_auth_disabled(&tenant, !on)?;
-                self.late(format!("SMTP AUTH is {} for tenant {tenant}", on_off(*on)))
+                self.at_login(format!("SMTP AUTH is {} for tenant {tenant}", on_off(*on)))
             }
             Order::Role { on, client } => {
                 let client = self.client_or_first(client.as_deref())?;
                 self.set_send_as_app(&client, *on)?;
                 format!(
-                    "SMTP.SendAsApp is {} for application {client}; tokens already issued stay as they are",
+                    "SMTP.SendAsApp is {} for application {client}; tokens already issued stay as they are (logged-in \
+                     sessions go on; the next login with a new token meets it)",
                     on_off(*on)
                 )
             }
@@ -89,7 +91,7 @@ impl Sandbox {
             }
             MailboxOrder::SmtpAuth(smtp_auth) => {
                 self.set_mailbox_smtp_auth(address, *smtp_auth)?;
-                self.late(match smtp_auth {
+                self.at_login(match smtp_auth {
                     SmtpAuth::Inherit => format!("the tenant's switch decides on SMTP AUTH for {address}"),
                     SmtpAuth::Enabled => format!("SMTP AUTH is on for {address}"),
                     SmtpAuth::Disabled => format!("SMTP AUTH is off for {address}"),
@@ -97,7 +99,7 @@ impl Sandbox {
             }
             MailboxOrder::Grant(grant) => {
                 self.grant_only(address, *grant)?;
-                self.late(match grant {
+                self.at_login(match grant {
                     None => format!("no application may use {address}"),
                     Some(Grant::Rbac) => format!("applications without SMTP.SendAsApp may use {address}"),
                     Some(Grant::FullAccess) => {
@@ -134,6 +136,23 @@ impl Sandbox {
         })
     }
 
+    /// Fails for one who is not there: a fault for him would never strike.
+    fn check_target(&self, target: &Target) -> Result<(), SandboxError> {
+        let tenants = self.tenants();
+        match target {
+            Target::Anyone => Ok(()),
+            Target::Mailbox(address) => {
+                let mut mailboxes = tenants.iter().flat_map(|tenant| &tenant.mailboxes);
+                let is_there = mailboxes.any(|mailbox| mailbox.address.eq_ignore_ascii_case(address));
+                is_there.then_some(()).ok_or_else(|| SandboxError::UnknownMailbox(address.clone()))
+            }
+            Target::Client(client) => {
+                let is_there = tenants.iter().any(|tenant| tenant.find_application(client).is_some());
+                is_there.then_some(()).ok_or_else(|| SandboxError::UnknownApplication(client.clone()))
+            }
+        }
+    }
+
     fn tenant_or_first(&self, tenant: Option<&str>) -> Result<String, SandboxError> {
         let first = || self.tenants().first().map(|tenant| tenant.tenant_id.clone());
         tenant.map(str::to_owned).or_else(first).ok_or_else(|| SandboxError::UnknownTenant(String::new()))
@@ -150,6 +169,15 @@ impl Sandbox {
             Duration::ZERO => text,
             delay => format!("{text} (logins notice it after {} s)", delay.as_secs_f64()),
         }
+    }
+
+    /// Adds who notices it, of what is looked at only when somebody logs in.
+    fn at_login(&self, text: String) -> String {
+        let when = match self.conditions().permission_delay {
+            Duration::ZERO => "the next login meets it".to_owned(),
+            delay => format!("logins notice it after {} s", delay.as_secs_f64()),
+        };
+        text + &format!(" (logged-in sessions go on; {when})")
     }
 }
 

@@ -125,9 +125,33 @@ async fn what_is_not_there_is_told() {
         ("mailbox no@contoso.com grant rbac", "no mailbox `no@contoso.com` in the sandbox"),
         ("tenant smtp-auth off for fabrikam.com", "no tenant `fabrikam.com` in the sandbox"),
         ("secret x for nobody", "no application `nobody` in the sandbox"),
+        ("fault mailbox-full for no@contoso.com", "no mailbox `no@contoso.com` in the sandbox"),
+        ("fault at mail for no@contoso.com close", "no mailbox `no@contoso.com` in the sandbox"),
+        ("fault token-429 for nobody", "no application `nobody` in the sandbox"),
     ] {
         assert_eq!(refused(&world.sandbox, line).to_string(), error);
     }
+    assert_eq!(obey(&world.sandbox, "waiting"), "no fault waits");
+    for line in ["fault mailbox-full for Scanner@contoso.com", &format!("fault token-429 for {DEFAULT_CLIENT_ID}")] {
+        assert!(obey(&world.sandbox, line).starts_with("waits "), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_logins_meet_says_so_and_leaves_sessions_alone() {
+    let world = World::new().await;
+    let mut client = world.logged_in().await;
+    for line in [
+        "tenant smtp-auth off",
+        "mailbox scanner@contoso.com smtp-auth off",
+        "mailbox scanner@contoso.com grant none",
+        "role on",
+    ] {
+        let answer = obey(&world.sandbox, line);
+        assert!(answer.contains("(logged-in sessions go on; the next login "), "{line}: {answer}");
+    }
+    assert!(client.send("\r\n").await.starts_with("250 "));
+    assert_eq!(world.code(DEFAULT_MAILBOX).await, "5.7.139");
 }
 
 #[tokio::test]
@@ -147,7 +171,7 @@ async fn conditions_are_changed() {
     obey("permission-delay 5400");
     assert_eq!(
         obey("mailbox scanner@contoso.com grant none"),
-        "no application may use scanner@contoso.com (logins notice it after 5400 s)"
+        "no application may use scanner@contoso.com (logged-in sessions go on; logins notice it after 5400 s)"
     );
     assert_eq!(world.code(DEFAULT_MAILBOX).await, "2.7.0");
     let state = obey("state");
