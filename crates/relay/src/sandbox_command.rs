@@ -331,6 +331,7 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
     async fn leave(self) {
         if let Some(orders) = self.orders {
             orders.stop().await;
+            sandbox_orders::leave();
         }
         self.relay.stop(self.settings.shutdown.grace.duration()).await;
         // Nobody else has it now: the orders that held it have ended.

@@ -2,7 +2,7 @@
 //! language; here is only the way there, a control socket at a place that both find by user and port.
 
 use std::env;
-use std::fs::{DirBuilder, metadata};
+use std::fs::{DirBuilder, remove_dir, symlink_metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::output;
 
 /// The only request.
 const ORDER: &str = "order";
+/// Permissions of anybody but the owner.
+const ALL_BUT_OWNER: u32 = 0o077;
 /// How long an order may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,23 +56,41 @@ impl Handler for Orders {
 /// Where the sandbox in front of which the relay listens on `port` takes orders: in a directory of this user's own,
 /// which is made if need be.
 pub(crate) fn place(port: u16) -> io::Result<PathBuf> {
-    let user = rustix::process::geteuid().as_raw();
-    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|directory| Path::new(directory).is_absolute());
-    let directory = match runtime {
-        Some(runtime) => PathBuf::from(runtime).join("xoauth2-relay-sandbox"),
-        None => env::temp_dir().join(format!("xoauth2-relay-sandbox-{user}")),
-    };
+    let directory = directory();
     match DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    // In a directory for all, somebody else may have been there first.
-    let found = metadata(&directory)?;
-    if found.uid() != user || found.mode() & 0o077 != 0 {
-        let text = format!("{} is not this user's alone; remove it or set XDG_RUNTIME_DIR", directory.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    check(&directory)?;
+    Ok(socket(&directory, port))
+}
+
+/// Removes the directory when the last sandbox of this user has ended.
+pub(crate) fn leave() {
+    // Fails while another one has its socket there. Left behind it harms nobody: the next start takes it.
+    let _ = remove_dir(directory());
+}
+
+fn directory() -> PathBuf {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|directory| Path::new(directory).is_absolute());
+    match runtime {
+        Some(runtime) => PathBuf::from(runtime).join("xoauth2-relay-sandbox"),
+        None => env::temp_dir().join(format!("xoauth2-relay-sandbox-{}", rustix::process::geteuid().as_raw())),
     }
-    Ok(directory.join(format!("{port}.sock")))
+}
+
+fn socket(directory: &Path, port: u16) -> PathBuf {
+    directory.join(format!("{port}.sock"))
+}
+
+/// In a directory for all, somebody else may have been there first, also with a link to a directory of ours.
+fn check(directory: &Path) -> io::Result<()> {
+    let found = symlink_metadata(directory)?;
+    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & ALL_BUT_OWNER == 0 {
+        return Ok(());
+    }
+    let text = format!("{} is no directory of this user alone; remove it or set XDG_RUNTIME_DIR", directory.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 /// The `sandbox order` command: gives one order to the sandbox that runs and prints its answer; without one it lists what
@@ -79,15 +99,16 @@ pub(crate) async fn order(port: u16, words: &[String]) -> Exit {
     if words.is_empty() {
         return output::print(&format!("{}\n", sandbox::order::help()));
     }
-    let place = match place(port) {
-        Ok(place) => place,
-        Err(error) => {
-            complain(&error.to_string());
-            return Exit::Unavailable;
-        }
-    };
+    let directory = directory();
+    // Without a directory there is no sandbox, which is told below.
+    if let Err(error) = check(&directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        complain(&error.to_string());
+        return Exit::Unavailable;
+    }
     let request = Request::with(ORDER, Map::from_iter([("line".to_owned(), Value::String(words.join(" ")))]));
-    match ask(&place, &request, PATIENCE).await {
+    match ask(&socket(&directory, port), &request, PATIENCE).await {
         Ok(Value::String(answer)) => output::print(&format!("{answer}\n")),
         Ok(_) => {
             complain("the sandbox's answer is no text");
@@ -107,5 +128,33 @@ pub(crate) async fn order(port: u16, words: &[String]) -> Exit {
             complain(&error.to_string());
             Exit::Unavailable
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn orders_are_taken_in_a_directory_of_this_user_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let (own, other) = (parent.path().join("own"), parent.path().join("other"));
+        assert_eq!(check(&own).unwrap_err().kind(), io::ErrorKind::NotFound);
+        DirBuilder::new().mode(0o700).create(&own).unwrap();
+        check(&own).unwrap();
+        let refused = |directory: &Path| {
+            let error = check(directory).unwrap_err();
+            assert!(error.to_string().contains("is no directory of this user alone; remove it"), "{error}");
+        };
+        symlink(&own, &other).unwrap();
+        refused(&other);
+        fs::remove_file(&other).unwrap();
+        fs::write(&other, "").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        refused(&other);
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o750)).unwrap();
+        refused(&own);
     }
 }
