@@ -1,18 +1,19 @@
 //! The control socket and `status`: what they tell, whom they answer, and that nobody on it can harm the mail.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use sandbox::{Action, Fault, Stage};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, World, binary, is_root, message, peer, skip};
+use crate::harness::{
+    Client, PATIENCE, RECIPIENT, Relay, SENDER, World, binary, free_port, is_root, message, peer, skip,
+};
 
 const STATUS: &[u8] = b"{\"version\":1,\"request\":\"status\"}\n";
 
@@ -40,7 +41,7 @@ async fn snapshot(world: &World) -> Value {
     serde_json::from_str(&said).unwrap()
 }
 
-/// Asks until the answer is as wanted.
+/// Asks again and again until the answer is as wanted: for what the log tells a moment before it is so.
 async fn snapshot_when(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
     let asked = async {
         loop {
@@ -48,7 +49,6 @@ async fn snapshot_when(world: &World, wanted: impl Fn(&Value) -> bool) -> Value 
             if wanted(&snapshot) {
                 return snapshot;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(PATIENCE, asked).await.expect("the status never became as wanted")
@@ -111,7 +111,7 @@ async fn status_names_a_wrong_secret_with_its_remedy_and_what_waits_for_it() {
     let relay = world.relay().await;
     submit(&relay, "waits").await;
     relay.log().wait_for(|line| line.contains("lane waits for a token"));
-    let snapshot = snapshot_when(&world, |snapshot| snapshot["lanes"][0]["trouble"].is_object()).await;
+    let snapshot = snapshot(&world).await;
     let token = &snapshot["tokens"][0];
     assert_eq!(token["state"], "failing");
     assert_eq!(token["last_failure"]["codes"][0], 7_000_215);
@@ -382,23 +382,25 @@ async fn the_socket_answers_while_the_queue_opens_and_while_the_daemon_stops() {
     command.args(["run", "--config"]).arg(world.path("xoauth2-relay.toml"));
     let relay = Relay::spawn_unready(command);
     let path = socket(&world);
-    let said = timeout(PATIENCE, async {
-        while !path.exists() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let line = relay.log().wait_for(|line| line.contains("\"listening\""));
+    // The next thing it makes.
+    let answering = async {
+        while UnixStream::connect(&path).is_err() {
+            tokio::task::yield_now().await;
         }
-        told(&path, STATUS).await
-    });
-    let said = said.await.unwrap();
+    };
+    timeout(PATIENCE, answering).await.unwrap();
+    let said = told(&path, STATUS).await;
     assert!(said.contains("\"state\":\"opening_queue\""), "{said}");
     let (code, said, _) = status(&world, &["--check"]).await;
     assert_eq!((code, said.as_str()), (Some(69), "not healthy: the queue is still being opened\n"));
     drop(database);
-    let line = relay.log().wait_for(|line| line.contains("\"listening\""));
     relay.log().wait_for(|line| line.contains("\"ready\""));
     let address = crate::harness::field(&line, "address").parse().unwrap();
     let mut busy = Client::connect(address).await.unwrap();
     busy.begin(&[RECIPIENT]).await;
     relay.signal("TERM");
+    relay.log().wait_for(|line| line.contains("\"stopping\""));
     snapshot_when(&world, |snapshot| snapshot["state"] == "stopping").await;
     let (code, said, _) = status(&world, &["--check"]).await;
     assert_eq!((code, said.as_str()), (Some(69), "not healthy: the daemon is stopping\n"));
@@ -461,6 +463,7 @@ async fn check_fails_for_what_a_restart_or_an_operator_must_cure_and_only_for_th
     assert!(said.contains("; mailbox scanner cannot send: ") && said.lines().count() == 1, "{said}");
     world.sandbox.clear_faults();
     world.wait_for(1).await;
+    relay.log().wait_for(|line| line.contains("\"sent\""));
     snapshot_when(&world, |snapshot| snapshot["queue"]["problem"].is_null()).await;
     assert_eq!(status(&world, &["--check"]).await.0, Some(0));
     // A peer that never answers is not waited for forever by anybody else, and the socket is no SMTP port.
@@ -470,4 +473,48 @@ async fn check_fails_for_what_a_restart_or_an_operator_must_cure_and_only_for_th
     let mut said = String::new();
     plain.read_to_string(&mut said).unwrap();
     assert!(said.contains("not_json"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_takes_orders_in_a_directory_of_its_own_that_goes_with_it() {
+    let runtime = tempfile::TempDir::new().unwrap();
+    let directory = runtime.path().join("xoauth2-relay-sandbox");
+    let port = free_port().to_string();
+    let sandbox = |words: &[&str]| {
+        let mut command = binary();
+        command.args(["sandbox", "--port", &port]).args(words).env("XDG_RUNTIME_DIR", runtime.path());
+        command
+    };
+    assert_eq!(output(sandbox(&["order", "state"])).await.0, Some(69));
+    assert!(!directory.exists(), "whoever asks makes nothing");
+    // Somebody has been there first, with a link to a directory that would do.
+    std::os::unix::fs::symlink(tempfile::TempDir::new_in(runtime.path()).unwrap().keep(), &directory).unwrap();
+    for words in [&[][..], &["order", "state"]] {
+        let (code, _, complaint) = output(sandbox(words)).await;
+        assert_eq!(code, Some(69), "{complaint}");
+        assert!(complaint.contains("is no directory of this user alone"), "{complaint}");
+    }
+    std::fs::remove_file(&directory).unwrap();
+    let mut running = sandbox(&[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // The rest is read too, so that nothing it says gets stuck.
+    let (greeted, greeting) = tokio::sync::oneshot::channel();
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut greeted = Some(greeted);
+        for line in lines {
+            if line.starts_with("The configuration in use")
+                && let Some(greeted) = greeted.take()
+            {
+                greeted.send(()).unwrap();
+            }
+        }
+    });
+    timeout(PATIENCE, greeting).await.unwrap().unwrap();
+    assert_eq!(output(sandbox(&["order", "state"])).await.0, Some(0));
+    assert!(directory.join(format!("{port}.sock")).exists());
+    let sent = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    timeout(PATIENCE, reader).await.unwrap().unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+    assert!(!directory.exists(), "nothing is left behind");
 }
