@@ -70,7 +70,7 @@ async fn the_sandbox_shows_each_message_and_ends_with_ctrl_c() {
     };
     let greeting = tokio::task::spawn_blocking(move || read_until("Ctrl-C"));
     let (greeting, mut lines) = greeting.await.unwrap();
-    for client in ["swaks --server", "curl --url", "python3 -c"] {
+    for client in ["swaks --server", "curl -sS --url", "python3 -c"] {
         assert!(greeting.contains(client), "{greeting}");
     }
     let mut client = Client::connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();

@@ -253,7 +253,7 @@ Send something from another terminal:
   swaks --server {address} --from {DEFAULT_MAILBOX} --to {RECIPIENT}
 
   printf 'From: {DEFAULT_MAILBOX}\\nTo: {RECIPIENT}\\nSubject: hello\\n\\nfrom curl\\n' | \\
-    curl --url smtp://{address} --mail-from {DEFAULT_MAILBOX} --mail-rcpt {RECIPIENT} --upload-file -
+    curl -sS --url smtp://{address} --mail-from {DEFAULT_MAILBOX} --mail-rcpt {RECIPIENT} --upload-file -
 
   python3 -c 'import smtplib; smtplib.SMTP(\"{host}\", {port}).sendmail(\"{DEFAULT_MAILBOX}\", \"{RECIPIENT}\",
     \"From: {DEFAULT_MAILBOX}\\r\\nSubject: hello\\r\\n\\r\\nfrom Python\")'
