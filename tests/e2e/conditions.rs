@@ -15,7 +15,7 @@ use sandbox::{
     Stage,
 };
 
-use crate::harness::{Client, RECIPIENT, Relay, SENDER, UNKNOWN, World, message, peer};
+use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, message, peer, until};
 
 async fn submit(relay: &Relay, name: &str, recipients: &[impl AsRef<str>]) {
     let recipients: Vec<_> = recipients.iter().map(AsRef::as_ref).collect();
@@ -261,9 +261,7 @@ async fn a_token_that_lives_for_a_minute_is_renewed_in_time() {
     let relay = world.relay().await;
     submit(&relay, "by the first token", &[RECIPIENT]).await;
     world.wait_for(1).await;
-    while relay.log().count(|line| line.contains("token fetched")) < 2 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    relay.log().wait_for_another(1, |line| line.contains("token fetched"));
     is_healthy(&world, &relay, 1).await;
     assert_eq!(world.sandbox.counters().tokens_issued, 2);
     assert_eq!(warnings(&relay), 0, "{}", relay.log().text());
@@ -317,9 +315,9 @@ async fn each_reason_for_which_a_sender_is_refused_is_told_once() {
         submit(&relay, "told", &[RECIPIENT]).await;
         relay.log().wait_for(|line| line.contains("not sent yet") && line.contains(reason));
         submit(&relay, "not told again", &[RECIPIENT]).await;
-        while world.sandbox.waiting_faults().iter().any(|fault| fault.action == Action::Reply(reason.to_owned())) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let action = Action::Reply(reason.to_owned());
+        let struck = || world.sandbox.waiting_faults().iter().all(|fault| fault.action != action);
+        assert!(until(PATIENCE, struck).await, "{}", relay.log().text());
     }
     is_healthy(&world, &relay, 0).await;
     assert_eq!(warnings(&relay), reasons.len(), "{}", relay.log().text());

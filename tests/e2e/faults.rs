@@ -12,14 +12,12 @@ use sandbox::{Fault, Stage};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, RECIPIENT, Relay, World, field, message};
+use crate::harness::{Client, RECIPIENT, Relay, World, field, message, until};
 
 /// Worlds at a time: most of them wait most of the time, and each is two processes' work at its start.
 const TOGETHER: usize = 8;
 /// Longest wait for one step. The token endpoint is given up after 30 s, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(10);
 /// A message that fills every buffer on the way, so that what strikes in its middle strikes before its end.
 const LARGE: usize = 16 << 20;
 /// No fault may cost more connections than this: its own, one or two more tries, and the second message's.
@@ -300,14 +298,7 @@ impl Run {
     }
 
     async fn until(&self, what: &str, is_there: impl Fn(&Self) -> bool) -> Result<(), String> {
-        let end = Instant::now() + PATIENCE;
-        while !is_there(self) {
-            if Instant::now() >= end {
-                return Err(format!("{what} did not come"));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
+        if until(PATIENCE, || is_there(self)).await { Ok(()) } else { Err(format!("{what} did not come")) }
     }
 
     /// As an operator would after mending the cause. `time_passes`: so much that whatever waits is due.

@@ -252,10 +252,15 @@ impl Log {
 
     /// Blocks until a line is there; gives it.
     pub(crate) fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait_for_another(0, wanted)
+    }
+
+    /// The same of one more line than `before`.
+    pub(crate) fn wait_for_another(&self, before: usize, wanted: impl Fn(&str) -> bool) -> String {
         let mut lines = self.lines.lock().unwrap();
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(line) = lines.0.iter().find(|line| wanted(line)) {
+            if let Some(line) = lines.0.iter().filter(|line| wanted(line)).nth(before) {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -394,6 +399,21 @@ pub(crate) fn peer(name: &str) -> Option<PathBuf> {
         skip(&format!("{name} is not installed"));
     }
     found
+}
+
+/// How often a condition is looked at that nobody tells.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits until something is so; whether it was in time.
+pub(crate) async fn until(within: Duration, is_so: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + within;
+    while !is_so() {
+        if Instant::now() >= end {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
 }
 
 /// Says that a test is skipped; fails where that is not allowed.

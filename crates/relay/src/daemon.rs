@@ -267,11 +267,9 @@ fn server(
     settings: &Settings,
     rooms: SharedRooms,
 ) -> Server<ListenerIntake<SqliteSpool>> {
-    // What no mailbox takes is refused here rather than hours later.
-    let largest = settings.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets()).min();
     let profile = Profile {
         hostname: settings.hostname.as_str().to_owned(),
-        max_message_size: listener.max_message_size.octets().min(largest.unwrap_or(u64::MAX)),
+        max_message_size: settings.largest_message(listener),
         max_recipients: listener.max_recipients.size(),
     };
     let limits = Limits {

@@ -76,13 +76,15 @@ fn configured(file: &Path, command: impl FnOnce(&Configuration) -> Exit) -> Exit
 /// Asks the daemon that the configuration tells of. What else is wrong in the file is no matter of the daemon that runs.
 fn ask_status(options: &cli::Status) -> Exit {
     let file = &options.configured.config;
-    let mistakes = load(file).err();
-    let Some(places) = config::places(file, environment()) else {
-        check::tell(&mistakes.unwrap_or_default());
-        check::complain("or name a running daemon's socket with --socket");
-        return Exit::Usage;
+    let places = match config::places(file, environment()) {
+        Ok(places) => places,
+        Err(mistakes) => {
+            check::tell(&mistakes);
+            check::complain("or name a running daemon's socket with --socket");
+            return Exit::Usage;
+        }
     };
-    if mistakes.is_some() {
+    if places.is_wrong {
         let file = file.display();
         check::complain(&format!(
             "{file} is wrong now (see xoauth2-relay check); asking the daemon that runs all the same"

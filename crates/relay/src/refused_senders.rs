@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clock::WallTime;
-use mail::{Diagnostic, EnhancedCode};
+use mail::Diagnostic;
 
 /// Senders remembered; whoever comes beyond pushes the others out and they are told again.
 const MAX_REMEMBERED: usize = 1000;
@@ -32,9 +32,8 @@ impl RefusedSenders {
         if senders.len() >= MAX_REMEMBERED && !senders.contains_key(sender) {
             senders.clear();
         }
-        let code = |diagnostic: &Diagnostic| -> Option<EnhancedCode> { diagnostic.enhanced };
         let before = senders.get(sender);
-        let news = before.is_none_or(|before| code(&before.diagnostic) != code(diagnostic));
+        let news = before.is_none_or(|before| before.diagnostic.enhanced != diagnostic.enhanced);
         let since = before.map_or(now, |before| before.since);
         let refused = RefusedSender { sender: sender.to_owned(), diagnostic: diagnostic.clone(), since };
         senders.insert(sender.to_owned(), refused);
@@ -61,6 +60,7 @@ impl RefusedSenders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mail::EnhancedCode;
 
     #[test]
     fn each_reason_is_news_once_until_a_message_goes_out() {

@@ -145,16 +145,11 @@ impl Scalar for Authority {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        match Url::parse(text) {
-            Ok(url) if url.scheme() == "https" && url.has_host() && url.query().is_none() && bare(&url) => {
-                Ok(Self(url))
-            }
-            _ => Err(Wrong::Unrepeatable),
-        }
+        plain_url(text, "https").map(Self)
     }
 
     fn json(&self) -> Json {
-        Json::from(self.0.as_str().trim_end_matches('/'))
+        written(&self.0)
     }
 
     #[cfg(test)]
@@ -173,17 +168,11 @@ impl Scalar for ProxyUrl {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        match Url::parse(text) {
-            Ok(url) if !bare(&url) => Err(Wrong::Because("must hold no user and password".to_owned())),
-            Ok(url) if url.scheme() == "http" && url.has_host() && url.path() == "/" && url.query().is_none() => {
-                Ok(Self(url))
-            }
-            _ => Err(Wrong::Unrepeatable),
-        }
+        plain_url(text, "http").and_then(|url| if url.path() == "/" { Ok(Self(url)) } else { Err(Wrong::Unrepeatable) })
     }
 
     fn json(&self) -> Json {
-        Json::from(self.0.as_str().trim_end_matches('/'))
+        written(&self.0)
     }
 
     #[cfg(test)]
@@ -192,9 +181,20 @@ impl Scalar for ProxyUrl {
     }
 }
 
-/// Without a user and password, which would be a secret in the configuration.
-fn bare(url: &Url) -> bool {
-    url.username().is_empty() && url.password().is_none()
+/// A URL of a host, without query, and without user and password, which would be a secret in the configuration. What is
+/// none is not repeated, since it may hold one.
+fn plain_url(text: &str, scheme: &str) -> Result<Url, Wrong> {
+    let url = Url::parse(text).map_err(|_| Wrong::Unrepeatable)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Wrong::Because("must hold no user and password".to_owned()));
+    }
+    let right = url.scheme() == scheme && url.has_host() && url.query().is_none();
+    if right { Ok(url) } else { Err(Wrong::Unrepeatable) }
+}
+
+/// As it is usually written: without the slash that stands for an empty path.
+fn written(url: &Url) -> Json {
+    Json::from(url.as_str().trim_end_matches('/'))
 }
 
 /// A day: `2027-05-27`.
@@ -263,7 +263,10 @@ mod tests {
 
     #[test]
     fn urls_hold_no_password() {
-        for text in ["https://user:pass@login.example.com", "http://login.example.com", "https://x/?a=b", "u:p w@x"] {
+        assert!(
+            matches!(Authority::parse("https://user:hunter2@x.example"), Err(Wrong::Because(text)) if !text.contains("hunter2"))
+        );
+        for text in ["http://login.example.com", "https://x/?a=b", "u:p w@x"] {
             assert_eq!(Authority::parse(text), Err(Wrong::Unrepeatable), "{text}");
         }
         assert!(

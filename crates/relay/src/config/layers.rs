@@ -1,6 +1,6 @@
 //! The layers as sources of the `config` crate, from the lowest: the directories that a service manager gives, the file, the
 //! environment. Each value carries its origin, so that a mistake found after the merge still names file, line and column, or
-//! the variable. Nothing here speaks that crate's path syntax: a key is what is written, and `a[7]` reaches nothing.
+//! the variable. No key reaches what it does not say: of that crate's path syntax only the dots between names are let through.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,8 +17,22 @@ pub(crate) const VARIABLE: &str = "environment variable ";
 /// Every variable of ours starts with it; two underscores part the names of a path.
 pub(crate) const PREFIX: &str = "XOAUTH2_RELAY__";
 
-/// The file layer.
+/// Values to be laid over each other, the later over the earlier: tables are merged, all else is replaced.
 #[derive(Clone, Debug)]
+pub(crate) struct Layer(Map<String, Value>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The file layer.
+#[derive(Debug)]
 pub(crate) struct File {
     entries: Map<String, Value>,
     /// Where each table starts: merging keeps the origins of values only.
@@ -36,7 +50,7 @@ impl File {
         }
         let mut sections = HashMap::new();
         let mut entries = table(document.get_ref(), "", &places, &mut sections);
-        // The crate that merges would take these for paths, and `a[99999999999]` for a list of that length.
+        // The crate that merges takes names at the top for paths: `a[99999999999]` would be a list of that length.
         entries.retain(|name, value| {
             let is_plain = name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-');
             if !is_plain {
@@ -66,38 +80,10 @@ impl File {
         }
         entries.remove(last);
     }
-}
 
-impl Source for File {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.entries.clone())
-    }
-
-    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        lay(cache, self.entries.clone());
-        Ok(())
-    }
-}
-
-/// Lays `entries` over what is there: tables are merged, all else is replaced.
-fn lay(under: &mut Value, entries: Map<String, Value>) {
-    if !matches!(under.kind, ValueKind::Table(_)) {
-        under.kind = ValueKind::Table(Map::new());
-    }
-    let ValueKind::Table(table) = &mut under.kind else { return };
-    for (name, value) in entries {
-        match (table.get_mut(&name), &value.kind) {
-            (Some(under), ValueKind::Table(inner)) if matches!(under.kind, ValueKind::Table(_)) => {
-                lay(under, inner.clone());
-            }
-            _ => {
-                table.insert(name, value);
-            }
-        }
+    /// Its values.
+    pub(crate) fn into_layer(self) -> Layer {
+        Layer(self.entries)
     }
 }
 
@@ -169,53 +155,23 @@ fn convert(
     Value::new(Some(&origin.to_owned()), kind)
 }
 
-/// The directories that systemd, or else the user's session, gives a program; the file lies over them.
-#[derive(Clone, Debug)]
-pub(crate) struct Surroundings {
-    entries: Map<String, Value>,
-}
-
-impl Surroundings {
-    /// `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`; `$RUNTIME_DIRECTORY/control.sock`. Of several directories the
-    /// first.
-    pub(crate) fn of(variables: &[(String, String)]) -> Self {
-        let first = |wanted: &'static str| {
-            let value = variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())?;
-            let directory = value.split(':').next().filter(|directory| !directory.is_empty())?;
-            Some((format!("{VARIABLE}{wanted}"), directory.to_owned()))
-        };
-        let under = |(origin, directory): (String, String), name: &str| (origin, format!("{directory}/{name}"));
-        let state =
-            first("STATE_DIRECTORY").or_else(|| first("XDG_STATE_HOME").map(|home| under(home, "xoauth2-relay")));
-        let socket = first("RUNTIME_DIRECTORY").map(|runtime| under(runtime, "control.sock"));
-        let mut entries = Map::new();
-        for (section, key, given) in [("spool", "directory", state), ("control", "socket", socket)] {
-            let Some((origin, value)) = given else { continue };
-            let value = Value::new(Some(&origin), ValueKind::String(value));
-            let table = Map::from_iter([(key.to_owned(), value)]);
-            entries.insert(section.to_owned(), Value::new(None, ValueKind::Table(table)));
-        }
-        Self { entries }
-    }
-}
-
-impl Source for Surroundings {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.entries.clone())
-    }
-
-    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        lay(cache, self.entries.clone());
-        Ok(())
-    }
+/// The lowest layer: the directories that systemd, or else the user's session, gives a program. `$STATE_DIRECTORY`, else
+/// `$XDG_STATE_HOME/xoauth2-relay`; `$RUNTIME_DIRECTORY/control.sock`. Of several directories the first.
+pub(crate) fn surroundings(variables: &[(String, String)]) -> Layer {
+    let first = |wanted: &str, below: &str| {
+        let value = variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())?;
+        let directory = value.split(':').next().filter(|directory| !directory.is_empty())?;
+        let value = ValueKind::String(format!("{directory}{below}"));
+        Some(Value::new(Some(&format!("{VARIABLE}{wanted}")), value))
+    };
+    let state = first("STATE_DIRECTORY", "").or_else(|| first("XDG_STATE_HOME", "/xoauth2-relay"));
+    let socket = first("RUNTIME_DIRECTORY", "/control.sock");
+    let given = [("spool.directory", state), ("control.socket", socket)];
+    Layer(given.into_iter().filter_map(|(path, value)| Some((path.to_owned(), value?))).collect())
 }
 
 /// The environment layer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Environment {
     /// By path, in order.
     values: BTreeMap<Vec<String>, Value>,
@@ -254,44 +210,21 @@ impl Environment {
         let parents = self.values.keys().filter_map(|path| path.split_last()).map(|(_, parent)| parent.join("."));
         parents.filter(|path| schema::is_secret_reference(settings::SECTIONS, path)).collect()
     }
-}
 
-impl Source for Environment {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        let mut all = Value::new(None, ValueKind::Table(Map::new()));
-        self.collect_to(&mut all)?;
-        all.into_table()
-    }
-
-    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        for (path, value) in &self.values {
-            let mut names = path.iter().rev();
-            let Some(last) = names.next() else { continue };
-            let leaf = Map::from_iter([(last.clone(), value.clone())]);
-            let entries = names
-                .fold(leaf, |inner, name| Map::from_iter([(name.clone(), Value::new(None, ValueKind::Table(inner)))]));
-            lay(cache, entries);
-        }
-        Ok(())
+    /// Its values. The names in a path have nothing that the merging crate would take for more than a name.
+    pub(crate) fn into_layer(self) -> Layer {
+        Layer(self.values.into_iter().map(|(path, value)| (path.join("."), value)).collect())
     }
 }
 
 /// Variables that were probably meant for us and are not: `XOAUTH2_RELAY_SPOOL__...` with one underscore. Others of that prefix
 /// are a container orchestrator's own.
 pub(crate) fn misspelt(variables: &[(String, String)]) -> Vec<String> {
-    let sections = || settings::SECTIONS.iter().map(|section| section.name).chain([settings::HOSTNAME.name]);
-    let is_ours = |name: &str| {
-        let rest = name.strip_prefix(PREFIX.trim_end_matches('_')).and_then(|rest| rest.strip_prefix('_'));
-        let rest = rest.filter(|rest| !rest.starts_with('_')).map(str::to_ascii_lowercase).unwrap_or_default();
-        sections().any(|section| rest.split("__").next() == Some(section))
+    let known = || settings::SECTIONS.iter().map(|section| section.name).chain([settings::HOSTNAME.name]);
+    let doubt = |(name, _): &(String, String)| {
+        let rest = name.strip_prefix(PREFIX.strip_suffix('_')?).filter(|rest| !rest.starts_with('_'))?;
+        let first = rest.split("__").next()?.to_ascii_lowercase();
+        known().any(|known| known == first).then(|| format!("{VARIABLE}{name} is not read; it is spelt {PREFIX}{rest}"))
     };
-    let text = |(name, _): &(String, String)| {
-        let rest = name.trim_start_matches(PREFIX.trim_end_matches('_')).trim_start_matches('_');
-        format!("{VARIABLE}{name} is not read; it is spelt {PREFIX}{rest}")
-    };
-    variables.iter().filter(|(name, _)| is_ours(name)).map(text).collect()
+    variables.iter().filter_map(doubt).collect()
 }

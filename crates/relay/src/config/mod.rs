@@ -23,7 +23,7 @@ mod settings;
 mod value;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use mistake::{Mistake, Mistakes};
@@ -33,7 +33,7 @@ pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
 pub use settings::{Listener, Log, LogFormat, Mailbox, Retry, Settings, Tenant};
 
-use layers::{Environment, File, Surroundings};
+use layers::{Environment, File};
 use reading::{Origins, Reading, Table};
 
 /// What was read: the settings, and where each value came from.
@@ -68,53 +68,8 @@ struct Demand {
 
 /// Reads the file and the environment and gives the configuration, or every mistake found.
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Configuration, Mistakes> {
-    let name = file.display().to_string();
-    let text = match read_file(file) {
-        Ok(text) => text,
-        Err(error) => {
-            let remedy = match error.kind() {
-                std::io::ErrorKind::NotFound => "name another file with --config",
-                std::io::ErrorKind::PermissionDenied => "let the user that runs this read it",
-                std::io::ErrorKind::InvalidData => "save it as UTF-8",
-                std::io::ErrorKind::FileTooLarge => "is it the right file?",
-                _ => "is it a file?",
-            };
-            let text = format!("cannot be read: {error}; {remedy}");
-            return Err(Mistakes::from(vec![Mistake::in_file(&name, text)]));
-        }
-    };
-    read(&name, &text, environment, Demand { built: true, relations: true, files: true })
-}
-
-/// Longest configuration, in octets.
-const MAX_FILE: u64 = 4 << 20;
-
-fn read_file(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            format!("it has more than {MAX_FILE} octets"),
-        ));
-    }
-    Ok(text)
-}
-
-/// Where the control socket and the state directory of the daemon are, whatever else of the file is wrong, and how much is.
-/// None when the file cannot be read.
-pub fn places(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Option<Places> {
-    let name = file.display().to_string();
-    let text = read_file(file).ok()?;
-    let mistakes = Mistakes::default();
-    let (settings, _) = interpret(
-        &name,
-        &text,
-        &environment.collect::<Vec<_>>(),
-        Demand { built: true, relations: false, files: false },
-        &mistakes,
-    )?;
-    Some(Places { socket: settings.control_socket(), directory: settings.spool.directory.as_path().to_owned() })
+    let text = read_file(file)?;
+    read(&file.display().to_string(), &text, environment, Demand { built: true, relations: true, files: true })
 }
 
 /// Where a daemon is found.
@@ -124,6 +79,48 @@ pub struct Places {
     pub socket: PathBuf,
     /// Its state directory.
     pub directory: PathBuf,
+    /// Whether the file would be refused as it is now.
+    pub is_wrong: bool,
+}
+
+/// Where the daemon is found, whatever else of the file is wrong. Fails when the file cannot be read.
+pub fn places(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Places, Mistakes> {
+    let text = read_file(file)?;
+    let (mistakes, variables) = (Mistakes::default(), environment.collect::<Vec<_>>());
+    let demand = Demand { built: true, relations: true, files: false };
+    match interpret(&file.display().to_string(), &text, &variables, demand, &mistakes) {
+        Some((settings, _)) => Ok(Places {
+            socket: settings.control_socket(),
+            directory: settings.spool.directory.as_path().to_owned(),
+            is_wrong: !mistakes.is_empty(),
+        }),
+        None => Err(mistakes),
+    }
+}
+
+/// Longest configuration, in octets.
+const MAX_FILE: u64 = 4 << 20;
+
+fn read_file(file: &Path) -> Result<String, Mistakes> {
+    let bounded = || {
+        let mut text = String::new();
+        fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {MAX_FILE} octets")));
+        }
+        Ok(text)
+    };
+    bounded().map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "name another file with --config",
+            ErrorKind::PermissionDenied => "let the user that runs this read it",
+            ErrorKind::InvalidData => "save it as UTF-8",
+            ErrorKind::FileTooLarge => "is it the right file?",
+            _ => "is it a file?",
+        };
+        let text = format!("cannot be read: {error}; {remedy}");
+        Mistakes::from(vec![Mistake::in_file(&file.display().to_string(), text)])
+    })
 }
 
 /// The same from a text that stands in for the file called `name`.
@@ -153,20 +150,22 @@ fn interpret(
 ) -> Option<(Settings, Origins)> {
     let mut file = File::parse(name, text, mistakes);
     let file_is_broken = !mistakes.is_empty();
-    let surroundings = Surroundings::of(variables);
     let environment = Environment::collect(variables, mistakes);
     for path in environment.secret_references() {
         file.remove(&path);
     }
     let sections = file.sections().clone();
-    let merged =
-        match config::Config::builder().add_source(surroundings).add_source(file).add_source(environment).build() {
-            Ok(merged) => merged,
-            Err(error) => {
-                mistakes.add(Mistake::in_file(name, error.to_string()));
-                return None;
-            }
-        };
+    let merging = config::Config::builder()
+        .add_source(layers::surroundings(variables))
+        .add_source(file.into_layer())
+        .add_source(environment.into_layer());
+    let merged = match merging.build() {
+        Ok(merged) => merged,
+        Err(error) => {
+            mistakes.add(Mistake::in_file(name, error.to_string()));
+            return None;
+        }
+    };
     let reading = Reading::new(name, mistakes, &sections, demand.built);
     if file_is_broken {
         // What the parser lost is not missing.

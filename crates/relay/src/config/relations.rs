@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::address::MailboxAddress;
-use super::place::{ListenAddress, UserName};
+use super::place::ListenAddress;
 use super::reading::Reading;
 use super::settings::{
     Authentication, DeliveryMode, Encryption, Grant, Listener, Mailbox, MailboxChoice, Names, Route, Settings, Tenant,
@@ -133,8 +133,7 @@ impl Relations<'_> {
 
     /// A message that a listener takes must have room in the queue.
     fn check_sizes(&self, name: &str, listener: &Listener) {
-        let largest = self.settings.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets()).min();
-        let advertised = listener.max_message_size.octets().min(largest.unwrap_or(u64::MAX));
+        let advertised = self.settings.largest_message(listener);
         let room = self.settings.spool.max_bytes.octets();
         if room < advertised {
             let paths = ["spool.max_bytes".to_owned(), format!("listener.{name}.max_message_size")];
@@ -309,7 +308,7 @@ impl Relations<'_> {
             self.check_name(&path("listeners"), "listener", name.as_str(), &self.names.listeners);
         }
         for name in route.users.iter().flatten() {
-            self.check_name(&path("users"), "user", UserName::as_str(name), &self.names.users);
+            self.check_name(&path("users"), "user", name.as_str(), &self.names.users);
         }
         for (key, empty) in [
             ("listeners", route.listeners.as_ref().is_some_and(Vec::is_empty)),

@@ -180,6 +180,12 @@ impl Settings {
         Some((name, tenant))
     }
 
+    /// The largest message that a listener takes, in octets: what no mailbox takes is refused here rather than hours later.
+    pub fn largest_message(&self, listener: &Listener) -> u64 {
+        let mailboxes = self.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets());
+        mailboxes.chain([listener.max_message_size.octets()]).min().unwrap_or_default()
+    }
+
     /// The control socket's place.
     pub fn control_socket(&self) -> PathBuf {
         self.control.socket(self.spool.directory.as_path())
