@@ -3,15 +3,19 @@
 //! A subject knows whether it is installed, how it is set up and how it is started and stopped; nothing of load or
 //! figures. Every subject is one child process with perhaps children of its own, and ends by SIGTERM.
 
-use std::net::SocketAddr;
+use std::ffi::OsStr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
 
 use crate::error::BenchError;
 use crate::figure::Description;
 
 mod relay;
+mod running;
+
+pub(crate) use relay::Relay;
+pub(crate) use running::Running;
 
 /// The upstream as a subject sees it.
 #[derive(Clone, Debug)]
@@ -53,6 +57,34 @@ pub(crate) struct Setting<'a> {
     pub(crate) upstream_connections: usize,
     /// Largest message, in octets.
     pub(crate) largest_message: u64,
+    /// Counts its system calls.
+    pub(crate) tracer: Option<Tracer<'a>>,
+}
+
+/// strace as a grandchild, so that the subject stays our child; writes its table when the subject has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tracer<'a> {
+    /// Where the table goes.
+    pub(crate) table: &'a Path,
+    /// The system calls that are counted, as strace names them; the fewer, the less the subject is slowed down.
+    pub(crate) calls: &'a str,
+}
+
+impl Setting<'_> {
+    /// The command that starts a program, under the tracer if there is one. It reads nothing.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = match self.tracer {
+            None => Command::new(program),
+            Some(Tracer { table, calls }) => {
+                let mut command = Command::new("strace");
+                command.args(["-D", "-f", "-c", "-U", "calls,name", "--seccomp-bpf", "-e", calls, "-o"]).arg(table);
+                command.arg("--").arg(program);
+                command
+            }
+        };
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command
+    }
 }
 
 /// A subject that is installed on this machine.
@@ -66,6 +98,11 @@ pub(crate) trait Subject {
     /// The login that clients must give by AUTH PLAIN, if it demands one.
     fn login(&self) -> Option<(String, String)> {
         None
+    }
+
+    /// How many idle sessions it is measured with at most.
+    fn most_idle(&self) -> usize {
+        10_000
     }
 
     /// Writes its configuration and starts it; does not wait until it listens. Logs go to files in its directory.
@@ -90,4 +127,33 @@ pub(crate) struct Missing {
     pub(crate) why: String,
     /// The command that installs it on Debian.
     pub(crate) install: &'static str,
+}
+
+/// An address on loopback that was free a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
+    let what = "find a free port";
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(BenchError::socket(what))?;
+    listener.local_addr().map_err(BenchError::socket(what))
+}
+
+/// The first line that a program prints.
+pub(crate) fn first_line(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String, BenchError> {
+    let name = program.as_ref().to_string_lossy().into_owned();
+    let output = Command::new(program).args(arguments).output().map_err(BenchError::program(&name))?;
+    if !output.status.success() {
+        return Err(BenchError::Program { program: name, why: String::from_utf8_lossy(&output.stderr).into_owned() });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+/// The peers that this machine has, and what is missing for the others.
+pub(crate) fn peers(_python: &Path) -> Vec<Result<Box<dyn Subject>, Missing>> {
+    Vec::new()
+}
+
+/// Lets the users that peers run as enter a directory of ours.
+pub(crate) fn let_others_in(directory: &Path) -> Result<(), BenchError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
+        .map_err(BenchError::file("open to others", directory))
 }

@@ -1,0 +1,104 @@
+//! System calls and syncs for each message, counted by strace in a run that is not timed.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::bench::{Bench, Start, Work};
+use crate::error::BenchError;
+use crate::figure::{Experiment, Key, Quantity, Sessions};
+use crate::subject::{Subject, Tracer};
+
+/// Messages that are counted, and clients that bring them.
+const MESSAGES: u32 = 1000;
+const OCTETS: usize = 10 * 1024;
+/// What makes data durable. Only these stop the subject in their count, so that group commit stays as it is.
+const SYNCS: &str = "fsync,fdatasync,sync_file_range,syncfs,msync";
+const ALL: &str = "all";
+/// How long strace may take to write its table once the subject has ended.
+const TABLE: Duration = Duration::from_secs(20);
+
+/// Counts a subject's calls: taking with nothing sent on (where it has a queue), and through.
+pub(crate) async fn calls(bench: &mut Bench, subject: &dyn Subject, connections: usize) -> Result<(), BenchError> {
+    for (calls, quantity) in [(SYNCS, Quantity::Syncs), (ALL, Quantity::Calls)] {
+        for experiment in [Experiment::Acceptance, Experiment::Through] {
+            let held = experiment == Experiment::Acceptance;
+            if held && !subject.has_queue() {
+                continue;
+            }
+            // What starting and ending alone needs is taken off.
+            let (idle, _) = count(bench, subject, connections, calls, held, 0).await?;
+            let (busy, taken) = count(bench, subject, connections, calls, held, MESSAGES).await?;
+            let key = Key {
+                connections: Some(connections),
+                octets: Some(OCTETS),
+                sessions: Some(Sessions::Kept),
+                ..Key::new(experiment, &subject.description().name, quantity)
+            };
+            if taken > 0 {
+                #[allow(clippy::cast_precision_loss, reason = "counts of a thousand messages")]
+                bench.note(key, busy.saturating_sub(idle) as f64 / taken as f64);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn count(
+    bench: &mut Bench,
+    subject: &dyn Subject,
+    connections: usize,
+    calls: &str,
+    held: bool,
+    messages: u32,
+) -> Result<(u64, usize), BenchError> {
+    let place = bench.place()?;
+    let table = place.path.join("calls.txt");
+    let tracer = Some(Tracer { table: &table, calls });
+    let start = Start { held, clients: connections + 10, tracer, ..Start::default() };
+    let running = bench.start(subject, &place, start).await?;
+    let mut taken = 0;
+    if messages > 0 {
+        let duration = Duration::from_secs(60);
+        let work = Work { connections, octets: OCTETS, sessions: Sessions::Kept, duration, messages, dot: 0 };
+        let outcome = bench.load(subject, &running, work).await?;
+        taken = outcome.promised.len();
+        if !held {
+            bench.settle(&format!("{}, counted", subject.description().name), &outcome)?;
+        }
+    }
+    running.stop()?;
+    Ok((total(&table).await?, taken))
+}
+
+/// The sum at the end of strace's table, once that is written.
+async fn total(table: &Path) -> Result<u64, BenchError> {
+    let begun = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(table).map_err(BenchError::file("read", table))?;
+        if let Some(total) = sum_of(&text) {
+            return Ok(total);
+        }
+        if begun.elapsed() > TABLE {
+            // Without a single call strace writes no table at all.
+            return Ok(0);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn sum_of(table: &str) -> Option<u64> {
+    let line = table.lines().find(|line| line.trim_end().ends_with(" total"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_of_a_table() {
+        let table = "    calls syscall\n--------- ------\n       12 fsync\n        3 fdatasync\n--------- ------\n       15 total\n";
+        assert_eq!(sum_of(table), Some(15));
+        assert_eq!(sum_of(&table[..60]), None);
+    }
+}

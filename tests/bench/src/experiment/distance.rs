@@ -1,0 +1,42 @@
+//! An upstream as far away as Exchange Online is: 30 ms for each round trip, and 100 ms for each final reply.
+
+use std::time::Duration;
+
+use crate::bench::{Bench, Start, Work, rate};
+use crate::error::BenchError;
+use crate::figure::{Experiment, Key, Quantity, Sessions};
+use crate::subject::Subject;
+
+/// How long the final reply takes, in milliseconds.
+const DOT: u64 = 100;
+/// Messages for each connection upstream: enough that opening the connections counts little.
+const EACH: usize = 25;
+const OCTETS: usize = 10 * 1024;
+
+/// Fills a subject's queue and lets it send over so many connections upstream.
+pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connections: usize) -> Result<(), BenchError> {
+    let name = subject.description().name;
+    let place = bench.place()?;
+    let start = Start { upstream_connections: connections, far: true, ..Start::default() };
+    let running = bench.start(subject, &place, Start { held: true, ..start }).await?;
+    let work = Work {
+        connections: 10,
+        octets: OCTETS,
+        sessions: Sessions::Kept,
+        duration: Duration::from_secs(60),
+        messages: u32::try_from(EACH * connections).unwrap_or(u32::MAX),
+        dot: DOT,
+    };
+    let outcome = bench.load(subject, &running, work).await?;
+    running.stop()?;
+    let running = bench.start(subject, &place, start).await?;
+    let account = bench.settle(&format!("{name} at a distance"), &outcome)?;
+    // From the first to the last, so that neither start nor the wait for a token counts.
+    let took = Duration::from_micros(account.last - account.first);
+    if account.messages > 1 {
+        let key =
+            Key { connections: Some(connections), octets: Some(OCTETS), ..Key::new(Experiment::Distance, &name, Quantity::Rate) };
+        bench.note(key, rate(account.messages - 1, took));
+    }
+    running.stop()
+}

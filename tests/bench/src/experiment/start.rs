@@ -1,0 +1,50 @@
+//! From the start of the process to its first greeting, with an empty queue and with a full one.
+
+use std::time::Duration;
+
+use crate::bench::{Bench, Start, Work, rate};
+use crate::error::BenchError;
+use crate::figure::{Experiment, Key, Quantity, Sessions};
+use crate::subject::Subject;
+
+const OCTETS: usize = 1024;
+
+/// Starts a subject as often as asked over a queue of so many messages, then lets it send them all.
+pub(crate) async fn start(
+    bench: &mut Bench,
+    subject: &dyn Subject,
+    queued: usize,
+    repetitions: usize,
+) -> Result<(), BenchError> {
+    let name = subject.description().name;
+    let place = bench.place()?;
+    let held = Start { held: true, ..Start::default() };
+    let mut filled = None;
+    if queued > 0 {
+        let running = bench.start(subject, &place, held).await?;
+        let work = Work {
+            connections: 100,
+            octets: OCTETS,
+            sessions: Sessions::Kept,
+            duration: Duration::from_secs(600),
+            messages: u32::try_from(queued).unwrap_or(u32::MAX),
+            dot: 0,
+        };
+        filled = Some(bench.load(subject, &running, work).await?);
+        running.stop()?;
+    }
+    let key = |quantity| Key { queued: Some(queued), ..Key::new(Experiment::Start, &name, quantity) };
+    for _ in 0..repetitions {
+        let running = bench.start(subject, &place, held).await?;
+        bench.note(key(Quantity::Listening), running.listening.as_secs_f64() * 1000.0);
+        running.stop()?;
+    }
+    if let Some(outcome) = filled {
+        let running = bench.start(subject, &place, Start::default()).await?;
+        let account = bench.settle(&format!("{name}, a queue of {queued}"), &outcome)?;
+        let took = Duration::from_micros(account.last - account.first);
+        bench.note(key(Quantity::Rate), rate(account.messages.saturating_sub(1), took));
+        running.stop()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! A whole run: builds the relay, finds the peers, alternates them over all repetitions, and keeps what was measured.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::bench::Bench;
+use crate::cli::{self, Section};
+use crate::error::BenchError;
+use crate::experiment::{self, Cell};
+use crate::figure::{Experiment, Key, Quantity, Run, Sessions};
+use crate::progress::say;
+use crate::subject::{self, Relay, Subject};
+use crate::{machine, process};
+
+const KIB: usize = 1024;
+const MB: usize = 1_000_000;
+/// Idle subjects differ little from time to time, and each look takes a minute.
+const IDLE_REPETITIONS: u32 = 3;
+/// Clients whose system calls are counted.
+const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
+/// A share of stolen CPU above which a repetition is remarked upon.
+const STOLEN: f64 = 0.02;
+
+/// Measures what was asked for, and writes the JSON file after each repetition.
+pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
+    if options.smoke {
+        options.connections = vec![10];
+        options.sizes = vec![10];
+        options.repetitions = 1;
+        options.seconds = options.seconds.min(0.2);
+    }
+    let begun = Instant::now();
+    let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    raise_open_files();
+    let program = match &options.relay {
+        Some(program) => program.clone(),
+        None => build()?,
+    };
+    let relay = Relay::new("relay", program.clone())?;
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(relay)];
+    if let Some(before) = &options.before {
+        subjects.push(Box::new(Relay::new("relay-before", before.clone())?));
+    }
+    let mut remarks = Vec::new();
+    for found in subject::peers(&options.peers.python) {
+        match found {
+            Ok(peer) => subjects.push(peer),
+            Err(missing) => remarks.push(format!("{} was left out: {}. {}", missing.name, missing.why, missing.install)),
+        }
+    }
+    if !options.subjects.is_empty() {
+        for name in &options.subjects {
+            if !subjects.iter().any(|subject| subject.description().name == *name) {
+                return Err(BenchError::Impossible(format!("there is no subject {name:?}, or it is not installed")));
+            }
+        }
+        subjects.retain(|subject| options.subjects.contains(&subject.description().name));
+    }
+    std::fs::create_dir_all(&options.directory).map_err(BenchError::file("make", &options.directory))?;
+    let directory = tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(&options.directory)
+        .map_err(BenchError::file("make a directory in", &options.directory))?;
+    let path = directory.path().canonicalize().map_err(BenchError::file("find", directory.path()))?;
+    subject::let_others_in(&path)?;
+    let machine = machine::describe(&path);
+    if machine::in_memory(&machine.file_system) {
+        remarks.push(format!("Queues were kept in memory ({}): nothing here says how fast a disk is.", machine.file_system));
+    }
+    let mut bench = Bench::new(&path)?;
+    remarks.into_iter().for_each(|remark| bench.remark(remark));
+    bench.note(
+        Key::new(Experiment::Program, "relay", Quantity::Size),
+        megabytes(&program)?,
+    );
+    let mut round = Round { bench, subjects, options };
+    let mut result = Run {
+        begun: timestamp,
+        seconds: 0,
+        command: command_line(),
+        machine,
+        subjects: round.subjects.iter().map(|subject| subject.description()).collect(),
+        figures: Vec::new(),
+        remarks: Vec::new(),
+    };
+    for repetition in 0..round.options.repetitions {
+        let (stolen, clock) = (process::stolen(), Instant::now());
+        round.repetition(repetition).await;
+        let share = (process::stolen() - stolen).as_secs_f64()
+            / (clock.elapsed().as_secs_f64() * f64::from(u32::try_from(result.machine.processors).unwrap_or(1)));
+        if share > STOLEN {
+            let percent = share * 100.0;
+            round.bench.remark(format!("Repetition {}: {percent:.0} % of the CPU was taken by other machines.", repetition + 1));
+        }
+        result.figures = round.bench.figures();
+        result.remarks = round.bench.remarks();
+        result.seconds = begun.elapsed().as_secs();
+        save(&result, &round.options.output)?;
+    }
+    Ok(result)
+}
+
+type Trial<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> + 'a>>;
+
+struct Round {
+    bench: Bench,
+    subjects: Vec<Box<dyn Subject>>,
+    options: cli::Run,
+}
+
+impl Round {
+    fn wants(&self, section: Section) -> bool {
+        self.options.only.is_empty() || self.options.only.contains(&section)
+    }
+
+    /// Everything once, the subjects one after the other in each experiment; each time another one is first.
+    async fn repetition(&mut self, repetition: u32) {
+        let of = self.options.repetitions;
+        let duration = Duration::from_secs_f64(self.options.seconds);
+        if self.wants(Section::Limits) {
+            say(&format!("[{}/{of}] the machine", repetition + 1));
+            if let Err(error) = experiment::limits(&mut self.bench, duration).await {
+                self.bench.remark(format!("the machine's limits: {error}"));
+            }
+        }
+        let mut turn = repetition as usize;
+        if self.wants(Section::Matrix) {
+            for cell in self.cells(duration) {
+                let sessions = if cell.sessions == Sessions::Kept { "kept open" } else { "one message each" };
+                let what =
+                    format!("{} connections, {} KiB, {sessions}", cell.connections, cell.octets / KIB);
+                self.each(&what, repetition, turn, |_| true, |bench, subject| Box::pin(experiment::cell(bench, subject, cell)))
+                    .await;
+                turn += 1;
+            }
+        }
+        if self.wants(Section::Distance) {
+            for connections in [3, 20] {
+                let what = format!("30 ms away, {connections} connections upstream");
+                self.each(&what, repetition, turn, |subject| subject.has_queue(), |bench, subject| {
+                    Box::pin(experiment::distance(bench, subject, connections))
+                })
+                .await;
+                turn += 1;
+            }
+        }
+        if self.wants(Section::Large) {
+            for octets in self.smoked(&[25 * MB, 100 * MB]) {
+                let what = format!("one message of {} MB", octets / MB);
+                self.each(&what, repetition, turn, |_| true, |bench, subject| {
+                    Box::pin(experiment::large(bench, subject, octets))
+                })
+                .await;
+                turn += 1;
+            }
+        }
+        if self.wants(Section::Start) {
+            self.each("start, empty", repetition, turn, |_| true, |bench, subject| {
+                Box::pin(experiment::start(bench, subject, 0, 1))
+            })
+            .await;
+        }
+        if self.wants(Section::Idle) && repetition < IDLE_REPETITIONS {
+            let sessions = self.smoked(&[1_000, 10_000]);
+            self.each("idle", repetition, turn, |_| true, |bench, subject| {
+                let sessions = sessions.clone();
+                Box::pin(async move { experiment::idle(bench, subject, &sessions).await })
+            })
+            .await;
+        }
+        if repetition == 0 {
+            self.once().await;
+        }
+    }
+
+    /// What takes long and differs little.
+    async fn once(&mut self) {
+        if self.wants(Section::Calls) {
+            for connections in self.smoked(&CALLS_CONNECTIONS) {
+                let what = format!("system calls, {connections} connections");
+                self.each(&what, 0, 0, |_| true, |bench, subject| {
+                    Box::pin(experiment::calls(bench, subject, connections))
+                })
+                .await;
+            }
+        }
+        if self.wants(Section::Start) {
+            let queued = if self.options.smoke { 1_000 } else { 100_000 };
+            // Filling the queue of a subject that takes some hundred messages a second would take longer than all else.
+            let ours = |subject: &dyn Subject| subject.description().name.starts_with("relay");
+            self.each(&format!("start, {queued} queued"), 0, 0, ours, |bench, subject| {
+                Box::pin(experiment::start(bench, subject, queued, 5))
+            })
+            .await;
+        }
+    }
+
+    /// The first alone where only a sign of life is wanted.
+    fn smoked(&self, values: &[usize]) -> Vec<usize> {
+        values.iter().copied().take(if self.options.smoke { 1 } else { usize::MAX }).collect()
+    }
+
+    fn cells(&self, duration: Duration) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for sessions in self.options.sessions.clone() {
+            for kib in self.options.sizes.clone() {
+                for connections in self.options.connections.clone() {
+                    cells.push(Cell { connections: connections as usize, octets: kib as usize * KIB, sessions, duration });
+                }
+            }
+        }
+        cells
+    }
+
+    /// One experiment with all subjects that it is for. One that fails is remarked upon; the others go on.
+    async fn each(
+        &mut self,
+        what: &str,
+        repetition: u32,
+        first: usize,
+        fits: impl Fn(&dyn Subject) -> bool,
+        mut trial: impl for<'a> FnMut(&'a mut Bench, &'a dyn Subject) -> Trial<'a>,
+    ) {
+        let count = self.subjects.len();
+        for turn in 0..count {
+            let subject = self.subjects[(first + turn) % count].as_ref();
+            if !fits(subject) {
+                continue;
+            }
+            let name = subject.description().name;
+            let begun = Instant::now();
+            if let Err(error) = trial(&mut self.bench, subject).await {
+                self.bench.remark(format!("{name}, {what}: {error}"));
+            }
+            let of = self.options.repetitions;
+            say(&format!("[{}/{of}] {what}: {name} ({:.1} s)", repetition + 1, begun.elapsed().as_secs_f64()));
+        }
+    }
+}
+
+/// Builds the release relay of this tree and gives its path.
+fn build() -> Result<PathBuf, BenchError> {
+    say("building the release relay");
+    let program = "cargo build";
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--release", "--locked", "--package", "relay", "--message-format", "json-render-diagnostics"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(BenchError::program(program))?;
+    if !output.status.success() {
+        return Err(BenchError::Program { program: program.to_owned(), why: output.status.to_string() });
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executables = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = PathBuf::from(message.get("executable")?.as_str()?);
+        path.ends_with("xoauth2-relay").then_some(path)
+    });
+    executables.last().ok_or_else(|| BenchError::Impossible("cargo built no xoauth2-relay".to_owned()))
+}
+
+/// Idle sessions need a descriptor each, here and in every subject, which inherits the limit.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, sessions that find no descriptor say so.
+    let _as_it_was = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// The command as a reader would repeat it.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo run --release -p bench -- {}", arguments.join(" "))
+}
+
+fn megabytes(program: &Path) -> Result<f64, BenchError> {
+    let length = std::fs::metadata(program).map_err(BenchError::file("look at", program))?.len();
+    #[allow(clippy::cast_precision_loss, reason = "programs are small")]
+    Ok(length as f64 / f64::from(1024 * 1024))
+}
+
+fn save(run: &Run, file: &Path) -> Result<(), BenchError> {
+    let text = serde_json::to_string_pretty(run)
+        .map_err(|error| BenchError::Impossible(format!("a run that is no JSON: {error}")))?;
+    std::fs::write(file, text + "\n").map_err(BenchError::file("write", file))
+}

@@ -1,0 +1,105 @@
+//! A subject that runs: waits for its first greeting, and ends it.
+
+use std::net::SocketAddr;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Setting, Subject};
+use crate::error::BenchError;
+use crate::load::greeted;
+use crate::process::Tree;
+
+/// A subject that greets its clients; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// From before its start to its first greeting.
+    pub(crate) listening: Duration,
+    ended: bool,
+}
+
+/// How long a start and an end may take.
+const START: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_micros(250);
+
+impl Running {
+    /// Starts a subject and waits until it greets.
+    pub(crate) async fn start(subject: &dyn Subject, setting: &Setting<'_>) -> Result<Self, BenchError> {
+        let name = subject.description().name;
+        let begun = Instant::now();
+        let spawned = subject.spawn(setting)?;
+        let mut running = Self { child: spawned.child, address: spawned.address, listening: Duration::ZERO, ended: false };
+        loop {
+            // Until it listens, connections are refused, or turned away with 421 while its queue is opened.
+            if greeted(running.address).await.is_ok() {
+                running.listening = begun.elapsed();
+                return Ok(running);
+            }
+            if let Ok(Some(status)) = running.child.try_wait() {
+                running.ended = true;
+                let why = format!("ended with {status} before it listened; its log is in {}", setting.directory.display());
+                return Err(BenchError::Program { program: name, why });
+            }
+            if begun.elapsed() > START {
+                return Err(BenchError::Late { what: format!("the start of {name}"), seconds: START.as_secs() });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Its processes.
+    pub(crate) fn tree(&self) -> Tree {
+        Tree::of(self.child.id())
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), BenchError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), BenchError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        let members = self.tree().members();
+        signal(self.child.id(), Signal::TERM);
+        let begun = Instant::now();
+        while begun.elapsed() < END {
+            let ended = self.child.try_wait().map_err(BenchError::program("a subject"))?;
+            if ended.is_some() && members.iter().all(|id| !alive(*id)) {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK * 4);
+        }
+        members.into_iter().for_each(|id| signal(id, Signal::KILL));
+        // It was killed; there is nothing more to wait for than the kernel.
+        let _status = self.child.wait();
+        Err(BenchError::Late { what: "the end of a subject".to_owned(), seconds: END.as_secs() })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error was on its way already when a running subject is dropped.
+        let _late = self.end();
+    }
+}
+
+fn signal(id: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _gone = kill_process(pid, signal);
+    }
+}
+
+/// Whether a process still runs; one that has ended and waits for its parent does not.
+fn alive(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|text| !text.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with(['Z', 'X'])))
+}
