@@ -1,5 +1,6 @@
 //! What a process and its children use, from `/proc`: CPU time, memory, context switches. Linux only.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,12 +65,13 @@ impl Tree {
         mib(pages * rustix::param::page_size() as u64)
     }
 
-    /// Voluntary context switches of all threads: how often each went to sleep, and so was woken.
-    pub(crate) fn wakes(self) -> u64 {
+    /// Voluntary context switches of each thread: how often it went to sleep, and so was woken.
+    pub(crate) fn wakes(self) -> BTreeMap<u32, u64> {
         let threads = self.members().into_iter().flat_map(|id| {
-            numbers(&format!("/proc/{id}/task")).into_iter().map(move |thread| format!("/proc/{id}/task/{thread}/status"))
+            let directory = format!("/proc/{id}/task");
+            numbers(&directory).into_iter().map(move |thread| (thread, format!("{directory}/{thread}/status")))
         });
-        threads.filter_map(|path| field(&path, "voluntary_ctxt_switches:")).sum()
+        threads.filter_map(|(thread, path)| Some((thread, field(&path, "voluntary_ctxt_switches:")?))).collect()
     }
 
     /// Begins to watch the highest of [`Self::resident`].
@@ -177,7 +179,7 @@ mod tests {
         assert_eq!(tree.members(), vec![child.id()]);
         assert!(tree.cpu() > Duration::from_millis(20), "{:?}", tree.cpu());
         assert!(tree.resident() > 0.1);
-        assert!(tree.wakes() > 0);
+        assert!(tree.wakes().values().sum::<u64>() > 0);
         assert!(watch.peak().unwrap() >= tree.resident());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -21,6 +21,8 @@ const MB: usize = 1_000_000;
 const IDLE_REPETITIONS: u32 = 3;
 /// Clients whose system calls are counted.
 const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
+/// With the starts that fill and empty the queue, as many as the relay asks for tokens in five minutes.
+const QUEUED_STARTS: usize = 3;
 /// A share of stolen CPU above which a repetition is remarked upon.
 const STOLEN: f64 = 0.02;
 
@@ -192,7 +194,7 @@ impl Round {
             // Filling the queue of a subject that takes some hundred messages a second would take longer than all else.
             let ours = |subject: &dyn Subject| subject.description().name.starts_with("relay");
             self.each(&format!("start, {queued} queued"), 0, 0, ours, |bench, subject| {
-                Box::pin(experiment::start(bench, subject, queued, 5))
+                Box::pin(experiment::start(bench, subject, queued, QUEUED_STARTS))
             })
             .await;
         }
