@@ -11,6 +11,10 @@ use std::process::{Child, Command};
 use crate::error::BenchError;
 use crate::figure::Description;
 
+mod emailproxy;
+mod ground;
+mod naive;
+mod postfix;
 mod relay;
 mod running;
 
