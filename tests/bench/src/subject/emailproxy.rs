@@ -1,4 +1,4 @@
-//! `emailproxy` of PyPI (email-oauth2-proxy): a proxy that turns a client's AUTH PLAIN into AUTH XOAUTH2, without a queue.
+//! The Python package `emailproxy` (email-oauth2-proxy): a proxy that turns a client's AUTH PLAIN into AUTH XOAUTH2, without a queue.
 //!
 //! It is started by the Python interpreter it is installed for, without its window, and fetches its token itself.
 

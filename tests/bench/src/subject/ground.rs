@@ -29,10 +29,14 @@ pub(super) fn write(path: &Path, mode: u32, text: impl AsRef<[u8]>) -> Result<()
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(BenchError::file("set the mode of", path))
 }
 
+/// Opens a file to write at its end; makes it, if it is not there.
+pub(super) fn append(path: &Path) -> Result<File, BenchError> {
+    OpenOptions::new().create(true).append(true).open(path).map_err(BenchError::file("open the log", path))
+}
+
 /// A command whose output goes to the end of the file `log`, and that reads nothing.
 pub(super) fn logged(mut command: Command, log: &Path) -> Result<Command, BenchError> {
-    let file: File =
-        OpenOptions::new().create(true).append(true).open(log).map_err(BenchError::file("open the log", log))?;
+    let file = append(log)?;
     let second = file.try_clone().map_err(BenchError::file("open the log", log))?;
     command.stdin(Stdio::null()).stdout(file).stderr(second);
     Ok(command)

@@ -107,6 +107,9 @@ impl Postfix {
             ground::make_directory(directory, 0o700)?;
             self.give(directory)?;
         }
+        // postsuper writes it as Postfix's user, postlogd as root: whoever comes first must not keep the other out.
+        ground::append(&places.mail_log())?;
+        self.give(&places.mail_log())?;
         let authority = &setting.upstream.ca_file;
         let authority = fs::read(authority).map_err(BenchError::file("read", authority))?;
         ground::write(&places.authority(), 0o644, authority)?;
@@ -193,6 +196,10 @@ impl Places {
         self.configuration.join("login")
     }
 
+    fn mail_log(&self) -> PathBuf {
+        self.log.join("mail.log")
+    }
+
     /// Beside the data, because the plugin would write it anew as Postfix's user.
     fn token(&self) -> PathBuf {
         self.data.join("token.json")
@@ -245,7 +252,7 @@ fn main_cf(mechanism: Mechanism, places: &Places, setting: &Setting<'_>) -> Stri
         "compatibility_level = 3.6\n\
          queue_directory = {queue}\n\
          data_directory = {data}\n\
-         maillog_file = {log}/mail.log\n\
+         maillog_file = {log}\n\
          maillog_file_prefixes = {directory}\n\
          \n\
          myhostname = postfix.localdomain\n\
@@ -287,7 +294,7 @@ fn main_cf(mechanism: Mechanism, places: &Places, setting: &Setting<'_>) -> Stri
          smtp_sasl_password_maps = texthash:{login}\n",
         queue = places.queue.display(),
         data = places.data.display(),
-        log = places.log.display(),
+        log = places.mail_log().display(),
         directory = directory.display(),
         port = upstream.port,
         size = setting.largest_message.saturating_add(ADDED),
