@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use super::{Missing, Setting, Spawned, Subject, ground};
 use crate::error::BenchError;
@@ -38,6 +39,9 @@ const PLUGIN_DIRECTORIES: [&str; 5] = [
 
 /// The plugin reads it when it is loaded, and stays unloaded without it; its path is fixed when it is built.
 const PLUGIN_CONFIGURATION: &str = "/etc/sasl-xoauth2.conf";
+
+/// How old configuration files look.
+const AGE: Duration = Duration::from_secs(60);
 
 const PLAIN: &str = "postfix-plain";
 const XOAUTH2: &str = "postfix-xoauth2";
@@ -115,9 +119,9 @@ impl Postfix {
         ground::write(&places.authority(), 0o644, authority)?;
         ground::write(&places.token(), 0o600, token_file(&setting.upstream.password))?;
         self.give(&places.token())?;
-        ground::write(&places.login(), 0o600, login_file(self.mechanism, places, setting))?;
-        ground::write(&places.configuration.join("main.cf"), 0o644, main_cf(self.mechanism, places, setting))?;
-        ground::write(&places.configuration.join("master.cf"), 0o644, master_cf(setting, port))
+        write_aged(&places.login(), 0o600, &login_file(self.mechanism, places, setting))?;
+        write_aged(&places.configuration.join("main.cf"), 0o644, &main_cf(self.mechanism, places, setting))?;
+        write_aged(&places.configuration.join("master.cf"), 0o644, &master_cf(setting, port))
     }
 
     fn give(&self, path: &Path) -> Result<(), BenchError> {
@@ -204,6 +208,14 @@ impl Places {
     fn token(&self) -> PathBuf {
         self.data.join("token.json")
     }
+}
+
+/// Writes a file that looks [`AGE`] old: Postfix waits for seconds before it trusts one that was written just now, and
+/// that is no part of its start.
+fn write_aged(path: &Path, mode: u32, text: &str) -> Result<(), BenchError> {
+    ground::write(path, mode, text)?;
+    let file = fs::File::options().write(true).open(path).map_err(BenchError::file("open", path))?;
+    file.set_modified(SystemTime::now() - AGE).map_err(BenchError::file("set the time of", path))
 }
 
 fn ask(program: &str, arguments: &[&str]) -> Result<String, String> {
