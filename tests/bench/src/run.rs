@@ -19,6 +19,9 @@ const KIB: usize = 1024;
 const MB: usize = 1_000_000;
 /// Idle subjects differ little from time to time, and each look takes a minute.
 const IDLE_REPETITIONS: u32 = 3;
+/// The only size, in KiB, that peers without a queue are measured with; and one-message connections, which cost the
+/// same whatever is sent on them.
+const PEERS_SIZE: usize = 10;
 /// Clients whose system calls are counted.
 const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
 /// With the starts that fill and empty the queue, as many as the relay asks for tokens in five minutes.
@@ -47,10 +50,12 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
         subjects.push(Box::new(Relay::new("relay-before", before.clone())?));
     }
     let mut remarks = Vec::new();
-    for found in subject::peers(&options.peers.python) {
+    for found in subject::peers(&options.peers.python, sandbox::DEFAULT_MAILBOX) {
         match found {
             Ok(peer) => subjects.push(peer),
-            Err(missing) => remarks.push(format!("{} was left out: {}. {}", missing.name, missing.why, missing.install)),
+            Err(missing) => {
+                remarks.push(format!("{} was left out: {}. {}", missing.name, missing.why, missing.install))
+            }
         }
     }
     if !options.subjects.is_empty() {
@@ -70,14 +75,14 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
     subject::let_others_in(&path)?;
     let machine = machine::describe(&path);
     if machine::in_memory(&machine.file_system) {
-        remarks.push(format!("Queues were kept in memory ({}): nothing here says how fast a disk is.", machine.file_system));
+        remarks.push(format!(
+            "Queues were kept in memory ({}): nothing here says how fast a disk is.",
+            machine.file_system
+        ));
     }
     let mut bench = Bench::new(&path)?;
     remarks.into_iter().for_each(|remark| bench.remark(remark));
-    bench.note(
-        Key::new(Experiment::Program, "relay", Quantity::Size),
-        megabytes(&program)?,
-    );
+    bench.note(Key::new(Experiment::Program, "relay", Quantity::Size), megabytes(&program)?);
     let mut round = Round { bench, subjects, options };
     let mut result = Run {
         begun: timestamp,
@@ -95,7 +100,10 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
             / (clock.elapsed().as_secs_f64() * f64::from(u32::try_from(result.machine.processors).unwrap_or(1)));
         if share > STOLEN {
             let percent = share * 100.0;
-            round.bench.remark(format!("Repetition {}: {percent:.0} % of the CPU was taken by other machines.", repetition + 1));
+            round.bench.remark(format!(
+                "Repetition {}: {percent:.0} % of the CPU was taken by other machines.",
+                repetition + 1
+            ));
         }
         result.figures = round.bench.figures();
         result.remarks = round.bench.remarks();
@@ -132,19 +140,28 @@ impl Round {
         if self.wants(Section::Matrix) {
             for cell in self.cells(duration) {
                 let sessions = if cell.sessions == Sessions::Kept { "kept open" } else { "one message each" };
-                let what =
-                    format!("{} connections, {} KiB, {sessions}", cell.connections, cell.octets / KIB);
-                self.each(&what, repetition, turn, |_| true, |bench, subject| Box::pin(experiment::cell(bench, subject, cell)))
-                    .await;
+                let what = format!("{} connections, {} KiB, {sessions}", cell.connections, cell.octets / KIB);
+                let fits = |subject: &dyn Subject| {
+                    let answers_late = !subject.has_queue() && cell.octets != PEERS_SIZE * KIB;
+                    cell.connections <= subject.most_clients() && !answers_late
+                };
+                self.each(&what, repetition, turn, fits, |bench, subject| {
+                    Box::pin(experiment::cell(bench, subject, cell))
+                })
+                .await;
                 turn += 1;
             }
         }
         if self.wants(Section::Distance) {
             for connections in [3, 20] {
                 let what = format!("30 ms away, {connections} connections upstream");
-                self.each(&what, repetition, turn, |subject| subject.has_queue(), |bench, subject| {
-                    Box::pin(experiment::distance(bench, subject, connections))
-                })
+                self.each(
+                    &what,
+                    repetition,
+                    turn,
+                    |subject| subject.has_queue(),
+                    |bench, subject| Box::pin(experiment::distance(bench, subject, connections)),
+                )
                 .await;
                 turn += 1;
             }
@@ -152,25 +169,39 @@ impl Round {
         if self.wants(Section::Large) {
             for octets in self.smoked(&[25 * MB, 100 * MB]) {
                 let what = format!("one message of {} MB", octets / MB);
-                self.each(&what, repetition, turn, |_| true, |bench, subject| {
-                    Box::pin(experiment::large(bench, subject, octets))
-                })
+                self.each(
+                    &what,
+                    repetition,
+                    turn,
+                    |_| true,
+                    |bench, subject| Box::pin(experiment::large(bench, subject, octets)),
+                )
                 .await;
                 turn += 1;
             }
         }
         if self.wants(Section::Start) {
-            self.each("start, empty", repetition, turn, |_| true, |bench, subject| {
-                Box::pin(experiment::start(bench, subject, 0, 1))
-            })
+            self.each(
+                "start, empty",
+                repetition,
+                turn,
+                |_| true,
+                |bench, subject| Box::pin(experiment::start(bench, subject, 0, 1)),
+            )
             .await;
         }
         if self.wants(Section::Idle) && repetition < IDLE_REPETITIONS {
             let sessions = self.smoked(&[1_000, 10_000]);
-            self.each("idle", repetition, turn, |_| true, |bench, subject| {
-                let sessions = sessions.clone();
-                Box::pin(async move { experiment::idle(bench, subject, &sessions).await })
-            })
+            self.each(
+                "idle",
+                repetition,
+                turn,
+                |_| true,
+                |bench, subject| {
+                    let sessions = sessions.clone();
+                    Box::pin(async move { experiment::idle(bench, subject, &sessions).await })
+                },
+            )
             .await;
         }
         if repetition == 0 {
@@ -183,9 +214,13 @@ impl Round {
         if self.wants(Section::Calls) {
             for connections in self.smoked(&CALLS_CONNECTIONS) {
                 let what = format!("system calls, {connections} connections");
-                self.each(&what, 0, 0, |_| true, |bench, subject| {
-                    Box::pin(experiment::calls(bench, subject, connections))
-                })
+                self.each(
+                    &what,
+                    0,
+                    0,
+                    |_| true,
+                    |bench, subject| Box::pin(experiment::calls(bench, subject, connections)),
+                )
                 .await;
             }
         }
@@ -209,8 +244,16 @@ impl Round {
         let mut cells = Vec::new();
         for sessions in self.options.sessions.clone() {
             for kib in self.options.sizes.clone() {
+                if sessions == Sessions::Single && kib as usize != PEERS_SIZE && self.options.sizes.len() > 1 {
+                    continue;
+                }
                 for connections in self.options.connections.clone() {
-                    cells.push(Cell { connections: connections as usize, octets: kib as usize * KIB, sessions, duration });
+                    cells.push(Cell {
+                        connections: connections as usize,
+                        octets: kib as usize * KIB,
+                        sessions,
+                        duration,
+                    });
                 }
             }
         }

@@ -34,8 +34,11 @@ pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connectio
     // From the first to the last, so that neither start nor the wait for a token counts.
     let took = Duration::from_micros(account.last - account.first);
     if account.messages > 1 {
-        let key =
-            Key { connections: Some(connections), octets: Some(OCTETS), ..Key::new(Experiment::Distance, &name, Quantity::Rate) };
+        let key = Key {
+            connections: Some(connections),
+            octets: Some(OCTETS),
+            ..Key::new(Experiment::Distance, &name, Quantity::Rate)
+        };
         bench.note(key, rate(account.messages - 1, took));
     }
     running.stop()

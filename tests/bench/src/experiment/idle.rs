@@ -16,10 +16,8 @@ const WATCHING: Duration = Duration::from_secs(10);
 /// Measures a subject without clients, then with each number of idle sessions that it can be measured with.
 pub(crate) async fn idle(bench: &mut Bench, subject: &dyn Subject, sessions: &[usize]) -> Result<(), BenchError> {
     let name = subject.description().name;
-    let key = |connections, quantity| Key {
-        connections: Some(connections),
-        ..Key::new(Experiment::Idle, &name, quantity)
-    };
+    let key =
+        |connections, quantity| Key { connections: Some(connections), ..Key::new(Experiment::Idle, &name, quantity) };
     let counts: Vec<usize> = sessions.iter().copied().filter(|count| *count <= subject.most_idle()).collect();
     let place = bench.place()?;
     let start = Start { clients: counts.iter().copied().max().unwrap_or(0), ..Start::default() };
@@ -34,10 +32,9 @@ pub(crate) async fn idle(bench: &mut Bench, subject: &dyn Subject, sessions: &[u
     let woken: u64 = tree.wakes().into_iter().map(since).sum();
     #[allow(clippy::cast_precision_loss, reason = "wakes of some seconds")]
     bench.note(key(0, Quantity::Wakes), woken as f64 / begun.elapsed().as_secs_f64());
-    let security = subject.login().map_or(Security::None, |(user, password)| Security::Login(user, password));
     let mut lines = Vec::new();
     for count in counts {
-        lines.extend(load::idle(running.address, &security, count - lines.len()).await?);
+        lines.extend(load::idle(running.address, &Security::None, count - lines.len()).await?);
         tokio::time::sleep(SETTLING).await;
         bench.note(key(count, Quantity::Resident), tree.resident());
     }

@@ -104,12 +104,7 @@ async fn drain(
     running.stop()
 }
 
-async fn through(
-    bench: &mut Bench,
-    subject: &dyn Subject,
-    running: &Running,
-    cell: Cell,
-) -> Result<(), BenchError> {
+async fn through(bench: &mut Bench, subject: &dyn Subject, running: &Running, cell: Cell) -> Result<(), BenchError> {
     let experiment = Experiment::Through;
     let name = subject.description().name;
     let (tree, rest) = (running.tree(), rest(bench));

@@ -53,7 +53,12 @@ impl Line {
         to: &str,
     ) -> Result<Self, BenchError> {
         let stream = greeted(address).await?;
-        let mut line = Self { stream: Box::new(stream), input: Vec::new(), from: command("MAIL FROM", from), to: command("RCPT TO", to) };
+        let mut line = Self {
+            stream: Box::new(stream),
+            input: Vec::new(),
+            from: command("MAIL FROM", from),
+            to: command("RCPT TO", to),
+        };
         line.ask("EHLO bench.example\r\n", "250").await?;
         match security {
             Security::None => {}

@@ -70,9 +70,8 @@ impl Load {
             load: self,
         });
         let clients = LocalSet::new();
-        let handles: Vec<_> = (0..shared.load.connections)
-            .map(|_| clients.spawn_local(Rc::clone(&shared).client()))
-            .collect();
+        let handles: Vec<_> =
+            (0..shared.load.connections).map(|_| clients.spawn_local(Rc::clone(&shared).client())).collect();
         let all = async {
             for handle in handles {
                 handle.await.map_err(|error| BenchError::Impossible(format!("a client panicked: {error}")))??;

@@ -54,6 +54,11 @@ impl Subject for EmailProxy {
         Some((self.user.clone(), PASSWORD.to_owned()))
     }
 
+    // Each login of a client costs it most of a second.
+    fn most_clients(&self) -> usize {
+        10
+    }
+
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
         if setting.held {
             return Err(BenchError::Impossible(format!("{NAME} has no queue: it cannot be held")));
@@ -62,7 +67,7 @@ impl Subject for EmailProxy {
         let at = |name| setting.directory.join(name);
         ground::make_directory(setting.directory, 0o755)?;
         ground::write(&at("emailproxy.config"), 0o600, configuration(setting, address.port()))?;
-        let mut command = Command::new(&self.interpreter);
+        let mut command = setting.command(&self.interpreter);
         command.args(["-m", "emailproxy", "--no-gui", "--config-file"]).arg(at("emailproxy.config"));
         command.arg("--log-file").arg(at("emailproxy.log"));
         command.env("SSL_CERT_FILE", &setting.upstream.ca_file).current_dir(setting.directory);

@@ -91,7 +91,15 @@ pub(super) mod tests {
 
     /// A setting for two clients.
     pub(crate) fn setting<'a>(directory: &'a Path, upstream: &'a Upstream, held: bool) -> Setting<'a> {
-        Setting { directory, upstream, held, clients: 2, upstream_connections: 2, largest_message: 1 << 20 }
+        Setting {
+            directory,
+            upstream,
+            held,
+            clients: 2,
+            upstream_connections: 2,
+            largest_message: 1 << 20,
+            tracer: None,
+        }
     }
 
     /// Starts the subject, ends it by SIGTERM when it greeted or hung up, and gives its greeting.

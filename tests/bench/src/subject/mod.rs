@@ -4,7 +4,7 @@
 //! figures. Every subject is one child process with perhaps children of its own, and ends by SIGTERM.
 
 use std::ffi::OsStr;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -104,9 +104,14 @@ pub(crate) trait Subject {
         None
     }
 
+    /// How many clients at a time it is measured with at most, so that one cell does not take minutes.
+    fn most_clients(&self) -> usize {
+        usize::MAX
+    }
+
     /// How many idle sessions it is measured with at most.
     fn most_idle(&self) -> usize {
-        10_000
+        1_000
     }
 
     /// Writes its configuration and starts it; does not wait until it listens. Logs go to files in its directory.
@@ -133,31 +138,12 @@ pub(crate) struct Missing {
     pub(crate) install: &'static str,
 }
 
-/// An address on loopback that was free a moment ago.
-pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
-    let what = "find a free port";
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(BenchError::socket(what))?;
-    listener.local_addr().map_err(BenchError::socket(what))
-}
-
-/// The first line that a program prints.
-pub(crate) fn first_line(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String, BenchError> {
-    let name = program.as_ref().to_string_lossy().into_owned();
-    let output = Command::new(program).args(arguments).output().map_err(BenchError::program(&name))?;
-    if !output.status.success() {
-        return Err(BenchError::Program { program: name, why: String::from_utf8_lossy(&output.stderr).into_owned() });
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
-}
-
 /// The peers that this machine has, and what is missing for the others.
-pub(crate) fn peers(_python: &Path) -> Vec<Result<Box<dyn Subject>, Missing>> {
-    Vec::new()
+pub(crate) fn peers(python: &Path, user: &str) -> Vec<Result<Box<dyn Subject>, Missing>> {
+    vec![postfix::find_plain(), postfix::find_xoauth2(), emailproxy::find(python, user), naive::find(python)]
 }
 
-/// Lets the users that peers run as enter a directory of ours.
+/// Lets the users that peers run as pass a directory of ours.
 pub(crate) fn let_others_in(directory: &Path) -> Result<(), BenchError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
-        .map_err(BenchError::file("open to others", directory))
+    ground::make_directory(directory, 0o755)
 }

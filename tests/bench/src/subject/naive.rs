@@ -49,6 +49,11 @@ impl Subject for Naive {
         false
     }
 
+    // It has a thread for each.
+    fn most_clients(&self) -> usize {
+        100
+    }
+
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
         if setting.held {
             return Err(BenchError::Impossible(format!("{NAME} has no queue: it cannot be held")));
@@ -58,7 +63,7 @@ impl Subject for Naive {
         ground::make_directory(setting.directory, 0o755)?;
         ground::write(&at("naive_relay.py"), 0o644, PROGRAM)?;
         ground::write(&at("token"), 0o600, &setting.upstream.password)?;
-        let mut command = Command::new(&self.interpreter);
+        let mut command = setting.command(&self.interpreter);
         command.arg(at("naive_relay.py")).args(arguments(setting, address.port()));
         let child = ground::logged(command, &at("output.log"))?
             .spawn()

@@ -163,7 +163,7 @@ impl Subject for Postfix {
             ground::answer(Command::new("postsuper").arg("-c").arg(&places.configuration).args(["-H", "ALL"]))?;
         }
         let master = self.programs.join("master");
-        let mut command = Command::new(&master);
+        let mut command = setting.command(&master);
         command.arg("-c").arg(&places.configuration).arg("-d");
         // It ends its children by a signal to its process group, and makes none of its own in the foreground.
         command.process_group(0);

@@ -1,10 +1,9 @@
 //! The relay itself, with its queue: as an operator would set it up, but with pacing off.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::process::Command;
 
-use super::{Setting, Spawned, Subject, free_address};
+use super::{Setting, Spawned, Subject, ground};
 use crate::error::BenchError;
 use crate::figure::Description;
 
@@ -19,13 +18,8 @@ pub(crate) struct Relay {
 impl Relay {
     /// The relay at `program`, under this name; fails when it cannot say its version.
     pub(crate) fn new(name: &str, program: PathBuf) -> Result<Self, BenchError> {
-        let product = super::first_line(&program, &["--version"])?;
+        let product = ground::answer(Command::new(&program).arg("--version"))?;
         Ok(Self { name: name.to_owned(), program, product })
-    }
-
-    /// The program.
-    pub(crate) fn program(&self) -> &PathBuf {
-        &self.program
     }
 }
 
@@ -34,7 +28,8 @@ impl Subject for Relay {
         Description {
             name: self.name.clone(),
             product: self.product.clone(),
-            setup: "client credentials, XOAUTH2, one lane; messages_per_minute out of reach, otherwise defaults".to_owned(),
+            setup: "client credentials, XOAUTH2, one lane; messages_per_minute out of reach, otherwise defaults"
+                .to_owned(),
         }
     }
 
@@ -42,29 +37,21 @@ impl Subject for Relay {
         true
     }
 
+    fn most_idle(&self) -> usize {
+        10_000
+    }
+
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
-        let address = free_address()?;
+        let address = ground::free_address()?;
         // Nobody listens where a held relay sends to, and so its lane stands.
-        let port = if setting.held { free_address()?.port() } else { setting.upstream.port };
-        let secret = setting.directory.join("secret");
-        let options = File::options().write(true).create(true).truncate(true).mode(0o600).to_owned();
-        options
-            .open(&secret)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, setting.upstream.client_secret.as_bytes()))
-            .map_err(BenchError::file("write", &secret))?;
-        let state = setting.directory.join("state");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(BenchError::file("make", &state))?;
-        let file = setting.directory.join("relay.toml");
-        fs::write(&file, configuration(setting, address, port)).map_err(BenchError::file("write", &file))?;
-        let log = setting.directory.join("relay.log");
-        let log = File::options().append(true).create(true).open(&log).map_err(BenchError::file("open", &log))?;
-        let child = setting
-            .command(&self.program)
-            .args(["run", "--config"])
-            .arg(&file)
-            .stderr(log)
-            .spawn()
-            .map_err(BenchError::program("xoauth2-relay"))?;
+        let port = if setting.held { ground::free_address()?.port() } else { setting.upstream.port };
+        let at = |name| setting.directory.join(name);
+        ground::write(&at("secret"), 0o600, &setting.upstream.client_secret)?;
+        ground::make_directory(&at("state"), 0o700)?;
+        ground::write(&at("relay.toml"), 0o644, configuration(setting, address, port))?;
+        let mut command = setting.command(&self.program);
+        command.args(["run", "--config"]).arg(at("relay.toml"));
+        let child = ground::logged(command, &at("relay.log"))?.spawn().map_err(BenchError::program("xoauth2-relay"))?;
         Ok(Spawned { child, address })
     }
 }

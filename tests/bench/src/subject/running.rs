@@ -33,7 +33,8 @@ impl Running {
         let name = subject.description().name;
         let begun = Instant::now();
         let spawned = subject.spawn(setting)?;
-        let mut running = Self { child: spawned.child, address: spawned.address, listening: Duration::ZERO, ended: false };
+        let mut running =
+            Self { child: spawned.child, address: spawned.address, listening: Duration::ZERO, ended: false };
         loop {
             // Until it listens, connections are refused, or turned away with 421 while its queue is opened.
             if greeted(running.address).await.is_ok() {
@@ -42,7 +43,8 @@ impl Running {
             }
             if let Ok(Some(status)) = running.child.try_wait() {
                 running.ended = true;
-                let why = format!("ended with {status} before it listened; its log is in {}", setting.directory.display());
+                let why =
+                    format!("ended with {status} before it listened; its log is in {}", setting.directory.display());
                 return Err(BenchError::Program { program: name, why });
             }
             if begun.elapsed() > START {

@@ -107,15 +107,8 @@ mod tests {
         ledger.take(Some((6, 1)), 100, at(13));
         ledger.take(None, 100, at(14));
         let account = ledger.account();
-        let expected = Account {
-            messages: 3,
-            duplicates: 1,
-            strays: 2,
-            damaged: 1,
-            first: 5,
-            last: 12,
-            copies: "112".to_owned(),
-        };
+        let expected =
+            Account { messages: 3, duplicates: 1, strays: 2, damaged: 1, first: 5, last: 12, copies: "112".to_owned() };
         assert_eq!(account, expected);
         assert_eq!((account.copies_of(2), account.copies_of(3)), (2, 0));
         ledger.begin(8, 100, begun);

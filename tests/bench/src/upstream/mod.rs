@@ -8,8 +8,8 @@ mod distance;
 mod ledger;
 mod order;
 mod process;
-mod session;
 mod serve;
+mod session;
 
 pub(crate) use ledger::Account;
 pub(crate) use process::UpstreamProcess;

@@ -151,7 +151,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn greet(&mut self) {
-        self.say("250-localhost Hello\r\n250-SIZE 157286400\r\n250-PIPELINING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n");
+        self.say(
+            "250-localhost Hello\r\n250-SIZE 157286400\r\n250-PIPELINING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n",
+        );
         self.say(match (self.starttls, self.logged_in) {
             (true, _) => "250-STARTTLS\r\n",
             (false, false) => "250-AUTH PLAIN XOAUTH2\r\n",
@@ -270,10 +272,15 @@ mod tests {
         );
         for piece in [1, 2, 3, 7, 64, 4096] {
             let (said, account) = dialog(&lines, piece).await;
-            let codes: Vec<&str> = said.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
+            let codes: Vec<&str> =
+                said.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
             let expected = "250 530 535 235 250 503 250 354 250 250 250 354 250 221";
             assert_eq!(codes.join(" "), expected, "pieces of {piece}: {said}");
-            assert_eq!((account.messages, account.duplicates, account.strays, account.damaged), (2, 0, 0, 0), "{piece}");
+            assert_eq!(
+                (account.messages, account.duplicates, account.strays, account.damaged),
+                (2, 0, 0, 0),
+                "{piece}"
+            );
             assert_eq!(account.copies, "11", "pieces of {piece}");
         }
     }
