@@ -27,9 +27,6 @@ pub(crate) enum Command {
     Show {
         /// The file.
         file: PathBuf,
-        /// As Markdown.
-        #[arg(long)]
-        markdown: bool,
     },
     /// Compares two runs, figure by figure: which agree within the noise they state.
     Compare {

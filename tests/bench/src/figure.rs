@@ -131,6 +131,36 @@ pub(crate) enum Experiment {
     Program,
 }
 
+impl Experiment {
+    /// All of them, in the order in which they are told.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Acceptance,
+        Self::Drain,
+        Self::Through,
+        Self::Distance,
+        Self::Large,
+        Self::Idle,
+        Self::Start,
+        Self::Limits,
+        Self::Program,
+    ];
+
+    /// Its name, as the JSON file and the command line have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Acceptance => "acceptance",
+            Self::Drain => "drain",
+            Self::Through => "through",
+            Self::Distance => "distance",
+            Self::Large => "large",
+            Self::Idle => "idle",
+            Self::Start => "start",
+            Self::Limits => "limits",
+            Self::Program => "program",
+        }
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -237,6 +267,13 @@ mod tests {
             let figure = figure(values);
             assert_eq!(figure.median(), median, "{values:?}");
             assert!((figure.noise() - noise).abs() < 1e-9, "{values:?}: {}", figure.noise());
+        }
+    }
+
+    #[test]
+    fn an_experiment_is_named_as_in_the_file() {
+        for experiment in Experiment::ALL {
+            assert_eq!(serde_json::to_value(experiment).unwrap(), experiment.name());
         }
     }
 
