@@ -241,11 +241,6 @@ impl Bench {
         ));
         remarks
     }
-
-    /// The directory that all queues are in.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
 }
 
 /// A directory of a subject.

@@ -54,7 +54,7 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
         match found {
             Ok(peer) => subjects.push(peer),
             Err(missing) => {
-                remarks.push(format!("{} was left out: {}. {}", missing.name, missing.why, missing.install))
+                remarks.push(format!("{} was left out: {}. {}", missing.name, missing.why, missing.install));
             }
         }
     }
@@ -81,7 +81,9 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
         ));
     }
     let mut bench = Bench::new(&path)?;
-    remarks.into_iter().for_each(|remark| bench.remark(remark));
+    for remark in remarks {
+        bench.remark(remark);
+    }
     bench.note(Key::new(Experiment::Program, "relay", Quantity::Size), megabytes(&program)?);
     let mut round = Round { bench, subjects, options };
     let mut result = Run {
@@ -96,7 +98,7 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
     for repetition in 0..round.options.repetitions {
         let (stolen, clock) = (process::stolen(), Instant::now());
         round.repetition(repetition).await;
-        let share = (process::stolen() - stolen).as_secs_f64()
+        let share = process::stolen().saturating_sub(stolen).as_secs_f64()
             / (clock.elapsed().as_secs_f64() * f64::from(u32::try_from(result.machine.processors).unwrap_or(1)));
         if share > STOLEN {
             let percent = share * 100.0;
@@ -301,12 +303,12 @@ fn build() -> Result<PathBuf, BenchError> {
         return Err(BenchError::Program { program: program.to_owned(), why: output.status.to_string() });
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let path = PathBuf::from(message.get("executable")?.as_str()?);
         path.ends_with("xoauth2-relay").then_some(path)
     });
-    executables.last().ok_or_else(|| BenchError::Impossible("cargo built no xoauth2-relay".to_owned()))
+    executables.next_back().ok_or_else(|| BenchError::Impossible("cargo built no xoauth2-relay".to_owned()))
 }
 
 /// Idle sessions need a descriptor each, here and in every subject, which inherits the limit.

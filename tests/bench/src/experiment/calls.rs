@@ -58,7 +58,7 @@ async fn count(
     let running = bench.start(subject, &place, start).await?;
     let mut taken = 0;
     if messages > 0 {
-        let duration = Duration::from_secs(60);
+        let duration = Duration::from_mins(1);
         let work = Work { connections, octets: OCTETS, sessions: Sessions::Kept, duration, messages, dot: 0 };
         let outcome = bench.load(subject, &running, work).await?;
         taken = outcome.promised.len();

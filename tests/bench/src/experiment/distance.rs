@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bench::{Bench, Start, Work, rate};
+use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::subject::Subject;
@@ -23,7 +23,7 @@ pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connectio
         connections: 10,
         octets: OCTETS,
         sessions: Sessions::Kept,
-        duration: Duration::from_secs(60),
+        duration: Duration::from_mins(1),
         messages: u32::try_from(EACH * connections).unwrap_or(u32::MAX),
         dot: DOT,
     };
@@ -31,15 +31,9 @@ pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connectio
     running.stop()?;
     let running = bench.start(subject, &place, start).await?;
     let account = bench.settle(&format!("{name} at a distance"), &outcome)?;
-    // From the first to the last, so that neither start nor the wait for a token counts.
-    let took = Duration::from_micros(account.last - account.first);
-    if account.messages > 1 {
-        let key = Key {
-            connections: Some(connections),
-            octets: Some(OCTETS),
-            ..Key::new(Experiment::Distance, &name, Quantity::Rate)
-        };
-        bench.note(key, rate(account.messages - 1, took));
+    if let Some(rate) = account.rate() {
+        let key = Key::new(Experiment::Distance, &name, Quantity::Rate);
+        bench.note(Key { connections: Some(connections), octets: Some(OCTETS), ..key }, rate);
     }
     running.stop()
 }

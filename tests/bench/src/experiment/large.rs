@@ -20,7 +20,7 @@ pub(crate) async fn large(bench: &mut Bench, subject: &dyn Subject, octets: usiz
         connections: 1,
         octets,
         sessions: Sessions::Kept,
-        duration: Duration::from_secs(60),
+        duration: Duration::from_mins(1),
         messages: 1,
         dot: 0,
     };

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::bench::{Bench, Start, Work, each, percentile, rate};
+use crate::bench::{Bench, Place, Start, Work, each, percentile, rate};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::load::Outcome;
-use crate::process::Tree;
+use crate::process::{Tree, Watch};
 use crate::subject::{Running, Subject};
 
 /// The conditions of a cell.
@@ -68,15 +68,11 @@ async fn take(
     experiment: Experiment,
 ) -> Result<Outcome, BenchError> {
     let name = subject.description().name;
-    let (tree, rest) = (running.tree(), rest(bench));
-    let (cpu, rest_cpu) = (tree.cpu(), rest.cpu());
-    let watch = tree.watch();
+    let meter = Meter::begin(bench, running.tree());
     let outcome = bench.load(subject, running, cell.work()).await?;
     let taken = outcome.promised.len();
     bench.note(cell.key(experiment, &name, Quantity::Rate), rate(taken, outcome.took));
-    bench.note(cell.key(experiment, &name, Quantity::Cpu), each(tree.cpu() - cpu, taken));
-    bench.note(cell.key(experiment, &name, Quantity::RestCpu), each(rest.cpu() - rest_cpu, taken));
-    bench.note(cell.key(experiment, &name, Quantity::PeakResident), watch.peak()?);
+    meter.end(bench, taken, |quantity| cell.key(experiment, &name, quantity))?;
     latencies(bench, cell, experiment, &name, &outcome);
     Ok(outcome)
 }
@@ -84,40 +80,31 @@ async fn take(
 async fn drain(
     bench: &mut Bench,
     subject: &dyn Subject,
-    place: &crate::bench::Place,
+    place: &Place,
     start: Start<'_>,
     cell: Cell,
     outcome: &Outcome,
 ) -> Result<(), BenchError> {
     let name = subject.description().name;
     let running = bench.start(subject, place, start).await?;
-    let tree = running.tree();
-    let watch = tree.watch();
+    let meter = Meter::begin(bench, running.tree());
     let account = bench.settle(&format!("{name}, drain of {} messages", outcome.promised.len()), outcome)?;
-    // From the first to the last, so that neither start nor the wait for a token counts.
-    let took = Duration::from_micros(account.last - account.first);
-    if account.messages > 1 {
-        bench.note(cell.key(Experiment::Drain, &name, Quantity::Rate), rate(account.messages - 1, took));
+    if let Some(rate) = account.rate() {
+        bench.note(cell.key(Experiment::Drain, &name, Quantity::Rate), rate);
     }
-    bench.note(cell.key(Experiment::Drain, &name, Quantity::Cpu), each(tree.cpu(), account.messages));
-    bench.note(cell.key(Experiment::Drain, &name, Quantity::PeakResident), watch.peak()?);
+    meter.end(bench, account.messages, |quantity| cell.key(Experiment::Drain, &name, quantity))?;
     running.stop()
 }
 
 async fn through(bench: &mut Bench, subject: &dyn Subject, running: &Running, cell: Cell) -> Result<(), BenchError> {
     let experiment = Experiment::Through;
     let name = subject.description().name;
-    let (tree, rest) = (running.tree(), rest(bench));
-    let (cpu, rest_cpu) = (tree.cpu(), rest.cpu());
-    let watch = tree.watch();
+    let meter = Meter::begin(bench, running.tree());
     let outcome = bench.load(subject, running, cell.work()).await?;
     let account = bench.settle(&format!("{name}, {} messages through", outcome.promised.len()), &outcome)?;
     let took = outcome.took.max(bench.arrival(&outcome, account.last));
-    let sent = account.messages;
-    bench.note(cell.key(experiment, &name, Quantity::Rate), rate(sent, took));
-    bench.note(cell.key(experiment, &name, Quantity::Cpu), each(tree.cpu() - cpu, sent));
-    bench.note(cell.key(experiment, &name, Quantity::RestCpu), each(rest.cpu() - rest_cpu, sent));
-    bench.note(cell.key(experiment, &name, Quantity::PeakResident), watch.peak()?);
+    bench.note(cell.key(experiment, &name, Quantity::Rate), rate(account.messages, took));
+    meter.end(bench, account.messages, |quantity| cell.key(experiment, &name, quantity))?;
     latencies(bench, cell, experiment, &name, &outcome);
     Ok(())
 }
@@ -134,17 +121,27 @@ fn latencies(bench: &mut Bench, cell: Cell, experiment: Experiment, name: &str, 
     bench.pool(cell.key(experiment, name, Quantity::P999), &sorted);
 }
 
-/// The processes that are not the subject: this one, with the upstream among its children.
-fn rest(bench: &Bench) -> Rest {
-    Rest { upstream: Tree::of(bench.upstream.id()) }
-}
-
-struct Rest {
+/// CPU and memory of a subject, and the CPU of what drives it, from a moment on.
+struct Meter {
+    tree: Tree,
     upstream: Tree,
+    cpu: Duration,
+    rest: Duration,
+    watch: Watch,
 }
 
-impl Rest {
-    fn cpu(&self) -> Duration {
-        Tree::own_cpu() + self.upstream.cpu()
+impl Meter {
+    fn begin(bench: &Bench, tree: Tree) -> Self {
+        let upstream = Tree::of(bench.upstream.id());
+        Self { tree, upstream, cpu: tree.cpu(), rest: Tree::own_cpu() + upstream.cpu(), watch: tree.watch() }
+    }
+
+    /// Notes what was used for so many messages.
+    fn end(self, bench: &mut Bench, messages: usize, key: impl Fn(Quantity) -> Key) -> Result<(), BenchError> {
+        let rest = Tree::own_cpu() + self.upstream.cpu();
+        bench.note(key(Quantity::Cpu), each(self.tree.cpu().saturating_sub(self.cpu), messages));
+        bench.note(key(Quantity::RestCpu), each(rest.saturating_sub(self.rest), messages));
+        bench.note(key(Quantity::PeakResident), self.watch.peak()?);
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bench::{Bench, Start, Work, rate};
+use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::subject::Subject;
@@ -26,7 +26,7 @@ pub(crate) async fn start(
             connections: 100,
             octets: OCTETS,
             sessions: Sessions::Kept,
-            duration: Duration::from_secs(600),
+            duration: Duration::from_mins(10),
             messages: u32::try_from(queued).unwrap_or(u32::MAX),
             dot: 0,
         };
@@ -42,8 +42,9 @@ pub(crate) async fn start(
     if let Some(outcome) = filled {
         let running = bench.start(subject, &place, Start::default()).await?;
         let account = bench.settle(&format!("{name}, a queue of {queued}"), &outcome)?;
-        let took = Duration::from_micros(account.last - account.first);
-        bench.note(key(Quantity::Rate), rate(account.messages.saturating_sub(1), took));
+        if let Some(rate) = account.rate() {
+            bench.note(Key { experiment: Experiment::Drain, ..key(Quantity::Rate) }, rate);
+        }
         running.stop()?;
     }
     Ok(())

@@ -52,7 +52,7 @@ pub(crate) struct Outcome {
 }
 
 /// How long clients may take to open their connections, and one message with all that hangs before it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Before a client tries again that was turned away.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The recipient of all messages.
@@ -126,10 +126,7 @@ impl Shared {
                     outcome.latencies.push(now - begun);
                 }
                 Err(error) => {
-                    let mut outcome = self.outcome.borrow_mut();
-                    outcome.refused += 1;
-                    outcome.first_refusal.get_or_insert_with(|| error.to_string());
-                    drop(outcome);
+                    self.refuse(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -158,6 +155,12 @@ impl Shared {
 
     async fn open(&self) -> Result<Line, BenchError> {
         Line::open(self.load.address, &self.load.security, &self.load.from, TO).await
+    }
+
+    fn refuse(&self, error: &BenchError) {
+        let mut outcome = self.outcome.borrow_mut();
+        outcome.refused += 1;
+        outcome.first_refusal.get_or_insert_with(|| error.to_string());
     }
 
     /// The next message's number, while there is time for it.
@@ -241,7 +244,7 @@ mod tests {
                 sessions,
                 message: Message::new(1, 500, "a@b.example", TO),
                 from: "a@b.example".to_owned(),
-                duration: Duration::from_secs(60),
+                duration: Duration::from_mins(1),
                 messages: 10,
             };
             let outcome = load.run().await.unwrap();

@@ -29,7 +29,7 @@ pub(crate) fn text(run: &Run) -> String {
         wording::machine(&run.machine)
     )];
     let subjects = run.subjects.iter();
-    parts.push(subjects.map(|one| format!("{}: {}, {}\n", one.name, one.product, one.setup)).collect());
+    parts.push(lines(subjects.map(|one| format!("{}: {}, {}", one.name, one.product, one.setup))));
     for section in section::sections(run) {
         parts.push(heading(wording::title(section.experiment)));
         parts.push(section.show(Style::Text));
@@ -37,7 +37,7 @@ pub(crate) fn text(run: &Run) -> String {
     parts.extend([heading("Budgets"), budget::table(run).show(Style::Text)]);
     if !run.remarks.is_empty() {
         parts.push(heading("Remarks"));
-        parts.push(run.remarks.iter().map(|remark| format!("- {remark}\n")).collect());
+        parts.push(lines(run.remarks.iter().map(|remark| format!("- {remark}"))));
     }
     parts.join("\n")
 }
@@ -55,6 +55,10 @@ pub(crate) fn charts(run: &Run) -> Result<Vec<(String, String)>, BenchError> {
 /// Two runs, figure by figure.
 pub(crate) fn comparison(first: &Run, second: &Run) -> Comparison {
     Comparison::of(first, second)
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.fold(String::new(), |text, line| text + &line + "\n")
 }
 
 fn heading(title: &str) -> String {

@@ -68,7 +68,7 @@ pub(super) mod tests {
     use crate::subject::{Setting, Spawned, Subject, Upstream};
 
     /// Longest wait for a greeting: Python loads for seconds on a busy machine.
-    const GREETING: Duration = Duration::from_secs(60);
+    const GREETING: Duration = Duration::from_mins(1);
 
     /// An upstream at a port nobody listens on, whose certificate authority is a file of `directory`.
     pub(crate) fn upstream(directory: &Path) -> Upstream {

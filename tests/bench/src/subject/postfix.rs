@@ -41,7 +41,7 @@ const PLUGIN_DIRECTORIES: [&str; 5] = [
 const PLUGIN_CONFIGURATION: &str = "/etc/sasl-xoauth2.conf";
 
 /// How old configuration files look.
-const AGE: Duration = Duration::from_secs(60);
+const AGE: Duration = Duration::from_mins(1);
 
 const PLAIN: &str = "postfix-plain";
 const XOAUTH2: &str = "postfix-xoauth2";

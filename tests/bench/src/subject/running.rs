@@ -23,8 +23,8 @@ pub(crate) struct Running {
 }
 
 /// How long a start and an end may take.
-const START: Duration = Duration::from_secs(60);
-const END: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
+const END: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_micros(250);
 
 impl Running {
@@ -79,7 +79,9 @@ impl Running {
             }
             std::thread::sleep(LOOK * 4);
         }
-        members.into_iter().for_each(|id| signal(id, Signal::KILL));
+        for id in members {
+            signal(id, Signal::KILL);
+        }
         // It was killed; there is nothing more to wait for than the kernel.
         let _status = self.child.wait();
         Err(BenchError::Late { what: "the end of a subject".to_owned(), seconds: END.as_secs() })

@@ -1,8 +1,10 @@
 //! Which messages have come, how often and when: the proof that nothing was lost, doubled or damaged.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::bench::rate;
 
 /// Counts the messages of one epoch.
 #[derive(Debug)]
@@ -82,6 +84,12 @@ impl Ledger {
 }
 
 impl Account {
+    /// Messages a second from the first to the last, so that what went before counts for nothing; none of one message.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        let between = Duration::from_micros(self.last.saturating_sub(self.first));
+        (self.messages > 1 && !between.is_zero()).then(|| rate(self.messages - 1, between))
+    }
+
     /// How many copies came of a message.
     pub(crate) fn copies_of(&self, number: u32) -> u8 {
         self.copies.as_bytes().get(number as usize).map_or(0, |digit| digit - b'0')
@@ -90,8 +98,6 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -111,7 +117,10 @@ mod tests {
             Account { messages: 3, duplicates: 1, strays: 2, damaged: 1, first: 5, last: 12, copies: "112".to_owned() };
         assert_eq!(account, expected);
         assert_eq!((account.copies_of(2), account.copies_of(3)), (2, 0));
+        let expected = 2.0 / 7e-6;
+        assert!(account.rate().is_some_and(|rate| (rate - expected).abs() < 1.0), "{:?}", account.rate());
         ledger.begin(8, 100, begun);
+        assert_eq!(ledger.account().rate(), None);
         assert_eq!(ledger.account(), Account::default());
     }
 }

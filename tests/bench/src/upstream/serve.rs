@@ -57,14 +57,8 @@ pub(crate) async fn serve(directory: &Path) -> Result<(), BenchError> {
         }
     });
 
-    let authority = tokens.authority().clone();
-    answer(&Answer::Open(Doors {
-        near: near_port,
-        far: far_port,
-        bare: plain_port,
-        ca_file,
-        authority: authority.to_string(),
-    }))?;
+    let authority = tokens.authority();
+    answer(&Answer::Open(Doors { near: near_port, far: far_port, bare: plain_port, ca_file, authority }))?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await.map_err(BenchError::socket("read an order"))? {
         let order = serde_json::from_str(&line)

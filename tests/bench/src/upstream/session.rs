@@ -184,9 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             _ => false,
         };
         self.logged_in = good && !self.starttls;
-        self.say(match self.logged_in {
-            true => "235 2.7.0 Authentication successful\r\n",
-            false => "535 5.7.3 Authentication unsuccessful\r\n",
+        self.say(if self.logged_in {
+            "235 2.7.0 Authentication successful\r\n"
+        } else {
+            "535 5.7.3 Authentication unsuccessful\r\n"
         });
         Ok(())
     }
@@ -250,14 +251,14 @@ mod tests {
         desk.ledger.lock().unwrap().begin(3, 9, Instant::now());
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         let shared = Arc::clone(&desk);
-        let served = tokio::spawn(async move { Session::new(server, shared, false).converse().await.is_ok() });
+        let conversation = tokio::spawn(async move { Session::new(server, shared, false).converse().await.is_ok() });
         for chunk in lines.as_bytes().chunks(piece) {
             client.write_all(chunk).await.unwrap();
             tokio::task::yield_now().await;
         }
         let mut said = String::new();
         client.read_to_string(&mut said).await.unwrap();
-        assert!(served.await.unwrap());
+        assert!(conversation.await.unwrap());
         let account = desk.ledger.lock().unwrap().account();
         (said, account)
     }
