@@ -177,16 +177,16 @@ impl Bench {
         let account = self.upstream.wait(outcome.promised.len(), DRAIN_SECONDS)?;
         let lost = outcome.promised.iter().filter(|number| account.copies_of(**number) == 0).count();
         self.lost += lost;
-        self.doubled += account.duplicates;
+        self.doubled += account.duplicates + account.strays;
         self.checked += outcome.promised.len();
         for (count, what) in [
             (lost, "promised and lost"),
             (account.duplicates, "sent twice"),
             (account.damaged, "damaged"),
-            (account.strays, "of another experiment"),
+            (account.strays, "of an earlier load came again after a stop"),
         ] {
             if count > 0 {
-                self.remark(format!("{who}: {count} of {} messages {what}", outcome.promised.len()));
+                self.remark(format!("{who}: {count} {what}"));
             }
         }
         if outcome.refused > 0 {

@@ -18,7 +18,7 @@ pub(crate) async fn start(
 ) -> Result<(), BenchError> {
     let name = subject.description().name;
     let place = bench.place()?;
-    let held = Start { held: true, ..Start::default() };
+    let held = Start { held: subject.has_queue(), ..Start::default() };
     let mut filled = None;
     if queued > 0 {
         let running = bench.start(subject, &place, held).await?;

@@ -59,6 +59,11 @@ impl Subject for EmailProxy {
         10
     }
 
+    // For each it connects upstream and thinks for most of a second.
+    fn most_idle(&self) -> usize {
+        0
+    }
+
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
         if setting.held {
             return Err(BenchError::Impossible(format!("{NAME} has no queue: it cannot be held")));

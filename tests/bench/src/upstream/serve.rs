@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sandbox::{Sandbox, SandboxOptions};
+use sandbox::{Limits, Sandbox, SandboxOptions};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -29,7 +29,9 @@ pub(crate) async fn serve(directory: &Path) -> Result<(), BenchError> {
         arrived: tokio::sync::Notify::new(),
     });
     let (authorities, acceptor) = certificate()?;
-    let tokens = Sandbox::start(SandboxOptions::default())
+    // With its limits on it would refuse tokens to a subject that is started often.
+    let options = SandboxOptions { limits: Limits::Off, ..SandboxOptions::default() };
+    let tokens = Sandbox::start(options)
         .await
         .map_err(|error| BenchError::Impossible(format!("the token authority does not start: {error}")))?;
     let ca_file = directory.join("ca.pem");
