@@ -124,6 +124,18 @@ pub(crate) fn stolen() -> Duration {
     ticks_to_time(ticks.unwrap_or(0))
 }
 
+/// Whether a process still runs; one that has ended and waits for its parent does not.
+pub(crate) fn alive(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|text| !text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
+}
+
+/// Who traces a process.
+pub(crate) fn tracer(id: u32) -> Option<u32> {
+    let tracer = field(&format!("/proc/{id}/status"), "TracerPid:")?;
+    u32::try_from(tracer).ok().filter(|tracer| *tracer != 0)
+}
+
 fn cpu(id: u32) -> Duration {
     ticks_to_time(ticks(id, 4))
 }
@@ -182,7 +194,9 @@ mod tests {
         assert!(tree.wakes().values().sum::<u64>() > 0);
         assert!(watch.peak().unwrap() >= tree.resident());
         child.kill().unwrap();
+        assert_eq!(tracer(child.id()), None);
         child.wait().unwrap();
+        assert!(!alive(child.id()) && alive(std::process::id()));
         assert_eq!(tree.cpu(), Duration::ZERO);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
+use crate::process;
 use crate::subject::{Subject, Tracer};
 
 /// Messages that are counted, and clients that bring them.
@@ -17,14 +18,11 @@ const ALL: &str = "all";
 /// How long strace may take to write its table once the subject has ended.
 const TABLE: Duration = Duration::from_secs(20);
 
-/// Counts a subject's calls: taking with nothing sent on (where it has a queue), and through.
+/// Counts the calls of a subject with a queue: taking with nothing sent on, and through.
 pub(crate) async fn calls(bench: &mut Bench, subject: &dyn Subject, connections: usize) -> Result<(), BenchError> {
     for (calls, quantity) in [(SYNCS, Quantity::Syncs), (ALL, Quantity::Calls)] {
         for experiment in [Experiment::Acceptance, Experiment::Through] {
             let held = experiment == Experiment::Acceptance;
-            if held && !subject.has_queue() {
-                continue;
-            }
             // What starting and ending alone needs is taken off.
             let (idle, _) = count(bench, subject, connections, calls, held, 0).await?;
             let (busy, taken) = count(bench, subject, connections, calls, held, MESSAGES).await?;
@@ -66,24 +64,22 @@ async fn count(
             bench.settle(&format!("{}, counted", subject.description().name), &outcome)?;
         }
     }
+    let tracer = process::tracer(running.id());
     running.stop()?;
-    Ok((total(&table).await?, taken))
+    Ok((total(&table, tracer).await?, taken))
 }
 
-/// The sum at the end of strace's table, once that is written.
-async fn total(table: &Path) -> Result<u64, BenchError> {
+/// The sum at the end of strace's table, once strace has ended; without a single call it writes no table at all.
+async fn total(table: &Path, tracer: Option<u32>) -> Result<u64, BenchError> {
     let begun = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(table).map_err(BenchError::file("read", table))?;
-        if let Some(total) = sum_of(&text) {
-            return Ok(total);
-        }
+    while tracer.is_some_and(process::alive) {
         if begun.elapsed() > TABLE {
-            // Without a single call strace writes no table at all.
-            return Ok(0);
+            return Err(BenchError::Late { what: "strace's table".to_owned(), seconds: TABLE.as_secs() });
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let text = std::fs::read_to_string(table).map_err(BenchError::file("read", table))?;
+    Ok(sum_of(&text).unwrap_or(0))
 }
 
 fn sum_of(table: &str) -> Option<u64> {

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Setting, Subject};
 use crate::error::BenchError;
 use crate::load::greeted;
-use crate::process::Tree;
+use crate::process::{self, Tree};
 
 /// A subject that greets its clients; ended when dropped.
 #[derive(Debug)]
@@ -54,6 +54,11 @@ impl Running {
         }
     }
 
+    /// The process that was started.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its processes.
     pub(crate) fn tree(&self) -> Tree {
         Tree::of(self.child.id())
@@ -74,7 +79,7 @@ impl Running {
         let begun = Instant::now();
         while begun.elapsed() < END {
             let ended = self.child.try_wait().map_err(BenchError::program("a subject"))?;
-            if ended.is_some() && members.iter().all(|id| !alive(*id)) {
+            if ended.is_some() && members.iter().all(|id| !process::alive(*id)) {
                 return Ok(());
             }
             std::thread::sleep(LOOK * 4);
@@ -100,10 +105,4 @@ fn signal(id: u32, signal: Signal) {
         // It may have ended by itself.
         let _gone = kill_process(pid, signal);
     }
-}
-
-/// Whether a process still runs; one that has ended and waits for its parent does not.
-fn alive(id: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{id}/stat"))
-        .is_ok_and(|text| !text.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with(['Z', 'X'])))
 }
