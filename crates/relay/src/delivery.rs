@@ -50,6 +50,8 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
         let mut readable = true;
+        // Where one was claimed there is probably more: asking first would be a read for nothing.
+        let mut more = false;
         while !stop.is_cancelled() {
             // As many are under way as the lane has connections, so this never grows long.
             while let Some(ended) = under_way.try_join_next() {
@@ -58,13 +60,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                claimed = self.next_claim() => match claimed {
+                claimed = self.next_claim(more) => match claimed {
                     Ok(Some((slot, claim))) => {
-                        readable = true;
+                        (readable, more) = (true, true);
                         under_way.spawn(Arc::clone(&self).deliver(slot, claim));
                     }
-                    Ok(None) => {}
+                    Ok(None) => more = false,
                     Err(error) => {
+                        more = false;
                         if std::mem::replace(&mut readable, false) {
                             error!(lane = %self.lane.id(), %error, "the queue cannot be read; trying again every second");
                         }
@@ -79,10 +82,12 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.lane.close_idle().await;
     }
 
-    /// Waits for something that is due and for a turn, then claims. None when another was quicker. Safe to drop: a claim
-    /// that is not handed over is released.
-    async fn next_claim(&self) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
-        self.something_due().await?;
+    /// Waits for something that is due, unless there is probably `more`, and for a turn, then claims. None when there was
+    /// nothing. Safe to drop: a claim that is not handed over is released.
+    async fn next_claim(&self, more: bool) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
+        if !more {
+            self.something_due().await?;
+        }
         let slot = self.lane.slot().await;
         let claim = self.spool.claim(self.lane.id(), self.clock.wall()).await?;
         Ok(claim.map(|claim| (slot, claim)))
