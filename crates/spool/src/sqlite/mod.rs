@@ -235,7 +235,9 @@ impl SqliteSpool {
         claim: Claim<SqliteSource>,
         settlement: Settlement<SqliteSink>,
     ) -> Result<(), StoreError> {
-        let Claim { guard, message, tenant, lane, envelope, recipients, message_id, .. } = claim;
+        let Claim { guard, message, tenant, lane, envelope, recipients, message_id, header, body, .. } = claim;
+        // Many may wait for the writer; none needs its content for that.
+        drop((header, body));
         let Settlement { parts, at, mailbox, new_messages } = settlement;
         if !split::covers(&parts, recipients.len()) || !new_messages.iter().all(|(_, message)| message.is_addressed()) {
             self.shared.inbox.abandon(guard);
