@@ -13,6 +13,9 @@ use crate::error::StoreError;
 const BATCH_JOBS: usize = 1024;
 /// Octets of one transaction: it stands in the log twice at most, and in memory once.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// How long settlements and marks wait for others to share their sync with, unless a message that a client waits for takes
+/// them along. Upstream's answer to the envelope alone takes longer, so a mark is still on disk before the final dot.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// The writer's queue.
 #[derive(Default)]
@@ -33,6 +36,8 @@ struct InboxState {
     commits: VecDeque<Commit>,
     /// Claims whose settlement cannot be written; held until the store is reopened.
     abandoned: Vec<ClaimGuard>,
+    /// When settlements and marks that came one by one have waited long enough; none when they shall wait no longer.
+    gathering: Option<Instant>,
     health: Health,
     closing: bool,
     paused: bool,
@@ -92,13 +97,21 @@ impl Inbox {
             return;
         }
         state.settles.push_back(settle);
-        self.filled.notify_one();
+        self.gather(state);
     }
 
     pub(super) fn push_mark(&self, delivery: i64) {
         let mut state = self.state();
         if !state.closing {
             state.marks.insert(delivery);
+            self.gather(state);
+        }
+    }
+
+    /// The writer hears of the first; the others join it.
+    fn gather(&self, mut state: MutexGuard<'_, InboxState>) {
+        if state.marks.len() + state.settles.len() == 1 {
+            state.gathering = Some(Instant::now() + GATHER);
             self.filled.notify_one();
         }
     }
@@ -159,7 +172,10 @@ impl Inbox {
         state.writing = false;
         self.still.notify_all();
         loop {
-            if let Some(work) = state.work() {
+            let gathering = state.gathering();
+            if gathering.is_none()
+                && let Some(work) = state.work()
+            {
                 state.writing = !matches!(work, Work::Close);
                 return work;
             }
@@ -168,6 +184,7 @@ impl Inbox {
                 state.writing = true;
                 return Work::Idle;
             }
+            let left = left.into_iter().chain(gathering).min();
             state = self.wait(state, left);
         }
     }
@@ -285,6 +302,16 @@ impl InboxState {
         }
     }
 
+    /// For how long the writer waits for more before it writes what there is.
+    fn gathering(&self) -> Option<Duration> {
+        let hurry = self.paused
+            || self.closing
+            || self.health != Health::Sound
+            || !(self.commits.is_empty() && self.chores.is_empty() && self.quarantines.is_empty());
+        let until = self.gathering.filter(|_| !hurry)?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
     fn work(&mut self) -> Option<Work> {
         if self.paused {
             return None;
@@ -303,6 +330,7 @@ impl InboxState {
     fn take_batch(&mut self) -> Batch {
         let settles = share(self.settles.iter().map(Settle::weight), BATCH_BYTES);
         let commits = share(self.commits.iter().map(|commit| commit.incoming.weight()), BATCH_BYTES);
+        self.gathering = None;
         Batch {
             settles: self.settles.drain(..settles).collect(),
             marks: std::mem::take(&mut self.marks).into_iter().collect(),
