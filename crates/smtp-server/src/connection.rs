@@ -4,10 +4,14 @@
 //! memory. A stop is seen between commands; a message that has begun is read to its end.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -18,10 +22,8 @@ use crate::intake::{Intake, MessageSink, Transaction};
 use crate::server::Limits;
 use crate::session::{Profile, Session, Step, too_large};
 
-/// Room for commands; a session that only waits keeps no more.
-const COMMAND_BUFFER: usize = 2 * 1024;
-/// Room while a message is read.
-const BODY_BUFFER: usize = 64 * 1024;
+/// Octets of one read. They come to the stack first, so that a session that waits holds no room for what has not come.
+const READ_ROOM: usize = 16 * 1024;
 /// How long a client that is cut off in the middle of sending may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is read of it meanwhile.
@@ -134,7 +136,8 @@ where
                 }
                 Step::Data => {
                     if let Some(transaction) = transaction.take() {
-                        self.data(transaction).await?;
+                        // Boxed, so that thousands of sessions that wait do not each hold the room that a message takes.
+                        Box::pin(self.data(transaction)).await?;
                     }
                 }
             }
@@ -177,7 +180,6 @@ where
     /// Waits for more octets of commands. False when the session is over: stopped or timed out.
     async fn more_commands(&mut self) -> Result<bool, End> {
         self.flush().await?;
-        self.give_room_back();
         let stop = self.stop.clone();
         let wait = self.limits.command_timeout;
         tokio::select! {
@@ -186,7 +188,7 @@ where
                 self.close(&self.session.shutting_down()).await?;
                 Ok(false)
             }
-            read = timeout(wait, self.read(COMMAND_BUFFER)) => match read {
+            read = timeout(wait, self.read()) => match read {
                 Ok(read) => read.map(|()| true),
                 Err(_elapsed) => {
                     self.close(&self.session.timed_out()).await?;
@@ -226,24 +228,14 @@ where
         Ok(())
     }
 
-    /// The room that a message or a long flight took is not kept by a session that only waits.
-    fn give_room_back(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > 2 * COMMAND_BUFFER {
-            self.input = Vec::new();
-        }
-        if self.output.capacity() > COMMAND_BUFFER {
-            self.output = Vec::new();
-        }
-    }
-
     /// Reads a message to its final dot and gives the final reply. What was refused on the way is still read, so that the
     /// client hears why, up to a bound.
     async fn message(&mut self, sink: impl MessageSink) -> Result<Reply, End> {
         let mut decoder = BodyDecoder::new();
-        let mut content = Vec::new();
         let mut size = 0u64;
         let mut taking = Ok(sink);
         loop {
+            let mut content = Vec::with_capacity(self.input.len() - self.start);
             let progress = decoder.decode(&self.input[self.start..], &mut content);
             self.consume(progress.consumed);
             size += content.len() as u64;
@@ -256,7 +248,7 @@ where
             {
                 taking = Err(refusal);
             }
-            content.clear();
+            drop(content);
             if progress.done {
                 break;
             }
@@ -277,7 +269,7 @@ where
     }
 
     async fn more_body(&mut self) -> Result<(), End> {
-        match timeout(self.limits.data_timeout, self.read(BODY_BUFFER)).await {
+        match timeout(self.limits.data_timeout, self.read()).await {
             Ok(read) => read,
             Err(_elapsed) => {
                 self.close(&self.session.timed_out()).await?;
@@ -286,25 +278,26 @@ where
         }
     }
 
-    /// Reads once, into room for `room` octets.
-    async fn read(&mut self, room: usize) -> Result<(), End> {
-        if self.start > 0 {
-            self.input.drain(..self.start);
-            self.start = 0;
-        }
-        if self.input.capacity() - self.input.len() < room / 2 {
-            self.input.reserve(room);
-        }
-        match self.stream.read_buf(&mut self.input).await? {
-            0 => Err(End::Gone),
-            _ => Ok(()),
-        }
+    /// Reads once.
+    async fn read(&mut self) -> Result<(), End> {
+        self.input.drain(..self.start);
+        self.start = 0;
+        let (stream, input) = (&mut self.stream, &mut self.input);
+        poll_fn(|context| {
+            let mut room = [MaybeUninit::uninit(); READ_ROOM];
+            let mut room = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
+            input.extend_from_slice(room.filled());
+            Poll::Ready(if room.filled().is_empty() { Err(End::Gone) } else { Ok(()) })
+        })
+        .await
     }
 
     fn consume(&mut self, octets: usize) {
         self.start += octets;
         if self.start == self.input.len() {
-            self.input.clear();
+            // The room goes too: most sessions wait for something most of the time.
+            self.input = Vec::new();
             self.start = 0;
         }
     }
@@ -327,7 +320,7 @@ where
             self.stream.flush().await
         });
         written.await.unwrap_or_else(|_elapsed| Err(std::io::ErrorKind::TimedOut.into()))?;
-        self.output.clear();
+        self.output = Vec::new();
         Ok(())
     }
 
@@ -351,12 +344,10 @@ where
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::pin::Pin;
     use std::sync::Mutex;
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     use mail::{ForwardPath, ReversePath};
-    use tokio::io::ReadBuf;
 
     use super::*;
 
@@ -441,8 +432,8 @@ mod tests {
 
     /// The room of a message's buffer filled with short commands that have long replies.
     fn flood() -> Vec<u8> {
-        let message = vec![b'x'; BODY_BUFFER / 4];
-        let commands = b"EHLO\r\n".repeat(BODY_BUFFER / 16);
+        let message = vec![b'x'; READ_ROOM / 4];
+        let commands = b"EHLO\r\n".repeat(READ_ROOM / 16);
         [b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n", &message[..], b"\r\n.\r\n", &commands].concat()
     }
 
@@ -456,11 +447,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_waits_keeps_little_room() {
+    async fn a_session_that_waits_keeps_no_room() {
         let writes = Arc::default();
         let mut connection = connection(flood(), &writes);
         let _ = connection.converse().await;
         let kept = connection.input.capacity() + connection.output.capacity();
-        assert!(kept <= 4 * COMMAND_BUFFER, "{kept} octets are kept");
+        assert_eq!(kept, 0, "octets of room are kept");
     }
 }
