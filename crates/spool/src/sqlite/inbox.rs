@@ -364,6 +364,9 @@ fn share(weights: impl Iterator<Item = usize>, bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use clock::WallTime;
+
+    use super::super::job::{Answer, Task};
     use super::*;
 
     #[test]
@@ -399,6 +402,20 @@ mod tests {
         inbox.close();
         assert_eq!(inbox.check(), Err(StoreError::Closed));
         assert!(matches!(inbox.next(None), Work::Close));
+    }
+
+    #[test]
+    fn marks_gather_until_something_comes_that_is_waited_for() {
+        let inbox = Inbox::default();
+        inbox.push_mark(1);
+        let until = inbox.state().gathering;
+        assert!(until.is_some());
+        inbox.push_mark(2);
+        assert_eq!(inbox.state().gathering, until, "the first one's wait is everyone's");
+        let (answer, _answered) = Answer::new();
+        inbox.push_chore(Chore { task: Task::Prune(WallTime::default()), answer });
+        assert_eq!(inbox.state().gathering(), None);
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [1, 2] && batch.chores.len() == 1));
     }
 
     #[test]
