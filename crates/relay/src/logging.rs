@@ -2,13 +2,13 @@
 //!
 //! Only our own crates speak below `warn`: what libraries write at their lowest levels may hold octets of the wire.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 
 use clock::SystemClock;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,6 +21,11 @@ use crate::recent::Recent;
 const CRATES: [&str; 9] =
     ["xoauth2_relay", "smtp_server", "spool", "token_manager", "forwarder", "sandbox", "wire", "mail", "clock"];
 
+/// Lines that may wait for a log that stands still, beyond which lines are lost. Room for all of them is taken at the
+/// start; the crate's own default takes 4 MiB.
+const WAITING_LINES: usize = 8 * 1024;
+const WRITTEN_AT_ONCE: usize = 16 * 1024;
+
 /// Logging under way.
 pub(crate) struct Logging {
     /// The last warnings and errors.
@@ -31,7 +36,9 @@ pub(crate) struct Logging {
 
 /// Starts logging.
 pub(crate) fn start(log: &Log) -> Logging {
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    // Lines that wait for the thread leave in one write; it flushes as soon as none waits.
+    let stderr = BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(stderr);
     let terminal = io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
