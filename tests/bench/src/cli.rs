@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::error::BenchError;
 use crate::figure::Sessions;
 
 /// Measures xoauth2-relay beside its peers on this machine, all on loopback.
@@ -59,7 +60,17 @@ pub(crate) enum Command {
 pub(crate) struct Peers {
     /// The Python that has emailproxy and aiosmtpd.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
-    pub(crate) python: PathBuf,
+    python: PathBuf,
+}
+
+impl Peers {
+    /// The Python, wherever a subject runs: a path, unlike a name, is taken from here.
+    pub(crate) fn python(&self) -> Result<PathBuf, BenchError> {
+        if self.python.components().count() == 1 {
+            return Ok(self.python.clone());
+        }
+        std::path::absolute(&self.python).map_err(BenchError::file("find", &self.python))
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]

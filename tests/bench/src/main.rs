@@ -45,7 +45,7 @@ fn carry_out(command: Command) -> Result<(), BenchError> {
             Ok(())
         }
         Command::Subjects(peers) => {
-            for found in subject::peers(&peers.python, sandbox::DEFAULT_MAILBOX) {
+            for found in subject::peers(&peers.python()?, sandbox::DEFAULT_MAILBOX) {
                 print(&match found {
                     Ok(peer) => format!("{}: {}", peer.description().name, peer.description().product),
                     Err(missing) => format!("{}: missing, {}\n    {}", missing.name, missing.why, missing.install),

@@ -17,11 +17,9 @@ use crate::{machine, process};
 
 const KIB: usize = 1024;
 const MB: usize = 1_000_000;
-/// Idle subjects differ little from time to time, and each look takes a minute.
-const IDLE_REPETITIONS: u32 = 3;
-/// The only size, in KiB, that peers without a queue are measured with; and one-message connections, which cost the
-/// same whatever is sent on them.
-const PEERS_SIZE: usize = 10;
+/// The size, in KiB, that all subjects are measured with; and one-message connections, whose cost has little to do with
+/// what is sent on them.
+const USUAL_SIZE: usize = 10;
 /// Clients whose system calls are counted.
 const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
 /// With the starts that fill and empty the queue, as many as the relay asks for tokens in five minutes.
@@ -50,7 +48,7 @@ pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
         subjects.push(Box::new(Relay::new("relay-before", before.clone())?));
     }
     let mut remarks = Vec::new();
-    for found in subject::peers(&options.peers.python, sandbox::DEFAULT_MAILBOX) {
+    for found in subject::peers(&options.peers.python()?, sandbox::DEFAULT_MAILBOX) {
         match found {
             Ok(peer) => subjects.push(peer),
             Err(missing) => {
@@ -144,8 +142,8 @@ impl Round {
                 let sessions = if cell.sessions == Sessions::Kept { "kept open" } else { "one message each" };
                 let what = format!("{} connections, {} KiB, {sessions}", cell.connections, cell.octets / KIB);
                 let fits = |subject: &dyn Subject| {
-                    let answers_late = !subject.has_queue() && cell.octets != PEERS_SIZE * KIB;
-                    cell.connections <= subject.most_clients() && !answers_late
+                    let usual = cell.octets == USUAL_SIZE * KIB && cell.sessions == Sessions::Kept;
+                    cell.connections <= if usual { subject.most_clients() } else { subject.most_clients_elsewhere() }
                 };
                 self.each(&what, repetition, turn, fits, |bench, subject| {
                     Box::pin(experiment::cell(bench, subject, cell))
@@ -192,12 +190,19 @@ impl Round {
             )
             .await;
         }
-        if self.wants(Section::Idle) && repetition < IDLE_REPETITIONS {
+        if repetition == 0 {
+            self.once().await;
+        }
+    }
+
+    /// What takes long and differs little.
+    async fn once(&mut self) {
+        if self.wants(Section::Idle) {
             let sessions = self.smoked(&[1_000, 10_000]);
             self.each(
                 "idle",
-                repetition,
-                turn,
+                0,
+                0,
                 |_| true,
                 |bench, subject| {
                     let sessions = sessions.clone();
@@ -206,13 +211,6 @@ impl Round {
             )
             .await;
         }
-        if repetition == 0 {
-            self.once().await;
-        }
-    }
-
-    /// What takes long and differs little.
-    async fn once(&mut self) {
         if self.wants(Section::Calls) {
             for connections in self.smoked(&CALLS_CONNECTIONS) {
                 let what = format!("system calls, {connections} connections");
@@ -246,7 +244,7 @@ impl Round {
         let mut cells = Vec::new();
         for sessions in self.options.sessions.clone() {
             for kib in self.options.sizes.clone() {
-                if sessions == Sessions::Single && kib as usize != PEERS_SIZE && self.options.sizes.len() > 1 {
+                if sessions == Sessions::Single && kib as usize != USUAL_SIZE && self.options.sizes.len() > 1 {
                     continue;
                 }
                 for connections in self.options.connections.clone() {

@@ -10,7 +10,7 @@ use crate::subject::Subject;
 /// How long the final reply takes, in milliseconds.
 const DOT: u64 = 100;
 /// Messages for each connection upstream: enough that opening the connections counts little.
-const EACH: usize = 25;
+const EACH: usize = 15;
 const OCTETS: usize = 10 * 1024;
 
 /// Fills a subject's queue and lets it send over so many connections upstream.

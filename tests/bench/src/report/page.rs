@@ -68,7 +68,14 @@ fn selection(experiment: Experiment) -> &'static str {
 
 /// The command that makes the figures of an experiment alone.
 fn command(experiment: Experiment) -> String {
-    format!("cargo run --release -p bench -- run --only {}", selection(experiment))
+    let command = format!("cargo run --release -p bench -- run --only {}", selection(experiment));
+    match experiment {
+        // Counting slows a subject down, and so what is counted is not timed.
+        Experiment::Acceptance | Experiment::Through => {
+            format!("{command}\ncargo run --release -p bench -- run --only calls     # system calls and syncs")
+        }
+        _ => command,
+    }
 }
 
 fn circumstances(run: &Run) -> String {
@@ -86,12 +93,24 @@ fn repeating() -> String {
 ## How to repeat it
 
 ```sh
-cargo run --release -p bench -- --help     # what there is to choose
-cargo run --release -p bench -- run        # everything
+cargo run --release -p bench -- --help          # what there is to choose
+cargo run --release -p bench -- subjects        # which peers are installed, and how to install the others
+cargo run --release -p bench -- run             # everything; as root, since Postfix is started by root alone
+cargo run --release -p bench -- compare ONE.json OTHER.json
 ```
 
-Each section names the command that makes just its figures. A peer that is not installed is left out; the run then says what
-it looked for, and how to install it.
+On Debian the peers come by
+
+```sh
+apt-get install postfix libsasl2-modules strace
+python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt
+cargo run --release -p bench -- run --python target/peers/bin/python
+```
+
+and Postfix's plugin by `apt-get install sasl-xoauth2` where the distribution has it, else built from its sources
+(<https://github.com/tarickb/sasl-xoauth2>). A peer that is not installed is left out, and the run says so. Each section
+below names the command that makes just its figures; a relay before a change is measured beside the one behind it by
+`run --before PROGRAM`.
 "
     .to_owned()
 }

@@ -10,7 +10,8 @@ use crate::error::BenchError;
 use crate::figure::Description;
 
 const NAME: &str = "emailproxy";
-const INSTALL: &str = "python3 -m venv VENV && VENV/bin/pip install -r tests/bench/peers/requirements.txt";
+const INSTALL: &str = "python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt, \
+    and say --python target/peers/bin/python";
 
 /// What clients log in with. The proxy only seals its token with it, at the first login.
 const PASSWORD: &str = "benchmark";
@@ -57,6 +58,10 @@ impl Subject for EmailProxy {
     // Each login of a client costs it most of a second.
     fn most_clients(&self) -> usize {
         10
+    }
+
+    fn most_clients_elsewhere(&self) -> usize {
+        1
     }
 
     // For each it connects upstream and thinks for most of a second.

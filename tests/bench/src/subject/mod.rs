@@ -109,6 +109,11 @@ pub(crate) trait Subject {
         usize::MAX
     }
 
+    /// The same, of other than the usual messages and sessions.
+    fn most_clients_elsewhere(&self) -> usize {
+        self.most_clients()
+    }
+
     /// How many idle sessions it is measured with at most.
     fn most_idle(&self) -> usize {
         1_000

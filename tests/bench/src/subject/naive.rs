@@ -10,7 +10,8 @@ use crate::error::BenchError;
 use crate::figure::Description;
 
 const NAME: &str = "naive";
-const INSTALL: &str = "python3 -m venv VENV && VENV/bin/pip install -r tests/bench/peers/requirements.txt";
+const INSTALL: &str = "python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt, \
+    and say --python target/peers/bin/python";
 const PROGRAM: &str = include_str!("../../peers/naive_relay.py");
 
 const PROBE: [&str; 2] = [

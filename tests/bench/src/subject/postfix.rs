@@ -152,6 +152,11 @@ impl Subject for Postfix {
         true
     }
 
+    // It makes a process for each, and one for the message of each.
+    fn most_clients_elsewhere(&self) -> usize {
+        100
+    }
+
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
         let address = ground::free_address()?;
         let places = Places::below(setting.directory);

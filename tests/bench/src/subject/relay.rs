@@ -7,6 +7,9 @@ use super::{Setting, Spawned, Subject, ground};
 use crate::error::BenchError;
 use crate::figure::Description;
 
+/// A client that has gone counts until its session has ended, and by then the next may have come.
+const MORE_CLIENTS: usize = 100;
+
 /// The relay, by the path of its program.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -87,7 +90,7 @@ fn configuration(setting: &Setting<'_>, address: std::net::SocketAddr, port: u16
          [log]\n\
          format = \"json\"\n",
         size = setting.largest_message.max(35 * 1024 * 1024),
-        clients = setting.clients + 10,
+        clients = 2 * setting.clients + MORE_CLIENTS,
         tenant_id = upstream.tenant_id,
         client_id = upstream.client_id,
         authority = upstream.authority,
