@@ -23,6 +23,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Deliveries of a lane that may be under way. Those that upstream has answered wait for their settlement to be synced, and
+/// while a disk stands still nothing more is sent: a crash just then would send all of it again.
+const UNDER_WAY_MAX: usize = 512;
+
 /// Delivers what is queued for one lane.
 pub(crate) struct Delivery<S, T> {
     spool: Arc<S>,
@@ -53,14 +57,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         // Where one was claimed there is probably more: asking first would be a read for nothing.
         let mut more = false;
         while !stop.is_cancelled() {
-            // As many are under way as the lane has connections, so this never grows long.
-            while let Some(ended) = under_way.try_join_next() {
-                reap(ended);
-            }
+            let claimed = async {
+                room(&mut under_way).await;
+                self.next_claim(more).await
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                claimed = self.next_claim(more) => match claimed {
+                claimed = claimed => match claimed {
                     Ok(Some((slot, claim))) => {
                         (readable, more) = (true, true);
                         under_way.spawn(Arc::clone(&self).deliver(slot, claim));
@@ -273,6 +277,18 @@ fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {
     }
 }
 
+/// Waits until less than [`UNDER_WAY_MAX`] are under way.
+async fn room(under_way: &mut JoinSet<()>) {
+    while let Some(ended) = under_way.try_join_next() {
+        reap(ended);
+    }
+    if under_way.len() >= UNDER_WAY_MAX
+        && let Some(ended) = under_way.join_next().await
+    {
+        reap(ended);
+    }
+}
+
 fn reap(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -283,7 +299,33 @@ fn reap(ended: Result<(), tokio::task::JoinError>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use tokio::sync::Notify;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_settlement_that_hangs_stops_the_claims_in_the_end() {
+        let settled = Arc::new(Notify::new());
+        let mut under_way = JoinSet::new();
+        for _ in 0..UNDER_WAY_MAX {
+            room(&mut under_way).await;
+            let settled = Arc::clone(&settled);
+            under_way.spawn(async move { settled.notified().await });
+        }
+        {
+            let mut waits = pin!(room(&mut under_way));
+            let polled = poll_fn(|context| Poll::Ready(waits.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+            settled.notify_one();
+            waits.await;
+        }
+        assert_eq!(under_way.len(), UNDER_WAY_MAX - 1);
+        under_way.shutdown().await;
+    }
 
     fn reply(text: &str) -> Diagnostic {
         let (code, rest) = text.split_once(' ').unwrap();

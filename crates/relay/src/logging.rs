@@ -24,6 +24,7 @@ const CRATES: [&str; 9] =
 /// Lines that may wait for a log that stands still, beyond which lines are lost. Room for all of them is taken at the
 /// start; the crate's own default takes 4 MiB.
 const WAITING_LINES: usize = 8 * 1024;
+/// Octets of one write, when many lines wait: some dozens of them.
 const WRITTEN_AT_ONCE: usize = 16 * 1024;
 
 /// Logging under way.

@@ -8,14 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 use crate::figure::{Figure, Key, Sessions};
-use crate::load::{Load, Message, Outcome, Security};
+use crate::load::{Crowd, Load, Message, Outcome, Security, TO};
 use crate::subject::{Running, Setting, Subject, Tracer, Upstream};
 use crate::upstream::{Account, UpstreamProcess};
 
 /// Connections upstream, when an experiment says nothing else.
 pub(crate) const UPSTREAM_CONNECTIONS: usize = 20;
-/// How long a queue may take to become empty.
-const DRAIN_SECONDS: u64 = 300;
+/// How long a queue may take to become full, and empty.
+const FILL: Duration = Duration::from_mins(10);
+const DRAIN: Duration = Duration::from_mins(5);
+/// How long one question to the upstream may wait.
+const SLICE: Duration = Duration::from_secs(2);
+/// Before upstream is asked again that has enough messages, but not the right ones.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The place of all experiments.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ pub(crate) struct Bench {
     /// Promised messages that never came, and copies too many, over all.
     lost: usize,
     doubled: usize,
+    damaged: usize,
     checked: usize,
     directories: usize,
 }
@@ -68,8 +74,6 @@ pub(crate) struct Work {
     pub(crate) connections: usize,
     pub(crate) octets: usize,
     pub(crate) sessions: Sessions,
-    pub(crate) duration: Duration,
-    pub(crate) messages: u32,
     /// How long upstream takes for a final reply, in milliseconds.
     pub(crate) dot: u64,
 }
@@ -100,6 +104,7 @@ impl Bench {
             remarks: Vec::new(),
             lost: 0,
             doubled: 0,
+            damaged: 0,
             checked: 0,
             directories: 0,
         })
@@ -136,16 +141,29 @@ impl Bench {
         Running::start(subject, &setting).await
     }
 
-    /// Begins an epoch upstream and hands in messages of it.
-    pub(crate) async fn load(
+    /// Clients of a subject with messages of a new epoch.
+    pub(crate) async fn crowd(
         &mut self,
         subject: &dyn Subject,
         running: &Running,
         work: Work,
-    ) -> Result<Outcome, BenchError> {
+    ) -> Result<Crowd, BenchError> {
         let security = subject.login().map_or(Security::None, |(user, password)| Security::Login(user, password));
-        let load = self.begin(running.address, security, work)?;
-        load.run().await
+        self.begin(running.address, security, work)?.open().await
+    }
+
+    /// Begins a new epoch upstream and hands in so many messages of it.
+    pub(crate) async fn fill(
+        &mut self,
+        subject: &dyn Subject,
+        running: &Running,
+        work: Work,
+        messages: usize,
+    ) -> Result<Outcome, BenchError> {
+        let mut crowd = self.crowd(subject, running, work).await?;
+        let outcome = crowd.run(FILL, u32::try_from(messages).unwrap_or(u32::MAX)).await?;
+        crowd.close().await;
+        Ok(outcome)
     }
 
     /// The load for an address, in a new epoch.
@@ -157,7 +175,7 @@ impl Bench {
     ) -> Result<Load, BenchError> {
         let from = self.near.user.clone();
         // All epochs have as many digits, and so bodies have the same size.
-        let body = Message::new(0, work.octets, &from, crate::load::TO).body();
+        let body = Message::new(0, work.octets, &from, TO).body();
         let epoch = self.upstream.begin(body, work.dot)?;
         self.epoch_begun = Instant::now();
         Ok(Load {
@@ -165,41 +183,54 @@ impl Bench {
             security,
             connections: work.connections,
             sessions: work.sessions,
-            message: Message::new(epoch, work.octets, &from, crate::load::TO),
+            message: Message::new(epoch, work.octets, &from, TO),
             from,
-            duration: work.duration,
-            messages: work.messages,
         })
     }
 
-    /// Waits until upstream has all that was promised, and books loss, copies and damage under a name.
-    pub(crate) fn settle(&mut self, who: &str, outcome: &Outcome) -> Result<Account, BenchError> {
-        let account = self.upstream.wait(outcome.promised.len(), DRAIN_SECONDS)?;
-        let lost = outcome.promised.iter().filter(|number| account.copies_of(**number) == 0).count();
+    /// Waits until upstream has everything that was promised, for as long as a queue may take.
+    pub(crate) async fn settle(&mut self, outcome: &Outcome) -> Result<Account, BenchError> {
+        let begun = Instant::now();
+        loop {
+            // In slices, so that a signal is heard between them. More than was promised may have come: what a client was
+            // refused in the end.
+            let account = self.upstream.wait(outcome.promised.len(), SLICE)?;
+            if missing(outcome, &account) == 0 || begun.elapsed() >= DRAIN {
+                return Ok(account);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Books what became of an epoch under a name. Best when the subject has ended, and can send nothing twice any more.
+    pub(crate) fn book(&mut self, who: &str, outcome: &Outcome) -> Result<(), BenchError> {
+        let account = self.upstream.wait(0, SLICE)?;
+        let lost = missing(outcome, &account);
         self.lost += lost;
         self.doubled += account.duplicates + account.strays;
+        self.damaged += account.damaged;
         self.checked += outcome.promised.len();
         for (count, what) in [
             (lost, "promised and lost"),
             (account.duplicates, "sent twice"),
-            (account.damaged, "damaged"),
-            (account.strays, "of an earlier load came again after a stop"),
+            (account.damaged, "with a body of another length"),
+            (account.strays, "of an earlier load, or without a mark"),
         ] {
             if count > 0 {
-                self.remark(format!("{who}: {count} {what}"));
+                self.remark(format!("{who}, {} messages: {count} {what}", outcome.promised.len()));
             }
         }
         if outcome.refused > 0 {
             let first = outcome.first_refusal.as_deref().unwrap_or_default();
             self.remark(format!("{who}: {} messages not taken; the first: {first}", outcome.refused));
         }
-        Ok(account)
+        Ok(())
     }
 
     /// The time from a load's begin to an arrival upstream that the account told, in microseconds of the epoch.
-    pub(crate) fn arrival(&self, outcome: &Outcome, micros: u64) -> Duration {
+    pub(crate) fn arrival(&self, begun: Option<Instant>, micros: u64) -> Duration {
         let arrived = self.epoch_begun + Duration::from_micros(micros);
-        outcome.begun.map_or(Duration::ZERO, |begun| arrived.saturating_duration_since(begun))
+        begun.map_or(Duration::ZERO, |begun| arrived.saturating_duration_since(begun))
     }
 
     /// Adds latencies of a repetition to a figure that all repetitions make together.
@@ -236,8 +267,8 @@ impl Bench {
     pub(crate) fn remarks(&self) -> Vec<String> {
         let mut remarks = self.remarks.clone();
         remarks.push(format!(
-            "{} promised messages were looked for upstream: {} lost, {} copies too many.",
-            self.checked, self.lost, self.doubled
+            "{} promised messages were looked for upstream: {} lost, {} copies too many, {} of another length.",
+            self.checked, self.lost, self.doubled, self.damaged
         ));
         remarks
     }
@@ -254,6 +285,11 @@ impl Drop for Place {
         // What stays is below the run's own directory, which is removed as a whole.
         let _stays = std::fs::remove_dir_all(&self.path);
     }
+}
+
+/// How many promised messages have not come.
+fn missing(outcome: &Outcome, account: &Account) -> usize {
+    outcome.promised.iter().filter(|number| account.copies_of(**number) == 0).count()
 }
 
 /// A quotient of a time and a count of messages, in milliseconds.

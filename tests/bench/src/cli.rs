@@ -16,7 +16,8 @@ pub(crate) struct Cli {
 }
 
 const AFTER: &str = "Queues are kept on the disk of --directory, and what it acknowledges is part of the figures. \
-Build with --release; leave the machine alone while it runs. See docs/performance.md.";
+Build with --release; leave the machine alone while it runs. With all peers a repetition takes some five minutes, the \
+experiments that are done once another five; --smoke is through in three. See docs/performance.md.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -120,8 +121,10 @@ pub(crate) struct Run {
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
-    /// Acceptance with nothing sent on, drain, and both together, at all client counts and sizes.
+    /// Acceptance with nothing sent on, and acceptance and sending together, at all client counts and sizes.
     Matrix,
+    /// A full queue that is sent on.
+    Drain,
     /// System calls and syncs for each message.
     Calls,
     /// Memory and wakes without work, with 1,000 and 10,000 idle sessions.

@@ -50,6 +50,9 @@ pub(crate) enum BenchError {
         /// The bound.
         seconds: u64,
     },
+    /// Somebody asked us to stop.
+    #[error("stopped by a signal; what was measured up to the last whole repetition is kept")]
+    Interrupted,
     /// Anything else that makes a figure impossible.
     #[error("{0}")]
     Impossible(String),

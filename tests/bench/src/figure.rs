@@ -179,7 +179,7 @@ pub(crate) enum Quantity {
     RestCpu,
     /// System calls of the subject for each message.
     Calls,
-    /// fsync and fdatasync of the subject for each message.
+    /// fsync, fdatasync and their kin of the subject for each message.
     Syncs,
     /// Resident memory: of one process its resident set; of several the sum of their private parts.
     Resident,

@@ -45,7 +45,8 @@ impl Tree {
 
     /// CPU time of this process itself, without children.
     pub(crate) fn own_cpu() -> Duration {
-        ticks_to_time(ticks(std::process::id(), 2))
+        let id = std::process::id();
+        cpu(id).saturating_sub(ticks_to_time(ticks(id, 4).saturating_sub(ticks(id, 2))))
     }
 
     /// Resident memory in MiB: the resident set of a lone process; of several the sum of their private parts, since
@@ -89,7 +90,7 @@ impl Tree {
             }
             highest.max(self.resident())
         });
-        Watch { tree: self, stop, sampler }
+        Watch { tree: self, stop, sampler: Some(sampler) }
     }
 }
 
@@ -98,22 +99,35 @@ impl Tree {
 pub(crate) struct Watch {
     tree: Tree,
     stop: Arc<AtomicBool>,
-    sampler: JoinHandle<f64>,
+    sampler: Option<JoinHandle<f64>>,
 }
 
 impl Watch {
     /// The highest resident memory since it began, in MiB.
-    pub(crate) fn peak(self) -> Result<f64, BenchError> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.sampler.thread().unpark();
-        let sampled =
-            self.sampler.join().map_err(|_| BenchError::Impossible("the watch over memory panicked".to_owned()))?;
+    pub(crate) fn peak(mut self) -> Result<f64, BenchError> {
+        let sampled = self
+            .end()
+            .and_then(|sampler| sampler.join().ok())
+            .ok_or_else(|| BenchError::Impossible("the watch over memory panicked".to_owned()))?;
         let members = self.tree.members();
         let counted = match members.as_slice() {
             [only] => field(&format!("/proc/{only}/status"), "VmHWM:").map_or(0.0, |kib| mib(kib * 1024)),
             _ => 0.0,
         };
         Ok(sampled.max(counted))
+    }
+
+    fn end(&mut self) -> Option<JoinHandle<f64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let sampler = self.sampler.take()?;
+        sampler.thread().unpark();
+        Some(sampler)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -136,8 +150,19 @@ pub(crate) fn tracer(id: u32) -> Option<u32> {
     u32::try_from(tracer).ok().filter(|tracer| *tracer != 0)
 }
 
+/// Of a living process in nanoseconds, as the scheduler counts them: ticks are cut off, which is much in a crowd of young
+/// processes. Threads that have ended are in the ticks alone, and so are children.
 fn cpu(id: u32) -> Duration {
-    ticks_to_time(ticks(id, 4))
+    let threads = numbers(&format!("/proc/{id}/task"));
+    let ran: u64 = threads
+        .into_iter()
+        .filter_map(|thread| {
+            let text = fs::read_to_string(format!("/proc/{id}/task/{thread}/schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        })
+        .sum();
+    let own = ticks_to_time(ticks(id, 2));
+    Duration::from_nanos(ran).max(own) + ticks_to_time(ticks(id, 4)).saturating_sub(own)
 }
 
 /// The first of utime, stime, cutime and cstime together; zero of a process that is gone.

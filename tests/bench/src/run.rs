@@ -1,10 +1,13 @@
 //! A whole run: builds the relay, finds the peers, alternates them over all repetitions, and keeps what was measured.
 
+use std::fs::File;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::Bench;
 use crate::cli::{self, Section};
@@ -20,6 +23,8 @@ const MB: usize = 1_000_000;
 /// The size, in KiB, that all subjects are measured with; and one-message connections, whose cost has little to do with
 /// what is sent on them.
 const USUAL_SIZE: usize = 10;
+/// Messages in a queue that is drained, as many for each subject.
+const DRAIN_MESSAGES: usize = 2_000;
 /// Clients whose system calls are counted.
 const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
 /// With the starts that fill and empty the queue, as many as the relay asks for tokens in five minutes.
@@ -27,14 +32,35 @@ const QUEUED_STARTS: usize = 3;
 /// A share of stolen CPU above which a repetition is remarked upon.
 const STOLEN: f64 = 0.02;
 
-/// Measures what was asked for, and writes the JSON file after each repetition.
-pub(crate) async fn run(mut options: cli::Run) -> Result<Run, BenchError> {
+/// Measures what was asked for, and writes the JSON file after each repetition. A signal ends it, and with it every subject.
+pub(crate) async fn run(options: cli::Run) -> Result<Run, BenchError> {
+    let wait_for = |kind| signal(kind).map_err(BenchError::socket("wait for signals"));
+    let (mut hung_up, mut interrupted, mut terminated) =
+        (wait_for(SignalKind::hangup())?, wait_for(SignalKind::interrupt())?, wait_for(SignalKind::terminate())?);
+    tokio::select! {
+        run = measure(options) => run,
+        _ = hung_up.recv() => Err(BenchError::Interrupted),
+        _ = interrupted.recv() => Err(BenchError::Interrupted),
+        _ = terminated.recv() => Err(BenchError::Interrupted),
+    }
+}
+
+async fn measure(mut options: cli::Run) -> Result<Run, BenchError> {
     if options.smoke {
         options.connections = vec![10];
         options.sizes = vec![10];
         options.repetitions = 1;
         options.seconds = options.seconds.min(0.2);
     }
+    if let Some(parent) = options.output.parent() {
+        std::fs::create_dir_all(parent).map_err(BenchError::file("make", parent))?;
+    }
+    // Much measuring shall not end with a file that cannot be written.
+    File::options()
+        .append(true)
+        .create(true)
+        .open(&options.output)
+        .map_err(BenchError::file("write", &options.output))?;
     let begun = Instant::now();
     let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     raise_open_files();
@@ -152,6 +178,22 @@ impl Round {
                 turn += 1;
             }
         }
+        if self.wants(Section::Drain) {
+            for kib in self.options.sizes.clone() {
+                let messages = if self.options.smoke { 200 } else { DRAIN_MESSAGES };
+                let octets = kib as usize * KIB;
+                let what = format!("drain, {kib} KiB");
+                self.each(
+                    &what,
+                    repetition,
+                    turn,
+                    |subject| subject.has_queue(),
+                    |bench, subject| Box::pin(experiment::drain(bench, subject, octets, messages)),
+                )
+                .await;
+                turn += 1;
+            }
+        }
         if self.wants(Section::Distance) {
             for connections in [3, 20] {
                 let what = format!("30 ms away, {connections} connections upstream");
@@ -218,7 +260,7 @@ impl Round {
                     &what,
                     0,
                     0,
-                    |_| true,
+                    |subject| subject.has_queue(),
                     |bench, subject| Box::pin(experiment::calls(bench, subject, connections)),
                 )
                 .await;
@@ -317,9 +359,13 @@ fn raise_open_files() {
     let _as_it_was = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// The command as a reader would repeat it.
+/// The command as a reader would repeat it; of a path only its end, which says nothing of this machine.
 fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let end = |word: String| match Path::new(&word).file_name() {
+        Some(name) if word.starts_with('/') => name.to_string_lossy().into_owned(),
+        _ => word,
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(end).collect();
     format!("cargo run --release -p bench -- {}", arguments.join(" "))
 }
 

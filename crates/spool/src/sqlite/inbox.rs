@@ -14,7 +14,7 @@ const BATCH_JOBS: usize = 1024;
 /// Octets of one transaction: it stands in the log twice at most, and in memory once.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// How long settlements and marks wait for others to share their sync with, unless a message that a client waits for takes
-/// them along. Upstream's answer to the envelope alone takes longer, so a mark is still on disk before the final dot.
+/// them along. Upstream's answer to the envelope alone usually takes longer, and nobody waits for a mark in any case.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The writer's queue.

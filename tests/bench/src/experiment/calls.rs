@@ -10,7 +10,7 @@ use crate::process;
 use crate::subject::{Subject, Tracer};
 
 /// Messages that are counted, and clients that bring them.
-const MESSAGES: u32 = 1000;
+const MESSAGES: usize = 1000;
 const OCTETS: usize = 10 * 1024;
 /// What makes data durable. Only these stop the subject in their count, so that group commit stays as it is.
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,syncfs,msync";
@@ -47,26 +47,24 @@ async fn count(
     connections: usize,
     calls: &str,
     held: bool,
-    messages: u32,
+    messages: usize,
 ) -> Result<(u64, usize), BenchError> {
     let place = bench.place()?;
     let table = place.path.join("calls.txt");
     let tracer = Some(Tracer { table: &table, calls });
     let start = Start { held, clients: connections + 10, tracer, ..Start::default() };
     let running = bench.start(subject, &place, start).await?;
-    let mut taken = 0;
-    if messages > 0 {
-        let duration = Duration::from_mins(1);
-        let work = Work { connections, octets: OCTETS, sessions: Sessions::Kept, duration, messages, dot: 0 };
-        let outcome = bench.load(subject, &running, work).await?;
-        taken = outcome.promised.len();
-        if !held {
-            bench.settle(&format!("{}, counted", subject.description().name), &outcome)?;
-        }
+    let work = Work { connections, octets: OCTETS, sessions: Sessions::Kept, dot: 0 };
+    let outcome = bench.fill(subject, &running, work, messages).await?;
+    if !held {
+        bench.settle(&outcome).await?;
     }
     let tracer = process::tracer(running.id());
     running.stop()?;
-    Ok((total(&table, tracer).await?, taken))
+    if !held {
+        bench.book(&format!("{}, counted", subject.description().name), &outcome)?;
+    }
+    Ok((total(&table, tracer).await?, outcome.promised.len()))
 }
 
 /// The sum at the end of strace's table, once strace has ended; without a single call it writes no table at all.

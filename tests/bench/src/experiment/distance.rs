@@ -1,7 +1,5 @@
 //! An upstream as far away as Exchange Online is: 30 ms for each round trip, and 100 ms for each final reply.
 
-use std::time::Duration;
-
 use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
@@ -19,21 +17,15 @@ pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connectio
     let place = bench.place()?;
     let start = Start { upstream_connections: connections, far: true, ..Start::default() };
     let running = bench.start(subject, &place, Start { held: true, ..start }).await?;
-    let work = Work {
-        connections: 10,
-        octets: OCTETS,
-        sessions: Sessions::Kept,
-        duration: Duration::from_mins(1),
-        messages: u32::try_from(EACH * connections).unwrap_or(u32::MAX),
-        dot: DOT,
-    };
-    let outcome = bench.load(subject, &running, work).await?;
+    let work = Work { connections: 10, octets: OCTETS, sessions: Sessions::Kept, dot: DOT };
+    let outcome = bench.fill(subject, &running, work, EACH * connections).await?;
     running.stop()?;
     let running = bench.start(subject, &place, start).await?;
-    let account = bench.settle(&format!("{name} at a distance"), &outcome)?;
-    if let Some(rate) = account.rate() {
+    let account = bench.settle(&outcome).await?;
+    if let Some(rate) = account.rate(connections) {
         let key = Key::new(Experiment::Distance, &name, Quantity::Rate);
         bench.note(Key { connections: Some(connections), octets: Some(OCTETS), ..key }, rate);
     }
-    running.stop()
+    running.stop()?;
+    bench.book(&format!("{name}, at a distance"), &outcome)
 }

@@ -28,7 +28,7 @@ pub(crate) async fn idle(bench: &mut Bench, subject: &dyn Subject, sessions: &[u
     let (before, begun) = (tree.wakes(), Instant::now());
     tokio::time::sleep(WATCHING).await;
     // Threads that ended meanwhile are out of sight; one that began counts from its begin.
-    let since = |(thread, count): (u32, u64)| count - before.get(&thread).copied().unwrap_or(0);
+    let since = |(thread, count): (u32, u64)| count.saturating_sub(before.get(&thread).copied().unwrap_or(0));
     let woken: u64 = tree.wakes().into_iter().map(since).sum();
     #[allow(clippy::cast_precision_loss, reason = "wakes of some seconds")]
     bench.note(key(0, Quantity::Wakes), woken as f64 / begun.elapsed().as_secs_f64());

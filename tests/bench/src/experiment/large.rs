@@ -1,7 +1,5 @@
 //! One large message: how long it takes, and by how much it moves memory.
 
-use std::time::Duration;
-
 use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
@@ -16,20 +14,13 @@ pub(crate) async fn large(bench: &mut Bench, subject: &dyn Subject, octets: usiz
     let place = bench.place()?;
     let start = Start { largest_message: octets as u64 + 1024 * 1024, ..Start::default() };
     let running = bench.start(subject, &place, start).await?;
-    let one = |octets| Work {
-        connections: 1,
-        octets,
-        sessions: Sessions::Kept,
-        duration: Duration::from_mins(1),
-        messages: 1,
-        dot: 0,
-    };
-    let outcome = bench.load(subject, &running, one(SMALL)).await?;
-    bench.settle(&format!("{name}, before a large message"), &outcome)?;
+    let one = |octets| Work { connections: 1, octets, sessions: Sessions::Kept, dot: 0 };
+    let outcome = bench.fill(subject, &running, one(SMALL), 1).await?;
+    bench.settle(&outcome).await?;
     let resident = running.tree().resident();
     let watch = running.tree().watch();
-    let outcome = bench.load(subject, &running, one(octets)).await?;
-    let account = bench.settle(&format!("{name}, one message of {octets} octets"), &outcome)?;
+    let outcome = bench.fill(subject, &running, one(octets), 1).await?;
+    let account = bench.settle(&outcome).await?;
     let peak = watch.peak()?;
     let mut note = |quantity, value| {
         bench.note(Key { octets: Some(octets), ..Key::new(Experiment::Large, &name, quantity) }, value);
@@ -39,9 +30,10 @@ pub(crate) async fn large(bench: &mut Bench, subject: &dyn Subject, octets: usiz
         note(Quantity::Growth, (peak - resident).max(0.0));
     }
     if account.messages == 1 {
-        let delivered = bench.arrival(&outcome, account.last);
+        let delivered = bench.arrival(outcome.begun, account.last);
         let key = Key { octets: Some(octets), ..Key::new(Experiment::Large, &name, Quantity::Delivered) };
         bench.note(key, delivered.as_secs_f64());
     }
-    running.stop()
+    running.stop()?;
+    bench.book(&format!("{name}, one message of {octets} octets"), &outcome)
 }

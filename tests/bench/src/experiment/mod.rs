@@ -2,14 +2,17 @@
 
 mod calls;
 mod distance;
+mod drain;
 mod idle;
 mod large;
 mod limits;
 mod matrix;
+mod meter;
 mod start;
 
 pub(crate) use calls::calls;
 pub(crate) use distance::distance;
+pub(crate) use drain::drain;
 pub(crate) use idle::idle;
 pub(crate) use large::large;
 pub(crate) use limits::limits;

@@ -1,7 +1,5 @@
 //! From the start of the process to its first greeting, with an empty queue and with a full one.
 
-use std::time::Duration;
-
 use crate::bench::{Bench, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
@@ -22,15 +20,8 @@ pub(crate) async fn start(
     let mut filled = None;
     if queued > 0 {
         let running = bench.start(subject, &place, held).await?;
-        let work = Work {
-            connections: 100,
-            octets: OCTETS,
-            sessions: Sessions::Kept,
-            duration: Duration::from_mins(10),
-            messages: u32::try_from(queued).unwrap_or(u32::MAX),
-            dot: 0,
-        };
-        filled = Some(bench.load(subject, &running, work).await?);
+        let work = Work { connections: 100, octets: OCTETS, sessions: Sessions::Kept, dot: 0 };
+        filled = Some(bench.fill(subject, &running, work, queued).await?);
         running.stop()?;
     }
     let key = |quantity| Key { queued: Some(queued), ..Key::new(Experiment::Start, &name, quantity) };
@@ -41,11 +32,12 @@ pub(crate) async fn start(
     }
     if let Some(outcome) = filled {
         let running = bench.start(subject, &place, Start::default()).await?;
-        let account = bench.settle(&format!("{name}, a queue of {queued}"), &outcome)?;
-        if let Some(rate) = account.rate() {
+        let account = bench.settle(&outcome).await?;
+        if let Some(rate) = account.rate(1) {
             bench.note(Key { experiment: Experiment::Drain, ..key(Quantity::Rate) }, rate);
         }
         running.stop()?;
+        bench.book(&format!("{name}, a queue of {queued}"), &outcome)?;
     }
     Ok(())
 }

@@ -8,4 +8,4 @@ mod plan;
 
 pub(crate) use client::{Line, Security, greeted};
 pub(crate) use message::{MARK, Message};
-pub(crate) use plan::{Load, Outcome, TO, idle};
+pub(crate) use plan::{Crowd, Load, Outcome, TO, idle};

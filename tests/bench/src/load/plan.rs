@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Barrier;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::client::{Line, Security};
 use super::message::Message;
@@ -28,10 +27,6 @@ pub(crate) struct Load {
     pub(crate) message: Message,
     /// Whose it is.
     pub(crate) from: String,
-    /// No message is begun after so long.
-    pub(crate) duration: Duration,
-    /// No more than so many are begun.
-    pub(crate) messages: u32,
 }
 
 /// What the clients saw.
@@ -45,10 +40,20 @@ pub(crate) struct Outcome {
     pub(crate) refused: usize,
     /// See `refused`.
     pub(crate) first_refusal: Option<String>,
-    /// From the first message's begin to the last final reply.
+    /// From the begin to the last final reply.
     pub(crate) took: Duration,
     /// When the first message was begun.
     pub(crate) begun: Option<Instant>,
+}
+
+impl Outcome {
+    /// Adds what an earlier load of the same clients promised, whose time does not count.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        self.promised.extend(earlier.promised);
+        self.refused += earlier.refused;
+        self.first_refusal = earlier.first_refusal.or(self.first_refusal);
+        self
+    }
 }
 
 /// How long clients may take to open their connections, and one message with all that hangs before it.
@@ -59,105 +64,146 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const TO: &str = "someone@example.com";
 
 impl Load {
-    /// Runs all clients to their end. Fails when a client cannot even connect, or when none makes progress.
-    pub(crate) async fn run(self) -> Result<Outcome, BenchError> {
-        let shared = Rc::new(Shared {
-            barrier: Barrier::new(self.connections),
-            begun: Cell::new(None),
-            next: Cell::new(0),
-            last: Cell::new(None),
-            outcome: RefCell::new(Outcome::default()),
-            load: self,
-        });
-        let clients = LocalSet::new();
-        let handles: Vec<_> =
-            (0..shared.load.connections).map(|_| clients.spawn_local(Rc::clone(&shared).client())).collect();
-        let all = async {
-            for handle in handles {
-                handle.await.map_err(|error| BenchError::Impossible(format!("a client panicked: {error}")))??;
+    /// Opens all connections of clients that keep theirs. Fails with the first that cannot be opened.
+    pub(crate) async fn open(self) -> Result<Crowd, BenchError> {
+        let mut clients = Vec::with_capacity(self.connections);
+        if self.sessions == Sessions::Kept {
+            let mut opening = JoinSet::new();
+            for _ in 0..self.connections {
+                let Self { address, security, from, .. } = self.clone();
+                opening.spawn(async move { Line::open(address, &security, &from, TO).await });
             }
-            Ok::<(), BenchError>(())
-        };
-        let bound = PATIENCE + shared.load.duration;
-        match tokio::time::timeout(bound, clients.run_until(all)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(BenchError::Late { what: "the load".to_owned(), seconds: bound.as_secs() }),
+            let all = async {
+                while let Some(line) = opening.join_next().await {
+                    clients.push(Some(line.map_err(panicked)??));
+                }
+                Ok::<(), BenchError>(())
+            };
+            within("the opening of all connections", PATIENCE, all).await?;
+        } else {
+            clients.resize_with(self.connections, || None);
         }
-        drop(clients);
-        let mut outcome = shared.outcome.take();
-        outcome.begun = shared.begun.get();
-        if let (Some(begun), Some(last)) = (shared.begun.get(), shared.last.get()) {
-            outcome.took = last - begun;
-        }
-        Ok(outcome)
+        Ok(Crowd { load: Rc::new(self), clients, next: 0 })
     }
 }
 
+/// Clients between two loads, with the connections that they keep.
+pub(crate) struct Crowd {
+    load: Rc<Load>,
+    clients: Vec<Option<Line>>,
+    next: u32,
+}
+
+impl Crowd {
+    /// One message of each client, or so, that warms the subject up.
+    pub(crate) async fn warm_up(&mut self) -> Result<Outcome, BenchError> {
+        let messages = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
+        self.run(PATIENCE, messages).await
+    }
+
+    /// Hands in messages until no more may be begun. A client that cannot connect or is refused tries the next message.
+    pub(crate) async fn run(&mut self, duration: Duration, messages: u32) -> Result<Outcome, BenchError> {
+        let shared = Rc::new(Shared {
+            load: Rc::clone(&self.load),
+            begun: Instant::now(),
+            duration,
+            end: self.next.saturating_add(messages),
+            next: Cell::new(self.next),
+            outcome: RefCell::new(Outcome::default()),
+        });
+        let clients = LocalSet::new();
+        let sending: Vec<_> =
+            self.clients.drain(..).map(|line| clients.spawn_local(Rc::clone(&shared).client(line))).collect();
+        let all = async {
+            let mut lines = Vec::with_capacity(sending.len());
+            for client in sending {
+                lines.push(client.await.map_err(panicked)?);
+            }
+            Ok(lines)
+        };
+        self.clients = within("the load", PATIENCE + duration, clients.run_until(all)).await?;
+        drop(clients);
+        self.next = shared.next.get();
+        let mut outcome = shared.outcome.take();
+        outcome.begun = Some(shared.begun);
+        Ok(outcome)
+    }
+
+    /// Says good-bye on all connections.
+    pub(crate) async fn close(self) {
+        for line in self.clients.into_iter().flatten() {
+            line.quit().await;
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn panicked(error: tokio::task::JoinError) -> BenchError {
+    BenchError::Impossible(format!("a client panicked: {error}"))
+}
+
+async fn within<T>(
+    what: &str,
+    bound: Duration,
+    work: impl Future<Output = Result<T, BenchError>>,
+) -> Result<T, BenchError> {
+    tokio::time::timeout(bound, work)
+        .await
+        .unwrap_or_else(|_| Err(BenchError::Late { what: what.to_owned(), seconds: bound.as_secs() }))
+}
+
 struct Shared {
-    load: Load,
-    barrier: Barrier,
-    begun: Cell<Option<Instant>>,
+    load: Rc<Load>,
+    begun: Instant,
+    duration: Duration,
+    end: u32,
     next: Cell<u32>,
-    last: Cell<Option<Instant>>,
     outcome: RefCell<Outcome>,
 }
 
 impl Shared {
-    async fn client(self: Rc<Self>) -> Result<(), BenchError> {
-        let load = &self.load;
-        let mut message = load.message.clone();
-        let mut line = match load.sessions {
-            Sessions::Kept => Some(self.open().await?),
-            Sessions::Single => None,
-        };
-        self.barrier.wait().await;
-        if self.begun.get().is_none() {
-            self.begun.set(Some(Instant::now()));
-        }
+    /// Sends while there is time, and gives back the connection that is open then.
+    async fn client(self: Rc<Self>, mut line: Option<Line>) -> Option<Line> {
+        let mut message = self.load.message.clone();
         while let Some(number) = self.number() {
             let begun = Instant::now();
             match self.one(line.take(), &mut message, number).await {
-                Ok(kept) => {
-                    let now = Instant::now();
-                    line = kept;
-                    self.last.set(Some(now));
-                    let mut outcome = self.outcome.borrow_mut();
-                    outcome.promised.push(number);
-                    outcome.latencies.push(now - begun);
+                Ok(open) => {
+                    let ended = Instant::now();
+                    self.promised(number, begun, ended);
+                    match self.load.sessions {
+                        Sessions::Kept => line = Some(open),
+                        Sessions::Single => open.quit().await,
+                    }
                 }
                 Err(error) => {
-                    self.refuse(&error);
+                    self.refused(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
-        if let Some(line) = line {
-            line.quit().await;
-        }
-        Ok(())
+        line
     }
 
-    /// Opens a connection when there is none, sends, and keeps or closes it.
-    async fn one(&self, line: Option<Line>, message: &mut Message, number: u32) -> Result<Option<Line>, BenchError> {
+    /// Sends on the connection, or on a new one where there is none.
+    async fn one(&self, line: Option<Line>, message: &mut Message, number: u32) -> Result<Line, BenchError> {
+        let load = &self.load;
         let mut line = match line {
             Some(line) => line,
-            None => self.open().await?,
+            None => Line::open(load.address, &load.security, &load.from, TO).await?,
         };
         line.send(message, number).await?;
-        match self.load.sessions {
-            Sessions::Kept => Ok(Some(line)),
-            Sessions::Single => {
-                line.quit().await;
-                Ok(None)
-            }
-        }
+        Ok(line)
     }
 
-    async fn open(&self) -> Result<Line, BenchError> {
-        Line::open(self.load.address, &self.load.security, &self.load.from, TO).await
+    fn promised(&self, number: u32, begun: Instant, ended: Instant) {
+        let mut outcome = self.outcome.borrow_mut();
+        outcome.promised.push(number);
+        outcome.latencies.push(ended - begun);
+        outcome.took = outcome.took.max(ended - self.begun);
     }
 
-    fn refuse(&self, error: &BenchError) {
+    fn refused(&self, error: &BenchError) {
         let mut outcome = self.outcome.borrow_mut();
         outcome.refused += 1;
         outcome.first_refusal.get_or_insert_with(|| error.to_string());
@@ -165,9 +211,8 @@ impl Shared {
 
     /// The next message's number, while there is time for it.
     fn number(&self) -> Option<u32> {
-        let begun = self.begun.get()?;
         let number = self.next.get();
-        if number >= self.load.messages || begun.elapsed() >= self.load.duration {
+        if number >= self.end || self.begun.elapsed() >= self.duration {
             return None;
         }
         self.next.set(number + 1);
@@ -244,10 +289,8 @@ mod tests {
                 sessions,
                 message: Message::new(1, 500, "a@b.example", TO),
                 from: "a@b.example".to_owned(),
-                duration: Duration::from_mins(1),
-                messages: 10,
             };
-            let outcome = load.run().await.unwrap();
+            let outcome = load.open().await.unwrap().run(Duration::from_mins(1), 10).await.unwrap();
             assert_eq!(outcome.promised, promised, "{sessions:?}");
             assert_eq!(outcome.latencies.len(), promised.len());
             assert_eq!(outcome.refused, 10 - promised.len());

@@ -67,6 +67,10 @@ impl fmt::Display for Comparison {
                 "The runs were made on different machines; only ratios within one run tell anything.\n"
             )?;
         }
+        if !self.counts.is_empty() {
+            let percent = LEAST_NOISE * 100.0;
+            writeln!(formatter, "The noise of a figure is taken as {percent:.0} % at least.")?;
+        }
         for (experiment, agreeing, total) in &self.counts {
             writeln!(formatter, "{}: {agreeing} of {total} agree within the noise they state", experiment.name())?;
         }
@@ -158,7 +162,7 @@ mod tests {
         let total: usize = comparison.counts.iter().map(|(_, _, total)| total).sum();
         assert_eq!(total, run.figures.len());
         let text = comparison.to_string();
-        assert_eq!(text.lines().count(), Experiment::ALL.len(), "{text}");
+        assert_eq!(text.lines().count(), 1 + Experiment::ALL.len(), "{text}");
         assert!(text.contains("limits: 2 of 2 agree within the noise they state"), "{text}");
     }
 
@@ -179,6 +183,7 @@ mod tests {
         let wanted = "\
 The runs were made on different machines; only ratios within one run tell anything.
 
+The noise of a figure is taken as 5 % at least.
 drain: 0 of 1 agree within the noise they state
 
 Those that do not: A (first) and B (second)

@@ -81,10 +81,7 @@ impl Subject for EmailProxy {
         command.args(["-m", "emailproxy", "--no-gui", "--config-file"]).arg(at("emailproxy.config"));
         command.arg("--log-file").arg(at("emailproxy.log"));
         command.env("SSL_CERT_FILE", &setting.upstream.ca_file).current_dir(setting.directory);
-        let child = ground::logged(command, &at("output.log"))?
-            .spawn()
-            .map_err(BenchError::program(&self.interpreter.to_string_lossy()))?;
-        Ok(Spawned { child, address })
+        Spawned::start(ground::logged(command, &at("output.log"))?, address)
     }
 }
 

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Instant;
 
 use crate::error::BenchError;
 use crate::figure::Description;
@@ -130,6 +131,18 @@ pub(crate) struct Spawned {
     pub(crate) child: Child,
     /// Where it will listen.
     pub(crate) address: SocketAddr,
+    /// Just before it was started; what had to be prepared is no part of its start.
+    pub(crate) begun: Instant,
+}
+
+impl Spawned {
+    /// Starts a command that will listen there.
+    fn start(mut command: Command, address: SocketAddr) -> Result<Self, BenchError> {
+        let begun = Instant::now();
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().map_err(BenchError::program(&program))?;
+        Ok(Self { child, address, begun })
+    }
 }
 
 /// Why a subject is left out, and how to have it.

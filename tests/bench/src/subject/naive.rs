@@ -50,7 +50,7 @@ impl Subject for Naive {
         false
     }
 
-    // It has a thread for each.
+    // It sends over a handful of threads; more clients only wait longer.
     fn most_clients(&self) -> usize {
         100
     }
@@ -66,10 +66,7 @@ impl Subject for Naive {
         ground::write(&at("token"), 0o600, &setting.upstream.password)?;
         let mut command = setting.command(&self.interpreter);
         command.arg(at("naive_relay.py")).args(arguments(setting, address.port()));
-        let child = ground::logged(command, &at("output.log"))?
-            .spawn()
-            .map_err(BenchError::program(&self.interpreter.to_string_lossy()))?;
-        Ok(Spawned { child, address })
+        Spawned::start(ground::logged(command, &at("output.log"))?, address)
     }
 }
 

@@ -91,7 +91,7 @@ impl Postfix {
         let programs = ask("postconf", &["-h", "daemon_directory"])?;
         let version = ask("postconf", &["-h", "mail_version"])?;
         if !rustix::process::geteuid().is_root() {
-            return Err("Postfix is started by root only".to_owned());
+            return Err("Postfix is started by root alone: run the benchmark as root".to_owned());
         }
         let owner = ask("postconf", &["-h", "mail_owner"])?;
         let number = |option| -> Result<u32, String> {
@@ -172,10 +172,7 @@ impl Subject for Postfix {
         command.arg("-c").arg(&places.configuration).arg("-d");
         // It ends its children by a signal to its process group, and makes none of its own in the foreground.
         command.process_group(0);
-        let child = ground::logged(command, &places.log.join("master.log"))?
-            .spawn()
-            .map_err(BenchError::program(&master.to_string_lossy()))?;
-        Ok(Spawned { child, address })
+        Spawned::start(ground::logged(command, &places.log.join("master.log"))?, address)
     }
 }
 

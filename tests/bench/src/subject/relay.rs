@@ -54,8 +54,7 @@ impl Subject for Relay {
         ground::write(&at("relay.toml"), 0o644, configuration(setting, address, port))?;
         let mut command = setting.command(&self.program);
         command.args(["run", "--config"]).arg(at("relay.toml"));
-        let child = ground::logged(command, &at("relay.log"))?.spawn().map_err(BenchError::program("xoauth2-relay"))?;
-        Ok(Spawned { child, address })
+        Spawned::start(ground::logged(command, &at("relay.log"))?, address)
     }
 }
 

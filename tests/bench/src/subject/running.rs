@@ -1,6 +1,7 @@
 //! A subject that runs: waits for its first greeting, and ends it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -31,20 +32,21 @@ impl Running {
     /// Starts a subject and waits until it greets.
     pub(crate) async fn start(subject: &dyn Subject, setting: &Setting<'_>) -> Result<Self, BenchError> {
         let name = subject.description().name;
-        let begun = Instant::now();
         let spawned = subject.spawn(setting)?;
+        let begun = spawned.begun;
         let mut running =
             Self { child: spawned.child, address: spawned.address, listening: Duration::ZERO, ended: false };
         loop {
             // Until it listens, connections are refused, or turned away with 421 while its queue is opened.
-            if greeted(running.address).await.is_ok() {
+            let greeting = tokio::time::timeout(START, greeted(running.address)).await;
+            if greeting.is_ok_and(|greeting| greeting.is_ok()) {
                 running.listening = begun.elapsed();
                 return Ok(running);
             }
             if let Ok(Some(status)) = running.child.try_wait() {
                 running.ended = true;
-                let why =
-                    format!("ended with {status} before it listened; its log is in {}", setting.directory.display());
+                let said = last_words(setting.directory);
+                let why = format!("ended with {status} before it listened; its last words: {said:?}");
                 return Err(BenchError::Program { program: name, why });
             }
             if begun.elapsed() > START {
@@ -98,6 +100,16 @@ impl Drop for Running {
         // An error was on its way already when a running subject is dropped.
         let _late = self.end();
     }
+}
+
+/// The last line of each log below a subject's directory, which goes with the experiment.
+fn last_words(directory: &Path) -> Vec<String> {
+    let inside = [directory.to_path_buf(), directory.join("log")];
+    let files = inside.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
+    let logs =
+        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let texts = logs.filter_map(|path| std::fs::read_to_string(path).ok());
+    texts.filter_map(|text| text.lines().last().map(str::to_owned)).collect()
 }
 
 fn signal(id: u32, signal: Signal) {

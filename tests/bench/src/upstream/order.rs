@@ -1,6 +1,7 @@
 //! What the benchmark and its upstream say to each other: a JSON value a line, an order in and an answer out.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ pub(super) enum Order {
         /// How many.
         messages: usize,
         /// The bound.
-        seconds: u64,
+        bound: Duration,
     },
 }
 

@@ -1,8 +1,10 @@
 //! The benchmark's end of the upstream: starts the process, gives orders and reads answers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use super::ledger::Account;
 use super::order::{Answer, Doors, Order};
@@ -25,6 +27,8 @@ impl UpstreamProcess {
         let mut child = Command::new(program)
             .arg("upstream")
             .arg(directory)
+            // A signal to us from the terminal is not for it: it ends when we do.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -58,9 +62,9 @@ impl UpstreamProcess {
         }
     }
 
-    /// What has come, once so many messages have, or so many seconds have passed.
-    pub(crate) fn wait(&mut self, messages: usize, seconds: u64) -> Result<Account, BenchError> {
-        match self.order(&Order::Wait { messages, seconds })? {
+    /// What has come, once so many messages have, or so much time has passed.
+    pub(crate) fn wait(&mut self, messages: usize, bound: Duration) -> Result<Account, BenchError> {
+        match self.order(&Order::Wait { messages, bound })? {
             Answer::Account(account) => Ok(account),
             other => Err(unexpected(&other)),
         }

@@ -77,8 +77,7 @@ async fn carry_out(order: Order, desk: &Desk) -> Answer {
             *desk.dot.lock().unwrap_or_else(PoisonError::into_inner) = Duration::from_millis(dot);
             Answer::Begun
         }
-        Order::Wait { messages, seconds } => {
-            let bound = Duration::from_secs(seconds);
+        Order::Wait { messages, bound } => {
             // Late is told by the account itself: it has fewer messages than were waited for.
             let _late = tokio::time::timeout(bound, enough(desk, messages)).await;
             Answer::Account(desk.ledger.lock().unwrap_or_else(PoisonError::into_inner).account())
