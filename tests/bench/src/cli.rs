@@ -110,6 +110,9 @@ pub(crate) struct Run {
     pub(crate) before: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) peers: Peers,
+    /// What a reader must know of this machine or its peers; goes into the run's remarks.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) remark: Vec<String>,
     /// Where queues are kept while it runs.
     #[arg(long, default_value = "target")]
     pub(crate) directory: PathBuf,

@@ -73,7 +73,7 @@ async fn measure(mut options: cli::Run) -> Result<Run, BenchError> {
     if let Some(before) = &options.before {
         subjects.push(Box::new(Relay::new("relay-before", before.clone())?));
     }
-    let mut remarks = Vec::new();
+    let mut remarks = options.remark.clone();
     for found in subject::peers(&options.peers.python()?, sandbox::DEFAULT_MAILBOX) {
         match found {
             Ok(peer) => subjects.push(peer),
