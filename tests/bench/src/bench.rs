@@ -12,6 +12,8 @@ use crate::load::{Crowd, Load, Message, Outcome, Security, TO};
 use crate::subject::{Running, Setting, Subject, Tracer, Upstream};
 use crate::upstream::{Account, UpstreamProcess};
 
+/// Octets of a message, when an experiment says nothing else.
+pub(crate) const OCTETS: usize = 10 * 1024;
 /// Connections upstream, when an experiment says nothing else.
 pub(crate) const UPSTREAM_CONNECTIONS: usize = 20;
 /// How long a queue may take to become full, and empty.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::bench::{Bench, Start, Work};
+use crate::bench::{Bench, OCTETS, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::process;
@@ -11,7 +11,6 @@ use crate::subject::{Subject, Tracer};
 
 /// Messages that are counted, and clients that bring them.
 const MESSAGES: usize = 1000;
-const OCTETS: usize = 10 * 1024;
 /// What makes data durable. Only these stop the subject in their count, so that group commit stays as it is.
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,syncfs,msync";
 const ALL: &str = "all";

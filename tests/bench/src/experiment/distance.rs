@@ -1,6 +1,6 @@
 //! An upstream as far away as Exchange Online is: 30 ms for each round trip, and 100 ms for each final reply.
 
-use crate::bench::{Bench, Start, Work};
+use crate::bench::{Bench, OCTETS, Start, Work};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::subject::Subject;
@@ -9,7 +9,6 @@ use crate::subject::Subject;
 const DOT: u64 = 100;
 /// Messages for each connection upstream: enough that opening the connections counts little.
 const EACH: usize = 15;
-const OCTETS: usize = 10 * 1024;
 
 /// Fills a subject's queue and lets it send over so many connections upstream.
 pub(crate) async fn distance(bench: &mut Bench, subject: &dyn Subject, connections: usize) -> Result<(), BenchError> {

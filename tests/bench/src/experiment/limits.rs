@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::bench::{Bench, UPSTREAM_CONNECTIONS, Work, rate};
+use crate::bench::{Bench, OCTETS, UPSTREAM_CONNECTIONS, Work, rate};
 use crate::error::BenchError;
 use crate::figure::{Experiment, Key, Quantity, Sessions};
 use crate::load::{Line, Security};
-
-const OCTETS: usize = 10 * 1024;
 
 /// Measures the machine once.
 pub(crate) async fn limits(bench: &mut Bench, duration: Duration) -> Result<(), BenchError> {

@@ -10,8 +10,6 @@ use crate::error::BenchError;
 use crate::figure::Description;
 
 const NAME: &str = "emailproxy";
-const INSTALL: &str = "python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt, \
-    and say --python target/peers/bin/python";
 
 /// What clients log in with. The proxy only seals its token with it, at the first login.
 const PASSWORD: &str = "benchmark";
@@ -31,7 +29,7 @@ struct EmailProxy {
 
 /// The proxy, installed for this Python interpreter; its clients log in as `user`, which is [`super::Upstream::user`].
 pub(crate) fn find(interpreter: &Path, user: &str) -> Result<Box<dyn Subject>, Missing> {
-    let missing = |error: BenchError| Missing { name: NAME, why: error.to_string(), install: INSTALL };
+    let missing = |error: BenchError| Missing { name: NAME, why: error.to_string(), install: ground::INSTALL_PYTHON };
     let version = ground::answer(Command::new(interpreter).args(PROBE)).map_err(missing)?;
     Ok(Box::new(EmailProxy { interpreter: interpreter.to_path_buf(), version, user: user.to_owned() }))
 }

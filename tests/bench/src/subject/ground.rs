@@ -10,6 +10,10 @@ use std::process::{Command, Stdio};
 
 use crate::error::BenchError;
 
+/// How the peers that are written in Python are installed.
+pub(super) const INSTALL_PYTHON: &str = "python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt, \
+    and say --python target/peers/bin/python";
+
 /// An address on loopback that nobody listened on a moment ago.
 pub(super) fn free_address() -> Result<SocketAddr, BenchError> {
     let listener =

@@ -10,8 +10,6 @@ use crate::error::BenchError;
 use crate::figure::Description;
 
 const NAME: &str = "naive";
-const INSTALL: &str = "python3 -m venv target/peers && target/peers/bin/pip install -r tests/bench/peers/requirements.txt, \
-    and say --python target/peers/bin/python";
 const PROGRAM: &str = include_str!("../../peers/naive_relay.py");
 
 const PROBE: [&str; 2] = [
@@ -29,7 +27,7 @@ struct Naive {
 
 /// The program, for this Python interpreter.
 pub(crate) fn find(interpreter: &Path) -> Result<Box<dyn Subject>, Missing> {
-    let missing = |error: BenchError| Missing { name: NAME, why: error.to_string(), install: INSTALL };
+    let missing = |error: BenchError| Missing { name: NAME, why: error.to_string(), install: ground::INSTALL_PYTHON };
     let versions = ground::answer(Command::new(interpreter).args(PROBE)).map_err(missing)?;
     Ok(Box::new(Naive { interpreter: interpreter.to_path_buf(), versions }))
 }
