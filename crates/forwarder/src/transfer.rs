@@ -6,7 +6,7 @@
 
 use std::future::Future;
 
-use mail::{Diagnostic, Envelope, ForwardPath, Outcome};
+use mail::{Diagnostic, Envelope, Outcome, Recipient};
 use wire::{DotStuffer, Reply};
 
 use crate::classify::{Stage, classify, is_about_the_dialog};
@@ -25,7 +25,7 @@ pub struct Message<'a> {
     /// Reverse-path and what the transfer needs.
     pub envelope: &'a Envelope,
     /// At least one.
-    pub recipients: &'a [ForwardPath],
+    pub recipients: &'a [Recipient],
     /// The header block as it is to be sent, without the empty line.
     pub header: &'a [u8],
 }

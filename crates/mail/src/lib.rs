@@ -4,17 +4,21 @@
 //! cannot gain a field that breaks out of its line. This crate knows nothing of sockets, disk or time.
 
 mod address;
+mod dsn;
 mod envelope;
 mod header;
 mod lane;
 mod outcome;
 mod path;
+mod recipient;
 mod trace;
 
 pub use address::{AddressError, Domain, Mailbox};
+pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};
 pub use envelope::{BodyType, Envelope};
 pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN};
-pub use lane::LaneId;
+pub use lane::{LaneId, LaneSet};
 pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};
 pub use path::{ForwardPath, PathError, ReversePath};
+pub use recipient::Recipient;
 pub use trace::{Received, domain_or_literal};

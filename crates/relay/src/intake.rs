@@ -74,7 +74,11 @@ impl<S: Spool> Intake for ListenerIntake<S> {
         Ok(MailTransaction {
             rooms: Arc::clone(self.rooms.get().ok_or_else(starting)?),
             client: client.clone(),
-            envelope: Envelope { reverse_path, body_type: parameters.body, smtputf8: parameters.smtputf8 },
+            envelope: Envelope {
+                body_type: parameters.body,
+                smtputf8: parameters.smtputf8,
+                ..Envelope::from(reverse_path)
+            },
             recipients: Vec::new(),
         })
     }
@@ -199,7 +203,7 @@ impl<S: Spool> Submission<S> {
                 tenant: destination.tenant.clone(),
                 lane: destination.lane.clone(),
                 route_epoch: 0,
-                recipients: recipients.into_iter().map(|path| qualified(path, &destination.address)).collect(),
+                recipients: recipients.into_iter().map(|path| qualified(path, &destination.address).into()).collect(),
             }],
             envelope: envelope.clone(),
         };
@@ -293,7 +297,6 @@ fn store_failed(error: &StoreError) -> Reply {
 mod tests {
     use super::*;
     use clock::SystemClock;
-    use mail::BodyType;
 
     fn rooms() -> Rooms<()> {
         Rooms {
@@ -317,7 +320,7 @@ mod tests {
             esmtp: true,
         };
         let reverse_path = ReversePath::parse(sender.as_bytes()).unwrap();
-        let envelope = Envelope { reverse_path, body_type: BodyType::SevenBit, smtputf8: false };
+        let envelope = Envelope::from(reverse_path);
         let stamp = Stamp { id: "1-2".into(), date: "Sat, 21 Nov 2026 07:54:00 +0000".into(), millis: 7 };
         let block = HeaderBlock::parse(header.as_bytes().to_vec());
         let (header, message_id) = complete(block, &stamp, &client, &envelope, &rooms()).unwrap();

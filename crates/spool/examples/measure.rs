@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::{Clock, SystemClock};
-use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
+use mail::{Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
 use spool::{BodySink, NewDelivery, NewMessage, Next, Part, Settlement, Spool, SpoolOptions, SqliteSpool};
 use tokio::task::JoinSet;
 
@@ -36,7 +36,7 @@ fn lane() -> LaneId {
 
 fn message() -> NewMessage {
     NewMessage {
-        envelope: Envelope { reverse_path: ReversePath::Null, body_type: BodyType::SevenBit, smtputf8: false },
+        envelope: Envelope::from(ReversePath::Null),
         header: vec![b'h'; 500],
         message_id: "<1@contoso.com>".to_owned(),
         listener: "main".to_owned(),
@@ -46,7 +46,7 @@ fn message() -> NewMessage {
             tenant: "contoso".to_owned(),
             lane: lane(),
             route_epoch: 1,
-            recipients: vec![ForwardPath::Postmaster],
+            recipients: vec![ForwardPath::Postmaster.into()],
         }],
     }
 }

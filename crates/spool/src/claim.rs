@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use clock::WallTime;
-use mail::{Envelope, ForwardPath, LaneId};
+use mail::{Envelope, LaneId, Recipient};
 
 use crate::id::{DeliveryId, QueueId};
 use crate::sqlite::ClaimGuard;
@@ -22,7 +22,7 @@ pub struct Claim<Source> {
     /// Reverse-path and what the transfer needs.
     pub envelope: Envelope,
     /// Those who have not had it yet.
-    pub recipients: Vec<ForwardPath>,
+    pub recipients: Vec<Recipient>,
     /// The stored header block, without the empty line.
     pub header: Arc<[u8]>,
     /// The stored body.

@@ -1,7 +1,7 @@
 //! What is handed to the spool for one accepted message.
 
 use clock::WallTime;
-use mail::{Envelope, ForwardPath, LaneId};
+use mail::{Envelope, LaneId, Recipient};
 
 /// A message as accepted, beside its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct NewDelivery {
     /// Which reading of the routes gave this lane; a later one may give another.
     pub route_epoch: u64,
     /// The recipients.
-    pub recipients: Vec<ForwardPath>,
+    pub recipients: Vec<Recipient>,
 }
 
 impl NewMessage {

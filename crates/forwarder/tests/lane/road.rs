@@ -11,7 +11,7 @@ use forwarder::{
     AddressFamily, Attempt, BearerToken, Body, Endpoint, Lane, LaneLimits, Message, Slot, Timeouts, TokenSource,
     TokenTrouble,
 };
-use mail::{BodyType, Envelope, ForwardPath, LaneId, Outcome, ReversePath, Scope};
+use mail::{Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath, Scope};
 use tokio::task::JoinHandle;
 
 use crate::upstream::{HOST, trusting, within};
@@ -197,7 +197,7 @@ fn short(outcome: &Outcome) -> String {
 /// A message to send.
 pub(crate) struct Mail {
     pub(crate) envelope: Envelope,
-    pub(crate) recipients: Vec<ForwardPath>,
+    pub(crate) recipients: Vec<Recipient>,
     pub(crate) header: Vec<u8>,
     pub(crate) body: Pieces,
 }
@@ -205,12 +205,11 @@ pub(crate) struct Mail {
 /// A short message to these.
 pub(crate) fn mail_to(recipients: &[&str]) -> Mail {
     Mail {
-        envelope: Envelope {
-            reverse_path: ReversePath::parse(b"scanner@contoso.com").unwrap(),
-            body_type: BodyType::SevenBit,
-            smtputf8: false,
-        },
-        recipients: recipients.iter().map(|recipient| ForwardPath::parse(recipient.as_bytes()).unwrap()).collect(),
+        envelope: Envelope::from(ReversePath::parse(b"scanner@contoso.com").unwrap()),
+        recipients: recipients
+            .iter()
+            .map(|recipient| ForwardPath::parse(recipient.as_bytes()).unwrap().into())
+            .collect(),
         header: b"Subject: scan\r\n".to_vec(),
         body: Pieces::of(&[b"page 1\r\n"]),
     }

@@ -118,7 +118,7 @@ async fn a_message_refused_at_its_end_leaves_each_recipient_its_own_reply() {
 async fn many_recipients_go_in_flights_and_each_gets_its_reply() {
     let upstream = Upstream::start().await;
     let mut mail = mail();
-    mail.recipients = (0..250).map(|at| ForwardPath::parse(format!("r{at}@x.y").as_bytes()).unwrap()).collect();
+    mail.recipients = (0..250).map(|at| ForwardPath::parse(format!("r{at}@x.y").as_bytes()).unwrap().into()).collect();
     let sending = lane_to(upstream.address()).send(mail);
     let mut session = upstream.logged_in().await;
     session.line().await;

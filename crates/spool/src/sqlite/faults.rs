@@ -41,7 +41,7 @@ mod tests {
     use std::time::Duration;
 
     use clock::{ManualClock, WallTime};
-    use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
+    use mail::{Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
 
     use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
     use super::*;
@@ -65,8 +65,8 @@ mod tests {
     }
 
     fn message() -> NewMessage {
-        let envelope = Envelope { reverse_path: ReversePath::Null, body_type: BodyType::SevenBit, smtputf8: false };
-        let recipients = vec![ForwardPath::Postmaster];
+        let envelope = Envelope::from(ReversePath::Null);
+        let recipients = vec![ForwardPath::Postmaster.into()];
         let tenant = "t".to_owned();
         NewMessage {
             envelope,

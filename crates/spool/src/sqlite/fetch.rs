@@ -140,7 +140,7 @@ struct Parsed {
     message: QueueId,
     tenant: String,
     envelope: Envelope,
-    recipients: Vec<mail::ForwardPath>,
+    recipients: Vec<mail::Recipient>,
     content: Content,
 }
 
@@ -175,7 +175,7 @@ fn parse(stored: StoredDelivery, bodies: &Path) -> Result<Parsed, &'static str> 
         },
         message: id,
         tenant: stored.tenant,
-        envelope: Envelope { reverse_path, body_type, smtputf8: message.smtputf8 },
+        envelope: Envelope { body_type, smtputf8: message.smtputf8, ..Envelope::from(reverse_path) },
         recipients,
         content: Content {
             header: message.header,

@@ -1,7 +1,7 @@
 //! What callers ask of the writer, each with the place where its answer goes. Not here: how it is written.
 
 use clock::WallTime;
-use mail::{ForwardPath, LaneId};
+use mail::{LaneId, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::body::{BodyFile, Finished, Stored};
@@ -86,7 +86,7 @@ pub(super) struct Settle {
     pub(super) lane: LaneId,
     pub(super) sender: String,
     pub(super) message_id: String,
-    pub(super) recipients: Vec<ForwardPath>,
+    pub(super) recipients: Vec<Recipient>,
     pub(super) parts: Vec<Part>,
     pub(super) at: WallTime,
     pub(super) mailbox: String,

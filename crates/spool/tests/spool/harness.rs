@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{ManualClock, WallTime};
-use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
+use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath};
 use spool::{
     BodySink, BodySource, Claim, NewDelivery, NewMessage, Next, Part, Recovered, Settlement, Spool, SpoolOptions,
     SqliteSink, SqliteSource, SqliteSpool,
@@ -32,16 +32,16 @@ pub(crate) fn lane() -> LaneId {
     LaneId::new("tenant", "scanner@contoso.com")
 }
 
-pub(crate) fn path(text: &str) -> ForwardPath {
-    ForwardPath::parse(text.as_bytes()).unwrap()
+pub(crate) fn path(text: &str) -> Recipient {
+    ForwardPath::parse(text.as_bytes()).unwrap().into()
 }
 
 pub(crate) fn message(recipients: &[&str]) -> NewMessage {
     NewMessage {
         envelope: Envelope {
-            reverse_path: ReversePath::parse(b"erp@contoso.com").unwrap(),
             body_type: BodyType::EightBitMime,
             smtputf8: true,
+            ..Envelope::from(ReversePath::parse(b"erp@contoso.com").unwrap())
         },
         header: b"Subject: test\r\n".to_vec(),
         message_id: "<1@contoso.com>".to_owned(),
