@@ -4,8 +4,10 @@
 //! Two rules shape it: what may heal by an administrator's act is held and never refused, and what is not understood
 //! is tried again.
 
-use mail::{EnhancedCode, Outcome, Scope};
+use mail::{Diagnostic, EnhancedCode, Outcome, Scope};
 use wire::Reply;
+
+use crate::governor::Pacing;
 
 /// Where in the dialog a reply came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,18 @@ impl Row {
     }
 }
 
+/// Of what upstream has had too much, when it asks to slow down.
+pub fn pacing(diagnostic: &Diagnostic) -> Pacing {
+    let says = |text| diagnostic.text.contains(text);
+    if diagnostic.code == Some(432) || says("sender thread limit") || says("Concurrent connections") {
+        Pacing::Connections
+    } else if says("submission rate") {
+        Pacing::Rate
+    } else {
+        Pacing::Busy
+    }
+}
+
 /// Whether a refused login may be the token's fault: any 535, and what High Volume Email said of a token that ends soon.
 pub(crate) fn may_be_the_token(reply: &Reply) -> bool {
     reply.code() == 535 || reply.enhanced() == Some(EnhancedCode::new(5, 5, 127))
@@ -157,6 +171,8 @@ pub(crate) fn is_about_the_dialog(stage: Stage, reply: &Reply) -> bool {
 fn general(stage: Stage, reply: &Reply) -> Verdict {
     match (stage, reply.code() / 100) {
         (_, 2) => Verdict::Accepted,
+        // Server busy, access denied for now: the guard against too much at a time (facts section 1.6).
+        (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::EndOfData, 4) if is_busy(reply) => Verdict::Paced,
         // Before MAIL no message is concerned: refusals hold the lane, the rest passes.
         (Stage::Greeting | Stage::Auth, 5) => Verdict::Held(Scope::Mailbox),
         // A command that upstream does not know or want there says nothing about the message: a fault of the dialog, or of
@@ -169,6 +185,11 @@ fn general(stage: Stage, reply: &Reply) -> Verdict {
         },
         _ => Verdict::Deferred,
     }
+}
+
+/// 4.7.500 to 4.7.699.
+fn is_busy(reply: &Reply) -> bool {
+    reply.enhanced().is_some_and(|given| given.class == 4 && given.subject == 7 && (500..700).contains(&given.detail))
 }
 
 /// Address and content troubles come with codes of these subjects, whatever the basic code.
@@ -231,7 +252,11 @@ mod tests {
             (Stage::Rcpt, "550 5.1.1 User unknown", "refused"),
             (Stage::Rcpt, "452 4.5.3 Too many recipients", "deferred"),
             (Stage::Rcpt, "452 4.5.3 Too many recipients (AS780090)", "paced"),
-            (Stage::Rcpt, "451 4.7.500 Access denied, please try again later (AS123)", "deferred"),
+            (Stage::Rcpt, "451 4.7.500 Access denied, please try again later (AS123)", "paced"),
+            (Stage::Mail, "451 4.7.500 Server busy. Please try again later", "paced"),
+            (Stage::EndOfData, "451 4.7.699 Access denied, please try again later", "paced"),
+            (Stage::EndOfData, "451 4.7.700 something else", "deferred"),
+            (Stage::EndOfData, "430 4.2.0 STOREDRV; mailbox logon failure", "deferred"),
             (Stage::Mail, "550 5.2.240 Not a High Volume Email account", "held mailbox"),
             (Stage::Mail, "550 5.7.62 Sender is not the authenticated account", "held message"),
             (Stage::EndOfData, "550 5.6.241 From header does not match the account", "held message"),
@@ -279,6 +304,19 @@ mod tests {
             (Stage::EndOfData, "354 out of place", "deferred"),
         ] {
             assert_eq!(short(stage, line), outcome, "{stage:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn what_upstream_has_had_too_much_of() {
+        for (line, wanted) in [
+            ("432 4.3.2 Concurrent connections limit exceeded. Visit", Pacing::Connections),
+            ("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", Pacing::Connections),
+            ("421 4.4.2 Message submission rate for this client has exceeded the configured limit", Pacing::Rate),
+            ("451 4.7.500 Server busy. Please try again later", Pacing::Busy),
+            ("452 4.5.3 Too many recipients (AS780090)", Pacing::Busy),
+        ] {
+            assert_eq!(pacing(&reply(line).diagnostic()), wanted, "{line}");
         }
     }
 

@@ -100,6 +100,15 @@ struct Illness {
     probing: bool,
 }
 
+/// What trouble leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Until the next probe.
+    pub wait: Duration,
+    /// Whether it is a first failure, or another kind of trouble than before.
+    pub is_news: bool,
+}
+
 /// Whether the lane may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
@@ -111,6 +120,18 @@ pub(crate) enum Permission {
     Wait(Duration),
     /// A probe is under way; its end will tell.
     WaitForProbe,
+}
+
+impl Permission {
+    /// Whether it is leave for the probe, or how long to wait for leave; none where only the probe's end can tell.
+    pub(crate) fn probing(self) -> Result<bool, Option<Duration>> {
+        match self {
+            Self::Well => Ok(false),
+            Self::Probe => Ok(true),
+            Self::Wait(wait) => Err(Some(wait)),
+            Self::WaitForProbe => Err(None),
+        }
+    }
 }
 
 impl Health {
@@ -132,19 +153,18 @@ impl Health {
         self.illness.take().map(|illness| illness.trouble)
     }
 
-    /// The lane does not work. Gives the wait until the next probe, and whether this is news: a first failure or another
-    /// kind of trouble than before.
-    pub(crate) fn troubled(&mut self, trouble: Trouble, now: Monotonic, chance: f64) -> (Duration, bool) {
+    /// The lane does not work.
+    pub(crate) fn troubled(&mut self, trouble: Trouble, now: Monotonic, chance: f64) -> Pause {
         let before = self.illness.take();
         let since = before.as_ref().map_or(now, |illness| illness.since);
         let same = before.as_ref().filter(|illness| illness.trouble.kind == trouble.kind);
-        let news = same.is_none();
+        let is_news = same.is_none();
         // Several connections that fail together are one failure: only the probe's counts further.
         let failures = same.map_or(1, |illness| if illness.probing { illness.failures + 1 } else { illness.failures });
         let (first, longest) = trouble.kind.waits();
         let wait = jitter(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest), 0.2, chance);
         self.illness = Some(Illness { trouble, since, failures, until: now + wait, probing: false });
-        (wait, news)
+        Pause { wait, is_news }
     }
 
     /// The probe ended without telling anything: another may follow at once.
@@ -163,9 +183,9 @@ impl Health {
         })
     }
 
-    /// What is wrong now.
-    pub(crate) fn trouble(&self) -> Option<&Trouble> {
-        self.illness.as_ref().map(|illness| &illness.trouble)
+    /// What kind of trouble there is now.
+    pub(crate) fn kind(&self) -> Option<TroubleKind> {
+        self.illness.as_ref().map(|illness| illness.trouble.kind)
     }
 }
 
@@ -188,7 +208,7 @@ mod tests {
         let mut now = at(0);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            let (wait, _) = health.troubled(trouble(TroubleKind::Unreachable), now, 0.5);
+            let Pause { wait, .. } = health.troubled(trouble(TroubleKind::Unreachable), now, 0.5);
             waits.push(wait.as_secs());
             assert_eq!(health.permission(now), Permission::Wait(wait));
             now = now + wait;
@@ -204,9 +224,13 @@ mod tests {
     #[test]
     fn connections_that_fail_together_are_one_failure_and_one_warning() {
         let mut health = Health::default();
-        assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), true));
-        assert_eq!(health.troubled(trouble(TroubleKind::Unreachable), at(0), 0.5), (Duration::from_secs(1), false));
-        assert_eq!(health.troubled(trouble(TroubleKind::Refused), at(0), 0.5), (Duration::from_mins(1), true));
+        let mut told = |kind| {
+            let Pause { wait, is_news } = health.troubled(trouble(kind), at(0), 0.5);
+            (wait.as_secs(), is_news)
+        };
+        assert_eq!(told(TroubleKind::Unreachable), (1, true));
+        assert_eq!(told(TroubleKind::Unreachable), (1, false));
+        assert_eq!(told(TroubleKind::Refused), (60, true));
     }
 
     #[test]

@@ -5,31 +5,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::{Clock, Monotonic};
-use mail::{LaneId, Outcome, Scope};
+use mail::{LaneId, Outcome, Recipient, Scope};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use wire::Reply;
 
-use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
+use crate::batch::Spent;
+use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token, pacing};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
-use crate::health::{Health, Permission, Trouble, TroubleKind, TroubleStatus};
-use crate::pacer::Pacer;
+use crate::health::{Pause, Trouble, TroubleKind, TroubleStatus};
+use crate::tenant::Tenant;
 use crate::token::{BearerToken, TokenSource};
 use crate::transfer::{Body, Ended, Message, transfer};
+use crate::turns::{Allowance, TenantTurns, Turn, Turns};
 
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
 
-/// What a login may do upstream, and how long its connections live.
+/// How long a lane's connections live.
 #[derive(Clone, Debug)]
-pub struct LaneLimits {
-    /// Connections at the same time.
-    pub connections: usize,
-    /// Messages in any minute.
-    pub messages_per_minute: usize,
+pub struct ConnectionLimits {
     /// An idle connection is closed after this; Exchange counts it against the three.
     pub idle_timeout: Duration,
     /// A connection is not used for more messages than this.
@@ -40,11 +38,9 @@ pub struct LaneLimits {
     pub token_margin: Duration,
 }
 
-impl Default for LaneLimits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            connections: 3,
-            messages_per_minute: 30,
             idle_timeout: Duration::from_mins(1),
             max_messages: 1000,
             max_age: Duration::from_mins(5),
@@ -59,7 +55,9 @@ pub struct Lane<T> {
     login: String,
     endpoint: Endpoint,
     tokens: Arc<T>,
-    limits: LaneLimits,
+    tenant: Arc<Tenant>,
+    allowance: Allowance,
+    limits: ConnectionLimits,
     clock: Arc<dyn Clock>,
     connections: Arc<Semaphore>,
     /// Each logged-in connection holds a clone, so that counting them is looking at it.
@@ -72,8 +70,7 @@ pub struct Lane<T> {
 }
 
 struct State {
-    pacer: Pacer,
-    health: Health,
+    turns: Turns,
     idle: Vec<Connection>,
     fresh_token: Option<Monotonic>,
 }
@@ -91,7 +88,13 @@ pub struct LaneStatus {
     pub sent_in_last_minute: usize,
     /// How many there may be in any minute.
     pub messages_per_minute: usize,
-    /// What is wrong; none when the lane works.
+    /// Connections and messages a minute that upstream seems to allow, when that is less.
+    pub allowed: (usize, usize),
+    /// Recipients that upstream counts of the last day, before a restart included.
+    pub recipients_in_last_day: u64,
+    /// How many there may be in any day.
+    pub recipients_per_day: u64,
+    /// What is wrong with it or all of its tenant; none when the lane works.
     pub trouble: Option<TroubleStatus>,
 }
 
@@ -99,17 +102,19 @@ pub struct LaneStatus {
 pub struct Slot<T> {
     lane: Arc<Lane<T>>,
     _connection: OwnedSemaphorePermit,
+    /// Taken at its end only.
+    turn: Option<Turn>,
     /// Whether upstream may have seen a message in this turn.
     seen: bool,
-    /// Whether it is the probe of a lane in trouble and its end has not been told.
-    probing: bool,
+    /// What upstream counts of it; all that was set aside while it is not known.
+    spent: Option<Spent>,
 }
 
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Attempt<E> {
-    /// Upstream was spoken to: one outcome for each recipient, in their order.
-    Told(Vec<Outcome>),
+    /// Upstream was spoken to: one outcome for each recipient, in their order, and what it counts of them.
+    Told(Vec<Outcome>, Spent),
     /// The lane is in trouble and upstream has not heard of the message.
     NotStarted(Trouble),
     /// Upstream heard of the message and hung up before it decided anything or had content.
@@ -118,29 +123,40 @@ pub enum Attempt<E> {
     BodyFailed(E),
 }
 
+/// What a lane is made of.
+pub struct LaneParts<T> {
+    /// Its name.
+    pub id: LaneId,
+    /// The XOAUTH2 user.
+    pub login: String,
+    /// Where it leads.
+    pub endpoint: Endpoint,
+    /// Its tokens.
+    pub tokens: Arc<T>,
+    /// What it shares with other lanes.
+    pub tenant: Arc<Tenant>,
+    /// What the login may do.
+    pub allowance: Allowance,
+    /// How long its connections live.
+    pub limits: ConnectionLimits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl<T: TokenSource> Lane<T> {
-    /// A lane for `login` at `endpoint`.
-    pub fn new(
-        id: LaneId,
-        login: String,
-        endpoint: Endpoint,
-        tokens: Arc<T>,
-        limits: LaneLimits,
-        clock: Arc<dyn Clock>,
-    ) -> Arc<Self> {
-        let state = State {
-            pacer: Pacer::new(limits.messages_per_minute),
-            health: Health::default(),
-            idle: Vec::new(),
-            fresh_token: None,
-        };
+    /// A lane that has done nothing yet.
+    pub fn new(parts: LaneParts<T>) -> Arc<Self> {
+        let LaneParts { id, login, endpoint, tokens, tenant, allowance, limits, clock } = parts;
+        let state = State { turns: Turns::new(allowance.clone()), idle: Vec::new(), fresh_token: None };
         Arc::new(Self {
             id,
             login,
             endpoint,
             tokens,
-            connections: Arc::new(Semaphore::new(limits.connections.max(1))),
+            tenant,
+            connections: Arc::new(Semaphore::new(allowance.connections.max(1))),
             open: Arc::default(),
+            allowance,
             limits,
             clock,
             state: Mutex::new(state),
@@ -159,67 +175,88 @@ impl<T: TokenSource> Lane<T> {
         &self.login
     }
 
+    /// The server at its end.
+    pub fn host(&self) -> &str {
+        &self.endpoint.host
+    }
+
     /// Counts messages of the last minute that an earlier run sent: upstream counts them too.
     pub fn assume_sent(&self, messages: usize) {
         let now = self.clock.monotonic();
-        self.state().pacer.assume_ended(messages, now);
+        self.state().turns.assume_sent(messages, now);
     }
 
-    /// What is wrong with it now.
+    /// Counts recipients that an earlier run served `ago`; oldest first.
+    pub fn assume_used(&self, recipients: u64, ago: Duration) {
+        let now = self.clock.monotonic();
+        self.state().turns.assume_used(recipients, ago, now);
+    }
+
+    /// What is wrong with it, or with all of its tenant, now.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.state().health.trouble().cloned()
+        self.trouble_status().map(|status| status.trouble)
+    }
+
+    fn trouble_status(&self) -> Option<TroubleStatus> {
+        let now = self.clock.monotonic();
+        let own = self.state().turns.trouble(now);
+        own.or_else(|| self.tenant.trouble(now))
     }
 
     /// How it stands now.
     pub fn status(&self) -> LaneStatus {
         let now = self.clock.monotonic();
-        let state = self.state();
+        let trouble = self.trouble_status();
+        let mut state = self.state();
         LaneStatus {
-            connections: Arc::strong_count(&self.open) - 1,
-            max_connections: self.limits.connections,
-            in_flight: state.pacer.under_way(),
-            sent_in_last_minute: state.pacer.in_last_minute(now),
-            messages_per_minute: self.limits.messages_per_minute,
-            trouble: state.health.status(now),
+            connections: self.open(),
+            max_connections: self.allowance.connections,
+            in_flight: state.turns.under_way(),
+            sent_in_last_minute: state.turns.in_last_minute(now),
+            messages_per_minute: self.allowance.messages_per_minute,
+            allowed: state.turns.allowed(now),
+            recipients_in_last_day: state.turns.day(now).0,
+            recipients_per_day: self.allowance.recipients_per_day,
+            trouble,
         }
     }
 
-    /// Waits for a turn: a connection's place, the pace, and a lane that is well or may be probed. Safe to drop.
+    /// Connections that are logged in.
+    fn open(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
+    }
+
+    /// Waits for a turn: a connection's place, the pace, the day, and a lane and tenant that are well or may be probed.
+    /// Safe to drop.
     pub async fn slot(self: &Arc<Self>) -> Slot<T> {
         let permit = Arc::clone(&self.connections).acquire_owned().await;
         let permit = permit.expect("the semaphore of a lane is never closed");
         loop {
-            let changed = self.changed.notified();
-            match self.try_turn() {
-                Ok(permission) => {
-                    let probing = permission == Permission::Probe;
-                    return Slot { lane: Arc::clone(self), _connection: permit, seen: false, probing };
+            let (changed, tenant_changed) = (self.changed.notified(), self.tenant.changed.notified());
+            let wait = match self.turns(|turns, tenant, now| turns.begin(tenant, now)) {
+                Ok(turn) => {
+                    let lane = Arc::clone(self);
+                    return Slot { lane, _connection: permit, turn: Some(turn), seen: false, spent: None };
                 }
-                Err(Some(wait)) => tokio::select! {
-                    () = sleep(wait) => {}
-                    () = changed => {}
-                },
-                Err(None) => changed.await,
+                Err(wait) => wait,
+            };
+            tokio::select! {
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = changed => {}
+                () = tenant_changed => {}
             }
         }
     }
 
-    fn try_turn(&self) -> Result<Permission, Option<Duration>> {
+    /// What decides over turns, at this moment.
+    fn turns<R>(&self, decide: impl FnOnce(&mut Turns, &mut TenantTurns, Monotonic) -> R) -> R {
         let now = self.clock.monotonic();
-        let state = &mut *self.state();
-        // The pace is asked first: a probe that is let through must follow.
-        state.pacer.begin(now)?;
-        match state.health.permission(now) {
-            permission @ (Permission::Well | Permission::Probe) => Ok(permission),
-            Permission::Wait(wait) => {
-                state.pacer.end(now, false);
-                Err(Some(wait))
-            }
-            Permission::WaitForProbe => {
-                state.pacer.end(now, false);
-                Err(None)
-            }
-        }
+        decide(&mut self.state().turns, &mut self.tenant.turns(), now)
+    }
+
+    fn notify(&self) {
+        self.changed.notify_waiters();
+        self.tenant.changed.notify_waiters();
     }
 
     /// A warm connection, or a new one.
@@ -332,52 +369,66 @@ impl<T: TokenSource> Lane<T> {
     }
 
     /// What the outcomes tell of the lane itself; true if it is well.
-    fn learn(&self, outcomes: &[Outcome]) -> bool {
+    fn learn(&self, turn: &mut Turn, outcomes: &[Outcome]) -> bool {
         let trouble = outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Held { scope: scope @ (Scope::Mailbox | Scope::Tenant), diagnostic } => Some(Trouble {
                 kind: TroubleKind::Refused,
                 scope: *scope,
                 text: format!("Exchange takes nothing from {}: {diagnostic}", self.login),
             }),
-            Outcome::Paced(diagnostic) => Some(Trouble {
-                kind: TroubleKind::Throttled,
-                scope: Scope::Mailbox,
-                text: format!("Exchange asks {} to slow down: {diagnostic}", self.login),
-            }),
+            Outcome::Paced(diagnostic) => {
+                let open = self.open();
+                self.turns(|turns, _, now| turns.paced(pacing(diagnostic), open, now));
+                Some(Trouble {
+                    kind: TroubleKind::Throttled,
+                    scope: Scope::Mailbox,
+                    text: format!("Exchange asks {} to slow down: {diagnostic}", self.login),
+                })
+            }
             _ => None,
         });
         match &trouble {
-            Some(trouble) => self.troubled(trouble),
-            None => self.well(),
+            Some(trouble) => self.troubled(turn, trouble),
+            None => self.well(turn),
         }
         trouble.is_none()
     }
 
-    fn well(&self) {
-        let ended = self.state().health.well();
-        if let Some(trouble) = ended {
-            info!(lane = %self.id, was = %trouble, "lane works again");
-            self.changed.notify_waiters();
+    fn well(&self, turn: &mut Turn) {
+        let ended = self.turns(|turns, tenant, _| turns.well(tenant, turn));
+        for trouble in &ended {
+            info!(lane = %self.id, scope = trouble.reach(), was = %trouble, "lane works again");
+        }
+        if !ended.is_empty() {
+            self.notify();
         }
     }
 
-    fn troubled(&self, trouble: &Trouble) {
-        let (now, chance) = (self.clock.monotonic(), self.clock.chance());
-        let (wait, news) = self.state().health.troubled(trouble.clone(), now, chance);
+    fn troubled(&self, turn: &mut Turn, trouble: &Trouble) {
+        let chance = self.clock.chance();
+        let Pause { wait, is_news } =
+            self.turns(|turns, tenant, now| turns.troubled(tenant, turn, trouble.clone(), now, chance));
         let wait = wait.as_secs_f64().ceil();
-        if news && trouble.kind == TroubleKind::NoToken {
+        if is_news && trouble.kind == TroubleKind::NoToken {
             // Whoever gives tokens has warned, once, with the advice.
-            info!(lane = %self.id, reason = %trouble, "lane waits for a token");
-        } else if news {
+            info!(lane = %self.id, reason = %trouble, "the tenant's lanes wait for a token");
+        } else if is_news && trouble.scope == Scope::Tenant {
+            warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "all lanes of the tenant stand still; its mail stays queued and goes out by itself once this is mended");
+        } else if is_news {
             warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
         } else {
             debug!(lane = %self.id, reason = %trouble, probe_in_seconds = wait, "lane still stands still");
         }
-        self.changed.notify_waiters();
+        self.notify();
     }
 
-    fn park(&self, mut connection: Connection) {
+    /// Keeps a connection warm, unless there are more than upstream seems to allow.
+    async fn park(&self, mut connection: Connection) {
         connection.used = self.clock.monotonic();
+        let allowed = self.turns(|turns, _, now| turns.allowed(now).0);
+        if self.open() > allowed {
+            return connection.quit().await;
+        }
         self.state().idle.push(connection);
         self.parked.notify_one();
     }
@@ -428,6 +479,13 @@ impl<T: TokenSource> Lane<T> {
 }
 
 impl<T: TokenSource> Slot<T> {
+    /// Which of `recipients` may go in this turn's message: a message has a limit, and so has the day. With none that may
+    /// go now, how long until some may.
+    pub fn admit(&mut self, recipients: &[Recipient]) -> Result<Vec<usize>, Duration> {
+        let turn = self.turn.as_mut().expect("a turn ends with its slot only");
+        self.lane.turns(|turns, tenant, now| turns.admit(tenant, turn, recipients, now))
+    }
+
     /// Sends a message in this turn. `started` is called right before upstream can see anything of it.
     pub async fn deliver<B: Body>(
         mut self,
@@ -457,48 +515,58 @@ impl<T: TokenSource> Slot<T> {
                 Ok(Ended::Confused(reply)) => {
                     connection.quit().await;
                     let outcomes = vec![classify(Stage::Mail, &reply); message.recipients.len()];
-                    lane.learn(&outcomes);
-                    self.probing = false;
-                    return Attempt::Told(outcomes);
+                    self.told(message, &outcomes);
+                    return Attempt::Told(outcomes, Spent::default());
                 }
                 Ok(Ended::Lost(text)) => {
                     return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
                 }
                 Ok(Ended::Told { outcomes, usable }) => {
-                    let is_well = lane.learn(&outcomes);
-                    self.probing = false;
+                    let is_well = self.told(message, &outcomes);
                     // The trouble may be this connection's, as with one too many: the probe shall have another. What was
                     // accepted comes first, and shows that it is not.
                     if usable && (is_well || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)))) {
-                        lane.park(connection);
+                        lane.park(connection).await;
                     } else if usable {
                         connection.quit().await;
                     }
-                    return Attempt::Told(outcomes);
+                    return Attempt::Told(outcomes, self.spent.unwrap_or_default());
                 }
                 Err(error) => return Attempt::BodyFailed(error),
             }
         }
     }
 
+    /// What the lane learns of an answer; true if it is well.
+    fn told(&mut self, message: &Message<'_>, outcomes: &[Outcome]) -> bool {
+        let taken = message.recipients.iter().zip(outcomes);
+        let taken = taken.filter(|(_, outcome)| matches!(outcome, Outcome::Accepted(_) | Outcome::Uncertain(_)));
+        self.spent = Some(self.lane.turns(|turns, _, _| turns.spent(taken.map(|(recipient, _)| recipient))));
+        self.turn.as_mut().is_some_and(|turn| self.lane.learn(turn, outcomes))
+    }
+
     fn failed(&mut self, trouble: Trouble) -> Trouble {
-        self.lane.troubled(&trouble);
-        self.probing = false;
+        self.spent = Some(Spent::default());
+        if let Some(turn) = &mut self.turn {
+            self.lane.troubled(turn, &trouble);
+        }
         trouble
     }
 }
 
 impl<T> Drop for Slot<T> {
     fn drop(&mut self) {
-        let now = self.lane.clock.monotonic();
+        let Some(turn) = self.turn.take() else { return };
+        let lane = &self.lane;
+        let now = lane.clock.monotonic();
+        let unknown = if self.seen { turn.reserved() } else { Spent::default() };
+        let spent = self.spent.unwrap_or(unknown);
         {
-            let mut state = self.lane.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.pacer.end(now, self.seen);
-            if self.probing {
-                state.health.unknown();
-            }
+            let mut state = lane.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.turns.end(&mut lane.tenant.turns(), turn, self.seen, spent, now);
         }
-        self.lane.changed.notify_waiters();
+        lane.changed.notify_waiters();
+        lane.tenant.changed.notify_waiters();
     }
 }
 

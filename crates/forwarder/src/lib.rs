@@ -5,22 +5,30 @@
 //! to outcome. This crate knows no queue and no grant; it never speaks without verified TLS or with another mechanism.
 
 mod advice;
+mod batch;
 mod classify;
 mod connection;
 mod dial;
 mod endpoint;
+mod governor;
 mod health;
 mod lane;
 mod pacer;
+mod quota;
+mod tenant;
 mod token;
 mod transfer;
+mod turns;
 mod xoauth2;
 
 pub use advice::sender_advice;
-pub use classify::{Stage, classify};
+pub use batch::Spent;
+pub use classify::{Stage, classify, pacing};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
-pub use health::{Trouble, TroubleKind, TroubleStatus};
-pub use lane::{Attempt, Lane, LaneLimits, LaneStatus, Slot};
-pub use pacer::Pacer;
+pub use governor::Pacing;
+pub use health::{Pause, Trouble, TroubleKind, TroubleStatus};
+pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot};
+pub use tenant::Tenant;
 pub use token::{BearerToken, TokenSource, TokenTrouble};
 pub use transfer::{Body, Message};
+pub use turns::{Allowance, TenantTurns, Turn, Turns};

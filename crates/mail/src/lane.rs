@@ -22,6 +22,11 @@ impl LaneId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The Entra tenant, lower case.
+    pub fn tenant_id(&self) -> &str {
+        self.0.split_once('/').map_or(self.0.as_str(), |(tenant_id, _)| tenant_id)
+    }
 }
 
 impl fmt::Display for LaneId {
@@ -107,5 +112,6 @@ mod tests {
     fn one_login_has_one_lane_however_it_is_written() {
         assert_eq!(LaneId::new("ABC", "Scanner@Contoso.com"), LaneId::new("abc", "scanner@contoso.COM"));
         assert_eq!(LaneId::new("abc", "a@b").as_str(), "abc/a@b");
+        assert_eq!(LaneId::new("ABC", "a/x@b").tenant_id(), "abc");
     }
 }

@@ -3,15 +3,15 @@
 //! It listens first and opens what is slow afterwards; clients hear 421 meanwhile. Stopping goes the other way round:
 //! no new connections and claims, what is under way ends within the grace, then the queue is closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, WallTime};
-use forwarder::{Endpoint, Lane, LaneLimits, Timeouts};
-use mail::LaneId;
+use forwarder::Lane;
+use mail::{LaneId, LaneSet};
 use smtp_server::{Limits, Server, session::Profile};
 use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
 use tokio::net::{TcpListener, TcpSocket};
@@ -21,16 +21,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{FilePath, Listener, Mailbox, Settings, Tenant};
+use crate::config::{Listener, Settings};
 use crate::control::{Service, SocketError};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Road};
 use crate::http;
-use crate::intake::{Destination, ListenerIntake, Rooms};
+use crate::intake::{ListenerIntake, Rooms};
+use crate::lanes::{Ground, Lanes};
 use crate::recent::Recent;
-use crate::refused_senders::RefusedSenders;
+use crate::reporting::Reporting;
 use crate::requests::Requests;
 use crate::retry::Plan;
-use crate::status::{LaneView, ListenerView, Opened, Overview};
+use crate::routing::Routing;
+use crate::status::{ListenerView, Opened, Overview};
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
 
@@ -40,6 +42,8 @@ const MEMORY_BUDGET: u64 = 16 << 20;
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 1024;
+/// How often failures that were gathered are told.
+const DIGEST_EVERY: Duration = Duration::from_mins(15);
 /// How often old history is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -108,7 +112,8 @@ impl Daemon {
         let rooms = Arc::new(OnceLock::new());
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
-        let views = listen(settings, &rooms, &mut road, &stop)?;
+        let routing = Arc::new(Routing::new(settings));
+        let views = listen(settings, &routing, &rooms, &mut road, &stop)?;
         let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
         if let Some(address) = settings.http.address.0 {
             let listener = bind("http", address)?;
@@ -121,52 +126,43 @@ impl Daemon {
         let spool = open_spool(settings, Arc::clone(&clock)).await?;
         let plan = Plan::new(&settings.retry);
         bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
-        // The settings hold exactly one mailbox until there are routes.
-        let mut lanes = Vec::new();
-        let mut tokens = BTreeMap::new();
-        for (name, mailbox) in &settings.mailboxes {
-            // Wildcards have no address, and are not built.
-            let Some((tenant_name, tenant)) = settings.tenant_of(mailbox) else { continue };
-            let Some(address) = mailbox.address.one() else { continue };
-            let source = match tokens.get(tenant_name) {
-                Some(source) => Arc::clone(source),
-                None => start_tokens(settings, tenant_name, tenant, &trust, &clock, &stop_tokens)?,
-            };
-            tokens.insert(tenant_name.to_owned(), Arc::clone(&source));
-            let lane = open_lane(settings, tenant, mailbox, source, &trust, &clock)?;
-            remember_pace(&spool, &lane, clock.wall()).await;
-            attendants.spawn(sweep(Arc::clone(&lane)));
-            let refused_senders = Arc::new(RefusedSenders::default());
-            lanes.push(LaneView {
-                tenant: tenant_name.to_owned(),
-                mailbox: name.clone(),
-                lane: Arc::clone(&lane),
-                refused_senders: Arc::clone(&refused_senders),
-            });
-            let destination =
-                Destination { tenant: tenant_name.to_owned(), lane: lane.id().clone(), address: address.clone() };
-            let delivery = Delivery::new(Arc::clone(&spool), lane, plan.clone(), refused_senders, Arc::clone(&clock));
+        let ground = Ground { settings, trust: &trust, clock: &clock, stop_tokens: &stop_tokens };
+        let lanes = Lanes::open(&ground)?;
+        lanes.remember(&*spool, &*clock).await;
+        let stored = stored_lanes(&spool).await;
+        let max_hold = settings.retry.max_hold.duration();
+        let shared = Arc::new(Road {
+            spool: Arc::clone(&spool),
+            plan: plan.clone(),
+            max_hold: Some(max_hold).filter(|hold| !hold.is_zero()),
+            routing: Arc::clone(&routing),
+            reporting: Reporting::new(settings),
+            clock: Arc::clone(&clock),
+        });
+        for (id, view) in &lanes.views {
+            let queues = queues(id, &routing, &stored);
+            let delivery = Delivery::new(
+                Arc::clone(&shared),
+                Arc::clone(&view.lane),
+                queues,
+                view.address.clone(),
+                Arc::clone(&view.refused_senders),
+            );
+            attendants.spawn(sweep(Arc::clone(&view.lane)));
+            attendants.spawn(Arc::clone(&delivery).give_up_held());
             road.spawn(delivery.run(stop.clone()));
-            let open = Rooms {
-                spool: Arc::clone(&spool),
-                hostname: settings.hostname.as_str().to_owned(),
-                destination,
-                clock: Arc::clone(&clock),
-            };
-            let _ = rooms.set(Arc::new(open));
         }
-        let stranded = match rooms.get() {
-            Some(rooms) => stranded(&spool, &rooms.destination.lane).await,
-            None => Vec::new(),
-        };
+        let hostname = settings.hostname.as_str().to_owned();
+        let _ = rooms.set(Arc::new(Rooms { spool: Arc::clone(&spool), hostname, routing, clock: Arc::clone(&clock) }));
         overview.opened(Opened {
             spool: Arc::clone(&spool),
             max_messages: settings.spool.max_messages.get(),
             max_bytes: settings.spool.max_bytes.octets(),
-            lanes,
-            tokens: tokens.into_values().collect(),
-            stranded,
+            stranded: stranded(&stored, &lanes),
+            lanes: lanes.views.into_values().collect(),
+            tokens: lanes.tokens.into_values().collect(),
         });
+        attendants.spawn(send_digests(shared, stop.clone()));
         let keep = settings.history.keep.duration();
         attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
         Ok(Self { listeners, spool, road, attendants, control, stop, stop_tokens })
@@ -210,6 +206,7 @@ type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
 /// Binds every listener, then serves on them.
 fn listen(
     settings: &Settings,
+    routing: &Routing,
     rooms: &SharedRooms,
     road: &mut JoinSet<()>,
     stop: &CancellationToken,
@@ -221,7 +218,8 @@ fn listen(
         let socket = bind(&format!("listener.{name}"), wanted)?;
         let address = socket.local_addr().unwrap_or(wanted);
         info!(listener = %name, %address, "listening");
-        let server = server(name, listener, settings, Arc::clone(rooms));
+        let largest = routing.largest_message(name, listener);
+        let server = server(name, listener, settings, largest, Arc::clone(rooms));
         views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
         road.spawn(server.serve(socket, stop.clone()));
     }
@@ -265,11 +263,12 @@ fn server(
     name: &str,
     listener: &Listener,
     settings: &Settings,
+    max_message_size: u64,
     rooms: SharedRooms,
 ) -> Server<ListenerIntake<SqliteSpool>> {
     let profile = Profile {
         hostname: settings.hostname.as_str().to_owned(),
-        max_message_size: settings.largest_message(listener),
+        max_message_size,
         max_recipients: listener.max_recipients.size(),
     };
     let limits = Limits {
@@ -301,7 +300,6 @@ fn tell(recovered: &Recovered) {
         messages = counts.messages,
         queued = counts.queued,
         held = counts.held,
-        refused = counts.refused,
         quarantined = counts.quarantined,
         "queue opened"
     );
@@ -311,9 +309,8 @@ fn tell(recovered: &Recovered) {
             "in flight when the last run was cut: upstream may have them; they are sent again"
         );
     }
-    if counts.refused + counts.held + counts.quarantined > 0 {
+    if counts.held + counts.quarantined > 0 {
         warn!(
-            refused = counts.refused,
             held = counts.held,
             quarantined = counts.quarantined,
             "the queue holds mail that does not go out by itself"
@@ -321,71 +318,42 @@ fn tell(recovered: &Recovered) {
     }
 }
 
-/// Mail of a lane that this configuration does not serve waits for it to come back (invariant 7); nobody would look for it.
-async fn stranded(spool: &SqliteSpool, served: &LaneId) -> Vec<String> {
-    match spool.lanes().await {
-        Ok(lanes) => {
-            let stranded: Vec<_> = lanes.into_iter().filter(|lane| lane != served).collect();
-            for lane in &stranded {
-                warn!(%lane, "mail waits for a login that no mailbox of this configuration has; it goes out once that mailbox is configured again");
-            }
-            stranded.iter().map(ToString::to_string).collect()
-        }
-        Err(error) => {
-            warn!(%error, "the lanes of the queue cannot be listed");
-            Vec::new()
-        }
+/// The sets of lanes that have mail, as of the start.
+async fn stored_lanes(spool: &SqliteSpool) -> Vec<LaneSet> {
+    spool.lanes().await.unwrap_or_else(|error| {
+        warn!(%error, "the lanes of the queue cannot be listed");
+        Vec::new()
+    })
+}
+
+/// Whose mail goes by the lane `id`: what is for it alone, what its routes share among several, and what an earlier
+/// configuration shared.
+fn queues(id: &LaneId, routing: &Routing, stored: &[LaneSet]) -> Vec<LaneSet> {
+    let shared = routing.lanes().chain(stored).filter(|lanes| lanes.contains(id));
+    let queues: BTreeSet<_> = std::iter::once(LaneSet::from(id)).chain(shared.cloned()).collect();
+    queues.into_iter().collect()
+}
+
+/// Mail of lanes that this configuration does not serve waits for them to come back (invariant 7); nobody would look for it.
+fn stranded(stored: &[LaneSet], lanes: &Lanes) -> Vec<String> {
+    let is_served = |set: &&LaneSet| set.lanes().any(|lane| lanes.views.contains_key(&lane));
+    let stranded: Vec<_> = stored.iter().filter(|set| !is_served(set)).collect();
+    for lane in &stranded {
+        warn!(%lane, "mail waits for a login that no mailbox of this configuration has; it goes out once that mailbox is configured again");
     }
+    stranded.iter().map(ToString::to_string).collect()
 }
 
-fn start_tokens(
-    settings: &Settings,
-    name: &str,
-    tenant: &Tenant,
-    trust: &Trust,
-    clock: &Arc<dyn Clock>,
-    stop: &CancellationToken,
-) -> Result<Arc<TenantTokens>, StartError> {
-    let directory = settings.spool.directory.as_path();
-    Ok(Arc::new(TenantTokens::start(name, tenant, directory, trust, Arc::clone(clock), stop.clone())?))
-}
-
-fn open_lane(
-    settings: &Settings,
-    tenant: &Tenant,
-    mailbox: &Mailbox,
-    tokens: Arc<TenantTokens>,
-    trust: &Trust,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<Lane<TenantTokens>>, StartError> {
-    let endpoint = Endpoint {
-        host: tenant.smtp_host().to_owned(),
-        port: tenant.smtp.port.port(),
-        address_family: tenant.address_family.into(),
-        hostname: settings.hostname.as_str().to_owned(),
-        tls: trust.client(tenant.smtp.ca_file.as_ref().map(FilePath::as_path))?,
-        timeouts: Timeouts::default(),
-    };
-    let limits = LaneLimits {
-        connections: mailbox.connections.size(),
-        messages_per_minute: mailbox.messages_per_minute.size(),
-        ..LaneLimits::default()
-    };
-    let login = mailbox.login.as_ref().map(ToString::to_string).unwrap_or_default();
-    let id = LaneId::new(tenant.tenant_id.as_str(), &login);
-    Ok(Lane::new(id, login, endpoint, tokens, limits, Arc::clone(clock)))
+/// Failures that were gathered rather than told one by one.
+async fn send_digests(road: Arc<Road<SqliteSpool>>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        road.reporting.send_digests(&*road.spool, &*road.clock).await;
+        sleep(DIGEST_EVERY).await;
+    }
 }
 
 async fn sweep(lane: Arc<Lane<TenantTokens>>) {
     lane.sweep().await;
-}
-
-/// Upstream's minute does not begin anew with a restart of ours.
-async fn remember_pace(spool: &SqliteSpool, lane: &Lane<TenantTokens>, now: WallTime) {
-    match spool.sent_since(lane.id(), now - Duration::from_mins(1)).await {
-        Ok(messages) => lane.assume_sent(usize::try_from(messages).unwrap_or(usize::MAX)),
-        Err(error) => warn!(%error, "the messages of the last minute cannot be counted; the pace starts anew"),
-    }
 }
 
 /// Follows the clock, and forgets history that is too old.

@@ -1,65 +1,98 @@
 //! Takes mail from the spool to a lane: waits for work and for a turn, claims, sends, and writes down what became of it.
 //!
-//! One loop for each lane. A turn comes before a claim, so that nothing is claimed that cannot go; the claim is marked
-//! in flight before upstream can see anything of it, so that a crash leaves a trace.
+//! One loop for each lane, over every queue that it serves. A turn comes before a claim, so that nothing is claimed that
+//! cannot go; the claim is marked in flight before upstream can see anything of it, so that a crash leaves a trace.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use clock::Clock;
-use forwarder::{Attempt, Body, Lane, Message, Slot, TokenSource};
-use mail::{Diagnostic, Outcome, Scope};
-use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError};
+use clock::{Clock, Monotonic};
+use forwarder::{Attempt, Body, Lane, Message, Slot, Spent, TokenSource};
+use mail::{Diagnostic, EnhancedCode, LaneSet, Outcome, Recipient, Scope};
+use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError, Usage};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::refused_senders::RefusedSenders;
-use crate::retry::{History, Plan};
+use crate::reporting::{Carrier, Ended, Reporting, Told};
+use crate::retry::{Attempted, Plan, Verdict, Why, time_held};
+use crate::routing::Routing;
 
 /// Longest sleep on a due time: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often is looked for mail that was held for too long.
+const HOLD_LOOK: Duration = Duration::from_mins(1);
+/// Deliveries given up in one look; the next goes on.
+const GIVEN_UP_AT_ONCE: usize = 100;
 
 /// Deliveries of a lane that may be under way. Those that upstream has answered wait for their settlement to be synced, and
 /// while a disk stands still nothing more is sent: a crash just then would send all of it again.
 const UNDER_WAY_MAX: usize = 512;
 
+/// What every lane's loop shares.
+pub(crate) struct Road<S> {
+    /// The queue.
+    pub(crate) spool: Arc<S>,
+    /// When what is tried again.
+    pub(crate) plan: Plan,
+    /// How long held mail is kept; none: for ever.
+    pub(crate) max_hold: Option<Duration>,
+    /// How long each route's mail is tried.
+    pub(crate) routing: Arc<Routing>,
+    /// Who hears of what did not go.
+    pub(crate) reporting: Reporting,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 /// Delivers what is queued for one lane.
 pub(crate) struct Delivery<S, T> {
-    spool: Arc<S>,
+    road: Arc<Road<S>>,
     lane: Arc<Lane<T>>,
-    plan: Plan,
-    clock: Arc<dyn Clock>,
+    /// Whose mail goes by this lane: its own, and that of each set it is in.
+    queues: Vec<LaneSet>,
+    /// The mailbox that sends reports of what this lane did not deliver.
+    address: mail::Mailbox,
     /// Whom upstream takes no message of, each told once.
     refused_senders: Arc<RefusedSenders>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
-    /// Delivers from `spool` over `lane`, trying again by `plan`.
+    /// Delivers what waits in `queues` over `lane`, whose mailbox is `address`.
     pub(crate) fn new(
-        spool: Arc<S>,
+        road: Arc<Road<S>>,
         lane: Arc<Lane<T>>,
-        plan: Plan,
+        queues: Vec<LaneSet>,
+        address: mail::Mailbox,
         refused_senders: Arc<RefusedSenders>,
-        clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self { spool, lane, plan, clock, refused_senders })
+        Arc::new(Self { road, lane, queues, address, refused_senders })
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
     /// the next start.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
+        let wakers: Vec<_> = self.queues.iter().map(|lanes| self.road.spool.waker(lanes)).collect();
         let mut readable = true;
         // Where one was claimed there is probably more: asking first would be a read for nothing.
         let mut more = false;
+        // The queue whose turn it is.
+        let mut turn = 0;
         while !stop.is_cancelled() {
             let claimed = async {
                 room(&mut under_way).await;
-                self.next_claim(more).await
+                if !more {
+                    self.something_due(&wakers).await?;
+                }
+                self.next_claim(&mut turn).await
             };
             tokio::select! {
                 biased;
@@ -86,107 +119,193 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.lane.close_idle().await;
     }
 
-    /// Waits for something that is due, unless there is probably `more`, and for a turn, then claims. None when there was
-    /// nothing. Safe to drop: a claim that is not handed over is released.
-    async fn next_claim(&self, more: bool) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
-        if !more {
-            self.something_due().await?;
+    /// Gives up what was held for longer than it may be, for as long as the lane stands still; runs until dropped.
+    pub(crate) async fn give_up_held(self: Arc<Self>) {
+        let Some(max_hold) = self.road.max_hold else { return };
+        loop {
+            sleep(HOLD_LOOK).await;
+            let Some(trouble) = self.lane.trouble() else { continue };
+            for lanes in &self.queues {
+                if let Err(error) = self.give_up(lanes, max_hold, &trouble.text).await {
+                    debug!(lane = %self.lane.id(), %error, "what was held too long cannot be looked for now");
+                }
+            }
         }
-        let slot = self.lane.slot().await;
-        let claim = self.spool.claim(self.lane.id(), self.clock.wall()).await?;
-        Ok(claim.map(|claim| (slot, claim)))
     }
 
-    async fn something_due(&self) -> Result<(), StoreError> {
-        let waker = self.spool.waker(self.lane.id());
+    async fn give_up(&self, lanes: &LaneSet, max_hold: Duration, reason: &str) -> Result<(), StoreError> {
+        let now = self.road.clock.wall();
+        let mut spared = Vec::new();
+        for _ in 0..GIVEN_UP_AT_ONCE {
+            let Some(claim) = self.road.spool.claim_accepted_before(lanes, now - max_hold).await? else { break };
+            // What may have arrived is the operator's, and what is nobody's mail is not given up on anybody.
+            if time_held(claim.accepted_at, claim.progress, now) < max_hold || claim.progress.uncertain > 0 {
+                // Kept from being found again in this look.
+                spared.push(claim);
+                continue;
+            }
+            let outcome = Outcome::Held { scope: Scope::Mailbox, diagnostic: Diagnostic::local(reason) };
+            let verdict = Verdict::GivenUp(Why::HeldTooLong);
+            let fates = vec![whole(&claim, outcome, verdict)];
+            self.settle(claim, fates, Usage::default()).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for a turn and claims from the queues in turn. None when there was nothing. Safe to drop: a claim that is not
+    /// handed over is released.
+    async fn next_claim(&self, turn: &mut usize) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
+        let slot = self.lane.slot().await;
+        for _ in 0..self.queues.len() {
+            let lanes = &self.queues[*turn % self.queues.len()];
+            *turn = (*turn + 1) % self.queues.len();
+            if let Some(claim) = self.road.spool.claim(lanes, self.road.clock.wall()).await? {
+                return Ok(Some((slot, claim)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn something_due(&self, wakers: &[Arc<Notify>]) -> Result<(), StoreError> {
         loop {
-            let woken = waker.notified();
-            let wait = match self.spool.next_due(self.lane.id()).await? {
-                Some(due) => due.saturating_since(self.clock.wall()),
-                None => LONGEST_SLEEP,
-            };
+            // Enabled first: what comes while the queue is looked at is not missed.
+            let woken = woken(wakers);
+            let mut wait = LONGEST_SLEEP;
+            for lanes in &self.queues {
+                if let Some(due) = self.road.spool.next_due(lanes).await? {
+                    wait = wait.min(due.saturating_since(self.road.clock.wall()));
+                }
+            }
             if wait.is_zero() {
                 return Ok(());
             }
             tokio::select! {
                 () = woken => {}
-                () = sleep(wait.min(LONGEST_SLEEP)) => {}
+                () = sleep(wait) => {}
             }
         }
     }
 
-    async fn deliver(self: Arc<Self>, slot: Slot<T>, mut claim: Claim<S::Source>) {
-        let history = History { attempts: claim.attempts, uncertain: claim.uncertain, accepted_at: claim.accepted_at };
-        if claim.uncertain > self.plan.uncertain_resends {
-            let text = format!("upstream may have it already; {} tries ended without an answer", claim.uncertain);
-            let part = whole(&claim, Outcome::Uncertain(Diagnostic::local(text)), Next::Held);
-            return self.settle(claim, vec![part]).await;
+    async fn deliver(self: Arc<Self>, mut slot: Slot<T>, mut claim: Claim<S::Source>) {
+        if claim.progress.uncertain > self.road.plan.uncertain_resends {
+            let text =
+                format!("upstream may have it already; {} tries ended without an answer", claim.progress.uncertain);
+            let outcome = Outcome::Uncertain(Diagnostic::local(text));
+            let held = Verdict::Held(claim.progress);
+            let fates = vec![whole(&claim, outcome, held)];
+            return self.settle(claim, fates, Usage::default()).await;
         }
-        let message = Message { envelope: &claim.envelope, recipients: &claim.recipients, header: &claim.header };
+        let chosen = match slot.admit(&claim.recipients) {
+            Ok(chosen) => chosen,
+            Err(wait) => {
+                // Others may go meanwhile: it is the tenant's day that has no room for these.
+                let outcome = Outcome::Paced(Diagnostic::local("the day has no room for more recipients"));
+                let later = Verdict::Again(self.road.clock.wall() + wait, claim.progress);
+                drop(slot);
+                let fates = vec![whole(&claim, outcome, later)];
+                return self.settle(claim, fates, Usage::default()).await;
+            }
+        };
+        let recipients: Vec<Recipient> =
+            chosen.iter().filter_map(|position| claim.recipients.get(*position)).cloned().collect();
+        let began = self.road.clock.monotonic();
+        let message = Message { envelope: &claim.envelope, recipients: &recipients, header: &claim.header };
         let mut marked = false;
         let started = || {
-            self.spool.mark_in_flight(&claim.guard);
+            self.road.spool.mark_in_flight(&claim.guard, self.lane.id());
             marked = true;
         };
         let attempt = slot.deliver(&message, &mut StoredBody(&mut claim.body), started).await;
-        let parts = match attempt {
-            Attempt::Told(outcomes) => self.parts(outcomes, history),
+        let attempted = self.attempted(&claim, began);
+        let (mut fates, usage) = match attempt {
+            Attempt::Told(outcomes, spent) => (self.fates(outcomes, &chosen, attempted), usage(spent)),
             Attempt::NotStarted(trouble) => {
-                debug!(id = %claim.message, lane = %claim.lane, %trouble, "not sent, the lane is in trouble");
+                debug!(id = %claim.message, lane = %self.lane.id(), %trouble, "not sent, the lane is in trouble");
                 if !marked {
                     return;
                 }
                 // Marked for a connection that turned out to be gone: nothing is uncertain, and the mark must go.
                 let outcome = Outcome::Held { scope: trouble.scope, diagnostic: Diagnostic::local(trouble.text) };
-                vec![whole(&claim, outcome, Next::Due(self.clock.wall()))]
+                let again = Verdict::Again(self.road.clock.wall(), claim.progress);
+                (vec![Fate { positions: chosen.clone(), outcome, verdict: again }], Usage::default())
             }
             Attempt::NotTaken(trouble) => {
                 // Upstream heard of it and hung up. Probably the lane's trouble, but should this message be the cause, the
                 // next probe must go with another: it counts as an attempt.
                 let outcome = Outcome::Deferred(Diagnostic::local(trouble.text));
-                let next = self.next(&outcome, history);
-                vec![whole(&claim, outcome, next)]
+                (vec![self.fate(&chosen, outcome, attempted)], usage(Spent::default()))
             }
             Attempt::BodyFailed(StoreError::Damaged(text)) => {
                 error!(id = %claim.message, %text, "the stored message is damaged; it is set aside");
-                vec![whole(&claim, Outcome::Deferred(Diagnostic::local(text)), Next::Quarantined)]
+                return self.quarantine(claim, text).await;
             }
             Attempt::BodyFailed(error) => {
                 error!(id = %claim.message, %error, "the stored message cannot be read now; trying again");
                 let outcome = Outcome::Deferred(Diagnostic::local(error.to_string()));
-                let next = self.next(&outcome, history);
-                vec![whole(&claim, outcome, next)]
+                (vec![self.fate(&chosen, outcome, attempted)], Usage::default())
             }
         };
-        self.settle(claim, parts).await;
+        fates.extend(self.rest(&claim, &chosen));
+        self.settle(claim, fates, usage).await;
     }
 
-    fn next(&self, outcome: &Outcome, history: History) -> Next {
-        self.plan.next(outcome, history, self.clock.wall(), self.clock.chance())
-    }
-
-    /// Recipients that met the same go the same way.
-    fn parts(&self, outcomes: Vec<Outcome>, history: History) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
-        for (recipient, outcome) in outcomes.into_iter().enumerate() {
-            if let Some(part) = parts.iter_mut().find(|part| is_same(&part.outcome, &outcome)) {
-                part.recipients.push(recipient);
-            } else {
-                let next = self.next(&outcome, history);
-                parts.push(Part { recipients: vec![recipient], outcome, next });
-            }
+    fn attempted(&self, claim: &Claim<S::Source>, began: Monotonic) -> Attempted {
+        Attempted {
+            progress: claim.progress,
+            took: self.road.clock.monotonic().saturating_since(began),
+            max_age: self.road.routing.max_age(&claim.route),
         }
-        parts
+    }
+
+    fn verdict(&self, outcome: &Outcome, attempted: Attempted) -> Verdict {
+        let Road { plan, clock, .. } = &*self.road;
+        plan.verdict(outcome, attempted, clock.wall(), clock.chance())
+    }
+
+    /// All that were tried met the same.
+    fn fate(&self, chosen: &[usize], outcome: Outcome, attempted: Attempted) -> Fate {
+        let verdict = self.verdict(&outcome, attempted);
+        Fate { positions: chosen.to_vec(), outcome, verdict }
+    }
+
+    /// Recipients that met the same go the same way. `chosen` are the positions of those that the outcomes are of.
+    fn fates(&self, outcomes: Vec<Outcome>, chosen: &[usize], attempted: Attempted) -> Vec<Fate> {
+        let progressed = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)));
+        let mut fates: Vec<Fate> = Vec::new();
+        for (outcome, position) in outcomes.into_iter().zip(chosen) {
+            if let Some(fate) = fates.iter_mut().find(|fate| is_same(&fate.outcome, &outcome)) {
+                fate.positions.push(*position);
+                continue;
+            }
+            let verdict = if progressed && is_one_too_many(&outcome) {
+                // The message was full for it: the next one goes at once, and no attempt has failed.
+                Verdict::Again(self.road.clock.wall(), attempted.progress)
+            } else {
+                self.verdict(&outcome, attempted)
+            };
+            fates.push(Fate { positions: vec![*position], outcome, verdict });
+        }
+        fates
+    }
+
+    /// Those who were not in the message wait for the next.
+    fn rest(&self, claim: &Claim<S::Source>, chosen: &[usize]) -> Option<Fate> {
+        let positions: Vec<usize> =
+            (0..claim.recipients.len()).filter(|position| chosen.binary_search(position).is_err()).collect();
+        let outcome = Outcome::Paced(Diagnostic::local("goes in the next message: this one has as many as it may"));
+        let verdict = Verdict::Again(self.road.clock.wall(), claim.progress);
+        (!positions.is_empty()).then_some(Fate { positions, outcome, verdict })
     }
 
     /// A sender that may not be sent as is told once for each reason, not at each try of each of its messages.
-    fn is_news(&self, claim: &Claim<S::Source>, part: &Part) -> bool {
+    fn is_news(&self, claim: &Claim<S::Source>, fate: &Fate) -> bool {
         let sender = claim.envelope.reverse_path.to_string();
-        match &part.outcome {
-            Outcome::Held { scope: Scope::Message, diagnostic } => {
-                self.refused_senders.refuse(&sender, diagnostic, self.clock.wall())
+        match (&fate.outcome, fate.verdict) {
+            (_, Verdict::GivenUp(_)) => true,
+            (Outcome::Held { scope: Scope::Message, diagnostic }, _) => {
+                self.refused_senders.refuse(&sender, diagnostic, self.road.clock.wall())
             }
-            Outcome::Accepted(_) => {
+            (Outcome::Accepted(_), _) => {
                 self.refused_senders.accept(&sender);
                 true
             }
@@ -194,23 +313,98 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         }
     }
 
-    async fn settle(&self, claim: Claim<S::Source>, parts: Vec<Part>) {
-        for part in &parts {
-            if self.is_news(&claim, part) {
-                tell(&claim, part, self.lane.login());
+    async fn quarantine(&self, claim: Claim<S::Source>, text: String) {
+        let part = Part {
+            recipients: (0..claim.recipients.len()).collect(),
+            outcome: Outcome::Deferred(Diagnostic::local(text)),
+            next: Next::Quarantined,
+            progress: claim.progress,
+        };
+        let settlement = self.settlement(vec![part], Usage::default());
+        self.write(claim, settlement).await;
+    }
+
+    async fn settle(&self, mut claim: Claim<S::Source>, mut fates: Vec<Fate>, usage: Usage) {
+        let told = self.report(&mut claim, &mut fates).await;
+        for fate in &fates {
+            if self.is_news(&claim, fate) {
+                tell(&claim, fate, self.lane.login());
             }
         }
-        let id = claim.message;
-        let settlement = Settlement {
+        let mut settlement = self.settlement(fates.into_iter().map(Fate::part).collect(), usage);
+        settlement.new_messages = told.messages;
+        settlement.reports = told.reports;
+        self.write(claim, settlement).await;
+    }
+
+    /// Who must hear of it hears of it in the settlement's own transaction.
+    async fn report(&self, claim: &mut Claim<S::Source>, fates: &mut [Fate]) -> Told<S::Sink> {
+        let max_age = self.road.routing.max_age(&claim.route);
+        let carrier = Carrier { lane: self.lane.id(), address: &self.address, host: self.lane.host(), max_age };
+        let ended: Vec<Ended<'_>> = fates
+            .iter_mut()
+            .map(|Fate { positions, outcome, verdict }| Ended { positions, outcome, verdict })
+            .collect();
+        self.road.reporting.tell(&*self.road.spool, claim, ended, &carrier, &*self.road.clock).await
+    }
+
+    fn settlement(&self, parts: Vec<Part>, usage: Usage) -> Settlement<S::Sink> {
+        Settlement {
             parts,
-            at: self.clock.wall(),
+            at: self.road.clock.wall(),
+            lane: self.lane.id().clone(),
             mailbox: self.lane.login().to_owned(),
+            usage,
             new_messages: Vec::new(),
-        };
-        if let Err(error) = self.spool.settle(claim, settlement).await {
+            reports: Vec::new(),
+        }
+    }
+
+    async fn write(&self, claim: Claim<S::Source>, settlement: Settlement<S::Sink>) {
+        let id = claim.message;
+        if let Err(error) = self.road.spool.settle(claim, settlement).await {
             error!(%id, %error, "what became of a message could not be written down; it is kept and written once the queue can be written");
         }
     }
+}
+
+/// Recipients of a delivery that met the same, by their positions in it.
+struct Fate {
+    positions: Vec<usize>,
+    outcome: Outcome,
+    verdict: Verdict,
+}
+
+impl Fate {
+    fn part(self) -> Part {
+        let Self { positions, outcome, verdict } = self;
+        let (next, progress) = match verdict {
+            Verdict::Delivered | Verdict::GivenUp(_) => (Next::Finished, spool::Progress::default()),
+            Verdict::Again(due, progress) => (Next::Due(due), progress),
+            Verdict::Held(progress) => (Next::Held, progress),
+        };
+        Part { recipients: positions, outcome, next, progress }
+    }
+}
+
+fn usage(spent: Spent) -> Usage {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Usage { messages: 1, recipients: count(spent.recipients), external: count(spent.external) }
+}
+
+/// Resolves when any of them is notified.
+async fn woken(wakers: &[Arc<Notify>]) {
+    let mut notified: Vec<_> = wakers.iter().map(|waker| Box::pin(waker.notified())).collect();
+    poll_fn(|context| {
+        let is_woken = notified.iter_mut().any(|notified| notified.as_mut().poll(context).is_ready());
+        if is_woken { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// 452 4.5.3: a message had as many recipients as it may.
+fn is_one_too_many(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(diagnostic) if diagnostic.enhanced == Some(EnhancedCode::new(4, 5, 3)))
 }
 
 /// The spool's body as the forwarder reads it.
@@ -245,35 +439,39 @@ fn is_same(one: &Outcome, other: &Outcome) -> bool {
     }
 }
 
-fn whole<B>(claim: &Claim<B>, outcome: Outcome, next: Next) -> Part {
-    Part { recipients: (0..claim.recipients.len()).collect(), outcome, next }
+fn whole<B>(claim: &Claim<B>, outcome: Outcome, verdict: Verdict) -> Fate {
+    Fate { positions: (0..claim.recipients.len()).collect(), outcome, verdict }
 }
 
-fn tell<B>(claim: &Claim<B>, part: &Part, mailbox: &str) {
+fn tell<B>(claim: &Claim<B>, fate: &Fate, mailbox: &str) {
     let id = claim.message;
     let recipients: Vec<_> =
-        part.recipients.iter().filter_map(|at| claim.recipients.get(*at)).map(ToString::to_string).collect();
+        fate.positions.iter().filter_map(|at| claim.recipients.get(*at)).map(ToString::to_string).collect();
     let recipients = recipients.join(",");
-    let (outcome, reply) = (part.outcome.name(), part.outcome.diagnostic());
+    let (outcome, reply) = (fate.outcome.name(), fate.outcome.diagnostic());
     let message_id = &claim.message_id;
-    match &part.next {
-        Next::Finished => info!(%id, outcome, mailbox, recipients, %reply, message_id, "sent"),
+    match (fate.verdict, &fate.outcome) {
+        (Verdict::Delivered, _) => info!(%id, outcome, mailbox, recipients, %reply, message_id, "sent"),
         // The lane has said so, once for all its mail.
-        Next::Due(_) if matches!(part.outcome, Outcome::Held { scope: Scope::Mailbox | Scope::Tenant, .. }) => {
+        (Verdict::Again(..), Outcome::Held { scope: Scope::Mailbox | Scope::Tenant, .. }) => {
             debug!(%id, outcome, mailbox, recipients, %reply, message_id, "waits for its lane");
         }
-        Next::Due(due) if matches!(part.outcome, Outcome::Held { .. }) => {
+        (Verdict::Again(due, _), Outcome::Held { .. }) => {
             let (sender, advice) = (&claim.envelope.reverse_path, forwarder::sender_advice(reply));
             warn!(%id, outcome, mailbox, %sender, recipients, %reply, advice, message_id, next_attempt = %due, "not sent yet");
         }
-        Next::Due(due) => {
+        // Of our own making: nothing is wrong with it.
+        (Verdict::Again(due, _), Outcome::Paced(said)) if said.code.is_none() => {
+            debug!(%id, outcome, mailbox, recipients, %reply, message_id, next_attempt = %due, "not sent yet");
+        }
+        (Verdict::Again(due, _), _) => {
             warn!(%id, outcome, mailbox, recipients, %reply, message_id, next_attempt = %due, "not sent yet");
         }
-        Next::Held => warn!(%id, outcome, mailbox, recipients, %reply, message_id, "held for the operator"),
-        Next::Refused => {
-            warn!(%id, outcome, mailbox, recipients, %reply, message_id, "refused by upstream; kept in the queue");
+        (Verdict::Held(_), _) => warn!(%id, outcome, mailbox, recipients, %reply, message_id, "held for the operator"),
+        (Verdict::GivenUp(why), _) => {
+            let sender = &claim.envelope.reverse_path;
+            warn!(%id, outcome, mailbox, %sender, recipients, %reply, message_id, why = why.as_str(), "not delivered, and given up");
         }
-        Next::Quarantined => warn!(%id, outcome, mailbox, recipients, %reply, message_id, "set aside as damaged"),
     }
 }
 

@@ -5,13 +5,14 @@
 use std::sync::{Arc, OnceLock};
 
 use clock::Clock;
-use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, LaneId, Received, ReversePath};
+use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, Received, ReversePath};
 use smtp_server::{Client, Intake, MessageSink, Transaction};
-use spool::{BodySink, NewDelivery, NewMessage, Spool, StoreError};
+use spool::{BodySink, NewDelivery, NewMessage, Origin, Spool, StoreError};
 use tracing::{error, info, warn};
 use wire::{MailParameters, Reply};
 
 use crate::config::Network;
+use crate::routing::{Route, Routing};
 
 /// More Received fields than this are a loop (RFC 5321 section 6.3 asks for at least 100).
 const MAX_HOPS: usize = 100;
@@ -24,20 +25,10 @@ pub(crate) struct Rooms<S> {
     pub(crate) spool: Arc<S>,
     /// Our name.
     pub(crate) hostname: String,
-    /// Where mail goes: the only mailbox serves everything until there are routes.
-    pub(crate) destination: Destination,
+    /// Where mail goes.
+    pub(crate) routing: Arc<Routing>,
     /// Time.
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// The mailbox that carries a message.
-pub(crate) struct Destination {
-    /// Name of the tenant.
-    pub(crate) tenant: String,
-    /// Its lane.
-    pub(crate) lane: LaneId,
-    /// Its address: the From of messages that have none, and the domain of a bare `postmaster`.
-    pub(crate) address: mail::Mailbox,
 }
 
 /// The intake of one listener.
@@ -71,8 +62,18 @@ impl<S: Spool> Intake for ListenerIntake<S> {
         reverse_path: ReversePath,
         parameters: MailParameters,
     ) -> Result<MailTransaction<S>, Reply> {
+        let rooms = Arc::clone(self.rooms.get().ok_or_else(starting)?);
+        let Some(route) = rooms.routing.route(&client.listener).cloned() else {
+            warn!(listener = %client.listener, client = %client.address(), "mail refused: no [[route]] takes mail of this listener");
+            return Err(Reply::new(
+                550,
+                (5, 7, 1),
+                "No route takes mail from here; the relay's administrator can add one",
+            ));
+        };
         Ok(MailTransaction {
-            rooms: Arc::clone(self.rooms.get().ok_or_else(starting)?),
+            rooms,
+            route,
             client: client.clone(),
             envelope: Envelope {
                 body_type: parameters.body,
@@ -91,6 +92,7 @@ fn starting() -> Reply {
 /// A transaction between MAIL and DATA.
 pub(crate) struct MailTransaction<S> {
     rooms: Arc<Rooms<S>>,
+    route: Route,
     client: Client,
     envelope: Envelope,
     recipients: Vec<ForwardPath>,
@@ -181,29 +183,36 @@ impl<S: Spool> Submission<S> {
     }
 
     async fn commit(self, block: HeaderBlock) -> Reply {
-        let MailTransaction { rooms, client, envelope, recipients } = self.transaction;
+        let MailTransaction { rooms, route, client, envelope, recipients } = self.transaction;
         let id = self.sink.id();
         let accepted_at = rooms.clock.wall();
         let stamp = Stamp { id: id.to_string(), date: accepted_at.rfc5322(), millis: accepted_at.unix_millis() };
-        let (header, message_id) = match complete(block, &stamp, &client, &envelope, &rooms) {
+        let (header, message_id) = match complete(
+            block,
+            &stamp,
+            &client,
+            &envelope,
+            &Place { hostname: &rooms.hostname, address: &route.address },
+        ) {
             Ok(complete) => complete,
             Err(error) => return header_refused(&error.to_string()),
         };
         let body_len = self.sink.written();
         let size = header.as_bytes().len() as u64 + 2 + body_len;
         let recipient_count = recipients.len();
-        let destination = &rooms.destination;
         let message = NewMessage {
             header: header.into_bytes(),
             message_id: message_id.clone(),
             listener: client.listener.to_string(),
             client: client.address().to_string(),
             accepted_at,
+            origin: Origin::Submitted,
             deliveries: vec![NewDelivery {
-                tenant: destination.tenant.clone(),
-                lane: destination.lane.clone(),
+                tenant: route.tenant.clone(),
+                lanes: route.lanes.clone(),
+                route: route.name.clone(),
                 route_epoch: 0,
-                recipients: recipients.into_iter().map(|path| qualified(path, &destination.address).into()).collect(),
+                recipients: recipients.into_iter().map(|path| qualified(path, &route.address).into()).collect(),
             }],
             envelope: envelope.clone(),
         };
@@ -227,18 +236,26 @@ struct Stamp {
     millis: i64,
 }
 
+/// Where it is accepted.
+struct Place<'a> {
+    /// Our name.
+    hostname: &'a str,
+    /// The route's mailbox.
+    address: &'a mail::Mailbox,
+}
+
 /// Adds Received, and Date, Message-ID and From where they are missing (RFC 6409 section 8). Gives the Message-ID too.
-fn complete<S>(
+fn complete(
     mut header: HeaderBlock,
     stamp: &Stamp,
     client: &Client,
     envelope: &Envelope,
-    rooms: &Rooms<S>,
+    place: &Place<'_>,
 ) -> Result<(HeaderBlock, String), mail::FieldError> {
     let Stamp { id, date, millis } = stamp;
-    let hostname = &rooms.hostname;
+    let Place { hostname, address } = place;
     if !header.has("From") {
-        let from = envelope.reverse_path.mailbox().unwrap_or(&rooms.destination.address);
+        let from = envelope.reverse_path.mailbox().unwrap_or(address);
         header.append(&Field::new("From", &from.to_string())?);
     }
     if !header.has("Date") {
@@ -296,20 +313,6 @@ fn store_failed(error: &StoreError) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clock::SystemClock;
-
-    fn rooms() -> Rooms<()> {
-        Rooms {
-            spool: Arc::new(()),
-            hostname: "relay.test".into(),
-            destination: Destination {
-                tenant: "contoso".into(),
-                lane: LaneId::new("t", "l"),
-                address: "scanner@contoso.com".parse().unwrap(),
-            },
-            clock: Arc::new(SystemClock::new()),
-        }
-    }
 
     fn completed(header: &str, sender: &str) -> (String, String) {
         let client = Client {
@@ -323,7 +326,9 @@ mod tests {
         let envelope = Envelope::from(reverse_path);
         let stamp = Stamp { id: "1-2".into(), date: "Sat, 21 Nov 2026 07:54:00 +0000".into(), millis: 7 };
         let block = HeaderBlock::parse(header.as_bytes().to_vec());
-        let (header, message_id) = complete(block, &stamp, &client, &envelope, &rooms()).unwrap();
+        let address = "scanner@contoso.com".parse().unwrap();
+        let place = Place { hostname: "relay.test", address: &address };
+        let (header, message_id) = complete(block, &stamp, &client, &envelope, &place).unwrap();
         let header = String::from_utf8(header.into_bytes()).unwrap();
         let received = "Received: from erp01 ([192.0.2.1]) by relay.test with ESMTP id 1-2; Sat, 21\r\n\tNov 2026 07:54:00 +0000\r\n";
         (header.strip_prefix(received).unwrap_or_else(|| panic!("no Received in {header}")).to_owned(), message_id)

@@ -143,7 +143,7 @@ async fn a_connection_that_is_swept_keeps_its_place_until_it_is_closed() {
     let upstream = Upstream::start().await;
     let (lane, _) = make(upstream.address(), Arc::new(SystemClock::new()), |plan| {
         plan.limits.idle_timeout = Duration::from_millis(50);
-        plan.limits.connections = 1;
+        plan.allowance.connections = 1;
         plan.endpoint.timeouts.quit = PATIENCE;
     });
     let sending = send(&lane, mail());

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clock::{Clock, ManualClock, WallTime};
 use forwarder::{
-    AddressFamily, Attempt, BearerToken, Body, Endpoint, Lane, LaneLimits, Message, Slot, Timeouts, TokenSource,
-    TokenTrouble,
+    AddressFamily, Allowance, Attempt, BearerToken, Body, ConnectionLimits, Endpoint, Lane, LaneParts, Message, Slot,
+    Tenant, Timeouts, TokenSource, TokenTrouble,
 };
-use mail::{Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath, Scope};
+use mail::{Domain, Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath, Scope};
 use tokio::task::JoinHandle;
 
 use crate::upstream::{HOST, trusting, within};
@@ -68,7 +68,10 @@ impl TokenSource for Tokens {
 /// A lane that is still to be made.
 pub(crate) struct Plan {
     pub(crate) endpoint: Endpoint,
-    pub(crate) limits: LaneLimits,
+    pub(crate) allowance: Allowance,
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) login: &'static str,
     pub(crate) tokens: Tokens,
 }
 
@@ -82,6 +85,17 @@ pub(crate) fn lane_with(upstream: SocketAddr, change: impl FnOnce(&mut Plan)) ->
     let clock = Arc::new(ManualClock::at(WallTime::from_unix_millis(1_800_000_000_000)));
     let (lane, tokens) = make(upstream, Arc::<ManualClock>::clone(&clock), change);
     Road { lane, tokens, clock }
+}
+
+/// Exchange's own limits.
+pub(crate) fn allowance() -> Allowance {
+    Allowance {
+        connections: 3,
+        messages_per_minute: 30,
+        recipients_per_day: 10_000,
+        recipients_per_message: 500,
+        internal_domains: vec![Domain::parse("contoso.com").unwrap()],
+    }
 }
 
 /// A lane on any clock.
@@ -98,11 +112,20 @@ pub(crate) fn make(
         tls: trusting(),
         timeouts: Timeouts::default(),
     };
-    let mut plan = Plan { endpoint, limits: LaneLimits::default(), tokens: Tokens::default() };
+    let mut plan = Plan {
+        endpoint,
+        allowance: allowance(),
+        limits: ConnectionLimits::default(),
+        tenant: Arc::new(Tenant::new(None)),
+        login: LOGIN,
+        tokens: Tokens::default(),
+    };
     change(&mut plan);
-    let tokens = Arc::new(plan.tokens);
-    let id = LaneId::new("tenant", LOGIN);
-    (Lane::new(id, LOGIN.into(), plan.endpoint, Arc::clone(&tokens), plan.limits, clock), tokens)
+    let Plan { endpoint, allowance, limits, tenant, login, tokens } = plan;
+    let tokens = Arc::new(tokens);
+    let (id, login) = (LaneId::new("tenant", login), login.to_owned());
+    let parts = LaneParts { id, login, endpoint, tokens: Arc::clone(&tokens), tenant, allowance, limits, clock };
+    (Lane::new(parts), tokens)
 }
 
 /// A lane, its tokens and its clock.
@@ -168,7 +191,7 @@ impl Sending {
     /// The outcomes in short, as `550 5.1.1 ... (refused)`.
     pub(crate) async fn outcomes(self) -> Vec<String> {
         match self.ended().await {
-            Attempt::Told(outcomes) => outcomes.iter().map(short).collect(),
+            Attempt::Told(outcomes, _) => outcomes.iter().map(short).collect(),
             other => panic!("upstream was spoken to, and yet: {other:?}"),
         }
     }

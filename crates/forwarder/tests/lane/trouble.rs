@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use clock::SystemClock;
-use forwarder::{Attempt, TroubleKind};
+use clock::{ManualClock, SystemClock};
+use forwarder::{Attempt, Tenant, TroubleKind};
 use mail::Scope;
 use tokio::net::TcpListener;
 
-use crate::road::{Road, deliver, lane_to, mail, make, send};
+use crate::road::{Road, deliver, lane_to, lane_with, mail, make, send};
 use crate::upstream::{Session, Tls, Upstream, within};
 
 /// An address where nobody listens.
@@ -78,7 +78,7 @@ async fn one_probe_goes_at_a_time_and_its_success_wakes_who_waits() {
     let probing = tokio::spawn(async move { deliver(probe, mail()).await });
     let mut session = upstream.logged_in().await;
     session.take().await;
-    assert!(matches!(within(probing).await.unwrap(), Attempt::Told(_)));
+    assert!(matches!(within(probing).await.unwrap(), Attempt::Told(..)));
     // The waiter uses the probe's connection, or one of its own if it was quicker than the probe's end.
     tokio::select! {
         _ = session.take() => {}
@@ -158,4 +158,62 @@ async fn a_tenant_over_its_threshold_stops_the_lane_for_the_tenant() {
     let trouble = road.lane.trouble().expect("the lane is in trouble");
     assert_eq!((trouble.kind, trouble.scope), (TroubleKind::Refused, Scope::Tenant));
     assert!(!road.has_turn().await);
+}
+
+/// Two lanes of one tenant, on one clock.
+fn two_lanes(upstream: &Upstream) -> (Road, Road) {
+    let tenant = Arc::new(Tenant::new(None));
+    let first = lane_with(upstream.address(), |plan| plan.tenant = Arc::clone(&tenant));
+    let clock = Arc::clone(&first.clock);
+    let (lane, tokens) = make(upstream.address(), Arc::<ManualClock>::clone(&clock), |plan| {
+        plan.tenant = tenant;
+        plan.login = "erp@contoso.com";
+    });
+    (first, Road { lane, tokens, clock })
+}
+
+#[tokio::test]
+async fn trouble_of_a_tenant_stops_all_its_lanes_and_one_probe_frees_them() {
+    let upstream = Upstream::start().await;
+    let (one, other) = two_lanes(&upstream);
+    let sending = one.send(mail());
+    let mut session = upstream.logged_in().await;
+    ends_with(&mut session, "550 5.7.705 Access denied, tenant has exceeded threshold").await;
+    session.answer("QUIT", "221 2.0.0 bye").await;
+    assert_eq!(sending.outcomes().await, ["held tenant: 550 5.7.705 Access denied, tenant has exceeded threshold"]);
+    assert_eq!(other.lane.trouble().map(|trouble| trouble.scope), Some(Scope::Tenant));
+    assert!(!other.has_turn().await);
+    other.advance(75);
+    let probe = other.turn_now().await.expect("one lane probes");
+    assert!(!one.has_turn().await, "the other waits for its end");
+    let probing = tokio::spawn(async move { deliver(probe, mail()).await });
+    let waiting = one.send(mail());
+    upstream.logged_in().await.take().await;
+    assert!(matches!(within(probing).await.unwrap(), Attempt::Told(..)));
+    upstream.logged_in().await.take().await;
+    assert_eq!(waiting.outcomes().await.len(), 1);
+    assert_eq!((one.lane.trouble(), other.lane.trouble()), (None, None));
+}
+
+#[tokio::test]
+async fn a_432_leaves_the_lane_with_one_connection_less() {
+    let upstream = Upstream::start().await;
+    let road = lane_with(upstream.address(), |plan| plan.allowance.connections = 2);
+    let (first, second) = (road.send(mail()), road.send(mail()));
+    let (mut one, mut two) = (upstream.logged_in().await, upstream.logged_in().await);
+    one.take().await;
+    ends_with(&mut two, "432 4.3.2 Concurrent connections limit exceeded.").await;
+    two.answer("QUIT", "221 2.0.0 bye").await;
+    let mut outcomes = [first.outcomes().await, second.outcomes().await];
+    outcomes.sort();
+    assert!(outcomes[0][0].starts_with("accepted") && outcomes[1][0].starts_with("paced"), "{outcomes:?}");
+    assert_eq!(road.lane.status().allowed, (1, 30));
+    road.advance(20);
+    let turn = road.turn_now().await.expect("the probe has its turn");
+    let probing = tokio::spawn(async move { deliver(turn, mail()).await });
+    one.take().await;
+    assert!(matches!(within(probing).await.unwrap(), Attempt::Told(..)));
+    let _only = road.turn_now().await.expect("a lane that is well gives turns");
+    assert!(!road.has_turn().await, "a second connection is not tried again so soon");
+    assert_eq!(road.lane.status().connections, 1);
 }

@@ -31,7 +31,7 @@ pub use network::Network;
 pub use place::FilePath;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
-pub use settings::{Listener, Log, LogFormat, Mailbox, Retry, Settings, Tenant};
+pub use settings::{BounceContent, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant};
 
 use layers::{Environment, File};
 use reading::{Origins, Reading, Table};

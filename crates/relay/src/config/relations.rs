@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::routing::Routing;
+
 use super::address::MailboxAddress;
 use super::place::ListenAddress;
 use super::reading::Reading;
@@ -55,7 +57,7 @@ impl Relations<'_> {
         if mailboxes.len() > 1 && *routes == 0 {
             self.tell(
                 &["mailbox", "route"],
-                "more than one mailbox needs [[route]] to choose between them, which is not built yet in this release; keep one",
+                "more than one mailbox needs [[route]] to choose between them: one that names them all shares the mail out among them",
             );
         }
     }
@@ -133,7 +135,7 @@ impl Relations<'_> {
 
     /// A message that a listener takes must have room in the queue.
     fn check_sizes(&self, name: &str, listener: &Listener) {
-        let advertised = self.settings.largest_message(listener);
+        let advertised = Routing::new(self.settings).largest_message(name, listener);
         let room = self.settings.spool.max_bytes.octets();
         if room < advertised {
             let paths = ["spool.max_bytes".to_owned(), format!("listener.{name}.max_message_size")];

@@ -68,8 +68,10 @@ pub(crate) struct Opened {
 pub(crate) struct LaneView {
     /// Name of its tenant.
     pub(crate) tenant: String,
-    /// Name of its mailbox.
+    /// Names of its mailboxes.
     pub(crate) mailbox: String,
+    /// The first one's address.
+    pub(crate) address: mail::Mailbox,
     /// The lane.
     pub(crate) lane: Arc<forwarder::Lane<TenantTokens>>,
     /// Whose messages upstream does not take.

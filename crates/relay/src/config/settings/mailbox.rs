@@ -23,9 +23,9 @@ section! {
         /// Messages in any minute. Exchange allows 30.
         built messages_per_minute: Count<1, 1_000_000_000> = Count::new(30);
         /// Recipients in any 24 hours. Exchange allows 10,000.
-        later recipients_per_day: Count<1, 1_000_000_000> = Count::new(10_000);
+        built recipients_per_day: Count<1, 1_000_000_000> = Count::new(10_000);
         /// Recipients of one message; a message with more is sent in parts. Exchange's default is 500, at most 1000.
-        later recipients_per_message: Count<1, 1000> = Count::new(500);
+        built recipients_per_message: Count<1, 1000> = Count::new(500);
         /// The mailbox's `MaxSendSize`. Exchange's default is 35 MiB, at most 150 MiB.
         built max_message_size: Size<{ 1 << 10 }, { 150 << 20 }> = Size::new(35 << 20);
         /// For `*@` mailboxes: serve only logged-in users with `allowed_senders`; false: any listed client may pick any sender.

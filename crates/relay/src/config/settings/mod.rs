@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub use listener::{Authentication, DeliveryMode, Encryption, Listener, User};
 pub use mailbox::Mailbox;
 pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
-pub use queue::{Bounce, History, Retry, Spool};
+pub use queue::{Bounce, BounceContent, History, Retry, Spool};
 pub use route::{MailboxChoice, Rewrite, Route};
 use serde_json::Value as Json;
 pub use tenant::{Grant, Tenant};
@@ -55,11 +55,11 @@ sections! {
     later "user" Named User;
     built "tenant" Named Tenant;
     built "mailbox" Named Mailbox;
-    later "route" Ordered Route;
+    built "route" Ordered Route;
     later "rewrite" One Rewrite;
     built "spool" One Spool;
     built "retry" One Retry;
-    later "bounce" One Bounce;
+    built "bounce" One Bounce;
     built "history" One History;
     built "http" One Http;
     built "control" One Control;
@@ -178,12 +178,6 @@ impl Settings {
     pub fn tenant_of(&self, mailbox: &Mailbox) -> Option<(&str, &Tenant)> {
         let (name, tenant) = self.tenants.get_key_value(mailbox.tenant.as_ref()?.as_str())?;
         Some((name, tenant))
-    }
-
-    /// The largest message that a listener takes, in octets: what no mailbox takes is refused here rather than hours later.
-    pub fn largest_message(&self, listener: &Listener) -> u64 {
-        let mailboxes = self.mailboxes.values().map(|mailbox| mailbox.max_message_size.octets());
-        mailboxes.chain([listener.max_message_size.octets()]).min().unwrap_or_default()
     }
 
     /// The control socket's place.

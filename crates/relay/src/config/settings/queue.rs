@@ -29,13 +29,13 @@ section! {
         /// Waits after the first, second and later failures; the last repeats; spread by a fifth.
         built schedule: Vec<Period<1, 86_400>> = [60, 300, 900, 1800, 3600].map(Period::new).to_vec();
         /// How long a message is tried whose sender may not be sent as (permissions take up to two hours), then bounced.
-        later refused_sender_for: Period<0, { 30 * 86_400 }> = Period::new(86_400);
+        built refused_sender_for: Period<0, { 30 * 86_400 }> = Period::new(86_400);
         /// Wait after a reply was lost behind the final dot: Exchange may have the message.
         built uncertain_delay: Period<1, 86_400> = Period::new(3600);
         /// Tries after such an uncertain one; then it is held for the operator.
         built uncertain_resends: Count<0, 10> = Count::new(2);
         /// How long held mail is kept before it is given up; 0: never, only reported.
-        later max_hold: Period<0, { 365 * 86_400 }> = Period::new(0);
+        built max_hold: Period<0, { 365 * 86_400 }> = Period::new(0);
     }
 }
 
@@ -53,11 +53,11 @@ section! {
     /// Reports to senders about mail that was not delivered.
     pub struct Bounce {
         /// Takes bounces with no usable sender, digests and alerts; `""`: log, history and alert command only.
-        later postmaster: OptionalAddress = OptionalAddress(None);
+        built postmaster: OptionalAddress = OptionalAddress(None);
         /// How much of the message is returned; a client's RET is honoured up to this.
-        later content: BounceContent = BounceContent::Headers;
+        built content: BounceContent = BounceContent::Headers;
         /// After how long a sender is told that a message is late; 0: never.
-        later delay_notice_after: Period<0, { 30 * 86_400 }> = Period::new(4 * 3600);
+        built delay_notice_after: Period<0, { 30 * 86_400 }> = Period::new(4 * 3600);
     }
 }
 

@@ -42,6 +42,10 @@ impl Scalar for MailboxChoice {
         if text == "{sender}" { Ok(Self::Sender) } else { Name::parse(text).map(Self::Named) }
     }
 
+    fn later(&self) -> Option<String> {
+        (*self == Self::Sender).then(|| "\"{sender}\" is not built yet in this release; name mailboxes".to_owned())
+    }
+
     fn json(&self) -> Json {
         Json::from(match self {
             Self::Named(name) => name.as_str(),
@@ -60,9 +64,9 @@ section! {
     /// only mailbox serves everything. They stand in the file only.
     pub struct Route {
         /// Shown in logs, explain and history.
-        later name: Text;
+        built name: Text;
         /// Listeners, by name.
-        later listeners ? Vec<Name>;
+        built listeners ? Vec<Name>;
         /// Networks that the client is in.
         later networks ? Vec<Network>;
         /// Users that have logged in.
@@ -72,7 +76,7 @@ section! {
         /// The recipients; those that another route takes go another way.
         later recipients ? Vec<AddressPattern>;
         /// The mailbox; several spread and take over, within one tenant; `{sender}` with a `*@` mailbox.
-        later mailbox: Vec<MailboxChoice>;
+        built mailbox: Vec<MailboxChoice>;
         /// For `{sender}`, when the sender has no mailbox.
         later fallback ? Name;
         /// What becomes of the message's own sender.
@@ -84,7 +88,7 @@ section! {
         /// Test mode: every recipient is replaced by this one; `""`: off.
         later redirect_all_to: OptionalAddress = OptionalAddress(None);
         /// How long is tried; time held or paced does not count.
-        later max_age: Period<60, { 365 * 86_400 }> = Period::new(5 * 86_400);
+        built max_age: Period<60, { 365 * 86_400 }> = Period::new(5 * 86_400);
     }
 }
 

@@ -112,10 +112,11 @@ section! {
         later managed_identity ? ManagedIdentity;
         /// The last day of the secret; warned of 30, 7 and 1 days before. A certificate's own date is read.
         later client_secret_expires ? Date;
-        /// Your own domains: bounces go only to these, those for anyone else's address go to the postmaster.
-        later internal_domains: Vec<mail::Domain> = Vec::new();
+        /// Your own domains: bounces go only to these, those for anyone else's address go to the postmaster. Empty: those of the
+        /// tenant's mailboxes.
+        built internal_domains: Vec<mail::Domain> = Vec::new();
         /// The tenant's limit of external recipients (TERRL) to stay under, over 24 hours; 0: not counted.
-        later external_recipients_per_day: Count<0, 1_000_000_000> = Count::new(0);
+        built external_recipients_per_day: Count<0, 1_000_000_000> = Count::new(0);
         /// Where tokens come from: the token endpoint is `{authority}/{tenant_id}/oauth2/v2.0/token`.
         built authority: Authority => cloud.authority(), "by `cloud`";
         /// The only CA certificates trusted for the authority, in PEM.

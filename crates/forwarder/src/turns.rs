@@ -1,0 +1,377 @@
+//! Who may go now: everything that decides over a turn of a lane, as two values without socket, clock or lock. [`Turns`] is
+//! a login's: pace, learned limits, day and health; [`TenantTurns`] what all logins of a tenant share.
+//!
+//! A turn is begun, perhaps admitted to recipients, tells what it met, and ends; whoever holds it does so in this order.
+
+use std::time::Duration;
+
+use clock::Monotonic;
+use mail::{Domain, Recipient, Scope};
+
+use crate::batch::{self, Room, Spent};
+use crate::governor::{Governor, Pacing};
+use crate::health::{Health, Pause, Trouble, TroubleKind, TroubleStatus};
+use crate::pacer::Pacer;
+use crate::quota::Quota;
+
+/// What all logins of a tenant share: its health, and its external recipients of a day.
+#[derive(Debug)]
+pub struct TenantTurns {
+    health: Health,
+    external: Quota,
+}
+
+impl TenantTurns {
+    /// At most so many external recipients a day, or as many as there are.
+    pub fn new(external_recipients_per_day: Option<u64>) -> Self {
+        Self { health: Health::default(), external: Quota::new(external_recipients_per_day) }
+    }
+
+    /// External recipients that an earlier run served `ago`; oldest first.
+    pub fn assume_used(&mut self, external: u64, ago: Duration, now: Monotonic) {
+        self.external.assume_used(external, ago, now);
+    }
+
+    /// What is wrong with all of the tenant, if anything is.
+    pub fn trouble(&self, now: Monotonic) -> Option<TroubleStatus> {
+        self.health.status(now)
+    }
+
+    /// External recipients of the last day, and how many there may be.
+    pub fn external(&self, now: Monotonic) -> (u64, Option<u64>) {
+        (self.external.used(now), self.external.limit())
+    }
+}
+
+/// What a login may do.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Messages in any minute.
+    pub messages_per_minute: usize,
+    /// Recipients in any 24 hours.
+    pub recipients_per_day: u64,
+    /// Recipients of one message.
+    pub recipients_per_message: usize,
+    /// The tenant's own domains; recipients of others are external.
+    pub internal_domains: Vec<Domain>,
+}
+
+impl Turn {
+    /// What was set aside for it: what it may have used if nobody knows better.
+    pub fn reserved(&self) -> Spent {
+        self.reserved
+    }
+}
+
+/// What decides over the turns of one login.
+#[derive(Debug)]
+pub struct Turns {
+    pacer: Pacer,
+    governor: Governor,
+    health: Health,
+    day: Quota,
+    recipients_per_message: usize,
+    internal_domains: Vec<Domain>,
+}
+
+/// A turn that was given. To be ended by [`Turns::end`].
+#[derive(Debug)]
+#[must_use]
+pub struct Turn {
+    probes_lane: bool,
+    probes_tenant: bool,
+    reserved: Spent,
+}
+
+impl Turns {
+    /// A login that has done nothing yet.
+    pub fn new(allowance: Allowance) -> Self {
+        Self {
+            pacer: Pacer::default(),
+            governor: Governor::new(allowance.connections, allowance.messages_per_minute),
+            health: Health::default(),
+            day: Quota::new(Some(allowance.recipients_per_day)),
+            recipients_per_message: allowance.recipients_per_message,
+            internal_domains: allowance.internal_domains,
+        }
+    }
+
+    /// Messages that an earlier run sent within the last minute.
+    pub fn assume_sent(&mut self, messages: usize, now: Monotonic) {
+        let limit = self.governor.rate(now);
+        self.pacer.assume_ended(messages.min(limit), now);
+    }
+
+    /// Recipients that an earlier run served `ago`; oldest first.
+    pub fn assume_used(&mut self, recipients: u64, ago: Duration, now: Monotonic) {
+        self.day.assume_used(recipients, ago, now);
+    }
+
+    /// Gives a turn, or says how long until there may be one; none where only the end of another turn can tell.
+    pub fn begin(&mut self, tenant: &mut TenantTurns, now: Monotonic) -> Result<Turn, Option<Duration>> {
+        if self.pacer.under_way() >= self.governor.connections(now) {
+            return Err(None);
+        }
+        if self.day.left(now) == 0 {
+            return Err(self.day.wait(now));
+        }
+        // Health is asked last: a probe that is let through must follow.
+        self.pacer.begin(self.governor.rate(now), now)?;
+        let leave = self.leave(tenant, now);
+        if leave.is_err() {
+            self.pacer.end(now, false);
+        }
+        leave
+    }
+
+    fn leave(&mut self, tenant: &mut TenantTurns, now: Monotonic) -> Result<Turn, Option<Duration>> {
+        let probes_lane = self.health.permission(now).probing()?;
+        let probes_tenant = tenant.health.permission(now).probing().inspect_err(|_| {
+            if probes_lane {
+                self.health.unknown();
+            }
+        })?;
+        Ok(Turn { probes_lane, probes_tenant, reserved: Spent::default() })
+    }
+
+    /// Which of `recipients` go in this turn's message. With none that may go now, how long until some may.
+    pub fn admit(
+        &mut self,
+        tenant: &mut TenantTurns,
+        turn: &mut Turn,
+        recipients: &[Recipient],
+        now: Monotonic,
+    ) -> Result<Vec<usize>, Duration> {
+        let room =
+            Room { message: self.recipients_per_message, day: self.day.left(now), external: tenant.external.left(now) };
+        let (chosen, spent) = batch::choose(recipients, room, &self.internal_domains);
+        if chosen.is_empty() {
+            let quota = if room.day == 0 { &mut self.day } else { &mut tenant.external };
+            return Err(quota.wait(now).unwrap_or(Duration::from_secs(1)));
+        }
+        self.day.reserve(spent.recipients);
+        tenant.external.reserve(spent.external);
+        turn.reserved = spent;
+        Ok(chosen)
+    }
+
+    /// What upstream counts of those that it took, or may have taken.
+    pub fn spent<'a>(&self, recipients: impl Iterator<Item = &'a Recipient>) -> Spent {
+        recipients.fold(Spent::default(), |spent, recipient| Spent {
+            recipients: spent.recipients + 1,
+            external: spent.external + u64::from(batch::is_external(recipient, &self.internal_domains)),
+        })
+    }
+
+    /// Upstream took a message. Gives the troubles that have ended by that.
+    pub fn well(&mut self, tenant: &mut TenantTurns, turn: &mut Turn) -> Vec<Trouble> {
+        (turn.probes_lane, turn.probes_tenant) = (false, false);
+        self.health.well().into_iter().chain(tenant.health.well()).collect()
+    }
+
+    /// The turn met trouble.
+    pub fn troubled(
+        &mut self,
+        tenant: &mut TenantTurns,
+        turn: &mut Turn,
+        trouble: Trouble,
+        now: Monotonic,
+        chance: f64,
+    ) -> Pause {
+        let probes_tenant = std::mem::take(&mut turn.probes_tenant);
+        let probes_lane = std::mem::take(&mut turn.probes_lane);
+        if trouble.scope == Scope::Tenant {
+            if probes_lane {
+                self.health.unknown();
+            }
+            return tenant.health.troubled(trouble, now, chance);
+        }
+        if probes_tenant {
+            // A login was tried, so there was a token; of another trouble of the tenant nothing is known.
+            let had_token = tenant.health.kind() == Some(TroubleKind::NoToken);
+            if had_token && trouble.kind != TroubleKind::Unreachable {
+                tenant.health.well();
+            } else {
+                tenant.health.unknown();
+            }
+        }
+        self.health.troubled(trouble, now, chance)
+    }
+
+    /// Upstream has asked to slow down, with so many connections open.
+    pub fn paced(&mut self, pacing: Pacing, connections: usize, now: Monotonic) {
+        let messages = self.pacer.in_last_minute(now) + self.pacer.under_way();
+        self.governor.refused(pacing, connections, messages, now);
+    }
+
+    /// The turn ended; upstream may have `seen` a message in it and counts `spent` of its recipients.
+    pub fn end(&mut self, tenant: &mut TenantTurns, turn: Turn, seen: bool, spent: Spent, now: Monotonic) {
+        let Turn { probes_lane, probes_tenant, reserved } = turn;
+        self.pacer.end(now, seen);
+        self.day.settle(reserved.recipients, spent.recipients, now);
+        tenant.external.settle(reserved.external, spent.external, now);
+        if probes_lane {
+            self.health.unknown();
+        }
+        if probes_tenant {
+            tenant.health.unknown();
+        }
+    }
+
+    /// What is wrong with this login, if anything is.
+    pub fn trouble(&self, now: Monotonic) -> Option<TroubleStatus> {
+        self.health.status(now)
+    }
+
+    /// Turns given that have not ended.
+    pub fn under_way(&self) -> usize {
+        self.pacer.under_way()
+    }
+
+    /// Messages that ended within the minute before `now`.
+    pub fn in_last_minute(&self, now: Monotonic) -> usize {
+        self.pacer.in_last_minute(now)
+    }
+
+    /// Recipients of the last day, and how many there may be.
+    pub fn day(&self, now: Monotonic) -> (u64, Option<u64>) {
+        (self.day.used(now), self.day.limit())
+    }
+
+    /// Connections and messages a minute that upstream seems to allow now.
+    pub fn allowed(&mut self, now: Monotonic) -> (usize, usize) {
+        (self.governor.connections(now), self.governor.rate(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mail::ForwardPath;
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_start(Duration::from_secs(seconds))
+    }
+
+    fn turns(recipients_per_day: u64) -> Turns {
+        Turns::new(Allowance {
+            connections: 2,
+            messages_per_minute: 30,
+            recipients_per_day,
+            recipients_per_message: 500,
+            internal_domains: vec![Domain::parse("contoso.com").unwrap()],
+        })
+    }
+
+    fn trouble(kind: TroubleKind, scope: Scope) -> Trouble {
+        Trouble { kind, scope, text: "test".into() }
+    }
+
+    fn people(count: usize) -> Vec<Recipient> {
+        (0..count).map(|number| ForwardPath::parse(format!("r{number}@x.y").as_bytes()).unwrap().into()).collect()
+    }
+
+    #[test]
+    fn trouble_of_the_tenant_is_probed_by_one_login_of_all() {
+        let mut tenant = TenantTurns::new(None);
+        let (mut one, mut other) = (turns(100), turns(100));
+        let mut turn = one.begin(&mut tenant, at(0)).unwrap();
+        let waiting = other.begin(&mut tenant, at(0)).unwrap();
+        let told = one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), at(0), 0.5);
+        assert_eq!(told, Pause { wait: Duration::from_secs(2), is_news: true });
+        one.end(&mut tenant, turn, false, Spent::default(), at(0));
+        other.end(&mut tenant, waiting, false, Spent::default(), at(0));
+        assert_eq!(other.begin(&mut tenant, at(1)).unwrap_err(), Some(Duration::from_secs(1)));
+        let mut probe = other.begin(&mut tenant, at(2)).unwrap();
+        assert_eq!(one.begin(&mut tenant, at(2)).unwrap_err(), None, "one probe at a time");
+        let ended = other.well(&mut tenant, &mut probe);
+        assert_eq!(ended.len(), 1);
+        assert!(one.begin(&mut tenant, at(2)).is_ok());
+    }
+
+    #[test]
+    fn a_login_refused_shows_that_there_was_a_token() {
+        let mut tenant = TenantTurns::new(None);
+        let (mut one, mut other) = (turns(100), turns(100));
+        let mut turn = one.begin(&mut tenant, at(0)).unwrap();
+        one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), at(0), 0.5);
+        one.end(&mut tenant, turn, false, Spent::default(), at(0));
+        let mut probe = one.begin(&mut tenant, at(2)).unwrap();
+        one.troubled(&mut tenant, &mut probe, trouble(TroubleKind::Refused, Scope::Mailbox), at(2), 0.5);
+        one.end(&mut tenant, probe, false, Spent::default(), at(2));
+        assert!(tenant.trouble(at(2)).is_none());
+        assert!(other.begin(&mut tenant, at(2)).is_ok(), "another login is not concerned");
+        assert!(one.begin(&mut tenant, at(2)).is_err());
+    }
+
+    #[test]
+    fn a_login_in_trouble_takes_no_probe_of_its_tenant() {
+        let mut tenant = TenantTurns::new(None);
+        let (mut bad, mut good) = (turns(100), turns(100));
+        let mut turn = bad.begin(&mut tenant, at(0)).unwrap();
+        bad.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Mailbox), at(0), 0.5);
+        bad.end(&mut tenant, turn, true, Spent::default(), at(0));
+        let mut turn = good.begin(&mut tenant, at(0)).unwrap();
+        good.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Tenant), at(0), 0.5);
+        good.end(&mut tenant, turn, true, Spent::default(), at(0));
+        assert!(bad.begin(&mut tenant, at(59)).is_err());
+        let probe = bad.begin(&mut tenant, at(60)).unwrap();
+        assert!(good.begin(&mut tenant, at(60)).is_err());
+        bad.end(&mut tenant, probe, false, Spent::default(), at(60));
+        assert!(good.begin(&mut tenant, at(60)).is_ok(), "a probe that tells nothing leaves room for another");
+    }
+
+    #[test]
+    fn the_day_admits_as_many_as_it_has_and_then_gives_no_turn() {
+        let mut tenant = TenantTurns::new(None);
+        let mut login = turns(10);
+        let mut turn = login.begin(&mut tenant, at(0)).unwrap();
+        assert_eq!(login.admit(&mut tenant, &mut turn, &people(25), at(0)).unwrap().len(), 10);
+        assert_eq!(login.begin(&mut tenant, at(0)).unwrap_err(), None, "all is reserved, nothing used");
+        let spent = login.spent(people(8).iter());
+        login.end(&mut tenant, turn, true, spent, at(0));
+        let mut turn = login.begin(&mut tenant, at(1)).unwrap();
+        assert_eq!(login.admit(&mut tenant, &mut turn, &people(15), at(1)).unwrap().len(), 2);
+        let spent = login.spent(people(2).iter());
+        login.end(&mut tenant, turn, true, spent, at(1));
+        assert_eq!(login.begin(&mut tenant, at(1)).unwrap_err(), Some(Duration::from_secs(24 * 3600 + 59)));
+        assert!(login.begin(&mut tenant, at(24 * 3600 + 60)).is_ok());
+    }
+
+    #[test]
+    fn the_external_recipients_of_a_tenant_are_those_of_all_its_logins() {
+        let mut tenant = TenantTurns::new(Some(10));
+        let (mut one, mut other) = (turns(100), turns(100));
+        let mut turn = one.begin(&mut tenant, at(0)).unwrap();
+        assert_eq!(one.admit(&mut tenant, &mut turn, &people(8), at(0)).unwrap().len(), 8);
+        let spent = one.spent(people(8).iter());
+        one.end(&mut tenant, turn, true, spent, at(0));
+        let mut turn = other.begin(&mut tenant, at(0)).unwrap();
+        assert_eq!(other.admit(&mut tenant, &mut turn, &people(8), at(0)).unwrap().len(), 2);
+        let spent = other.spent(people(2).iter());
+        other.end(&mut tenant, turn, true, spent, at(0));
+        let mut turn = other.begin(&mut tenant, at(0)).unwrap();
+        assert_eq!(
+            other.admit(&mut tenant, &mut turn, &people(8), at(0)).unwrap_err(),
+            Duration::from_mins(24 * 60 + 1)
+        );
+        other.end(&mut tenant, turn, false, Spent::default(), at(0));
+        assert_eq!(tenant.external(at(0)), (10, Some(10)));
+    }
+
+    #[test]
+    fn a_login_that_is_refused_one_too_many_uses_one_less() {
+        let mut tenant = TenantTurns::new(None);
+        let mut login = turns(100);
+        let (mut first, second) = (login.begin(&mut tenant, at(0)).unwrap(), login.begin(&mut tenant, at(0)).unwrap());
+        login.paced(Pacing::Connections, 2, at(0));
+        login.well(&mut tenant, &mut first);
+        login.end(&mut tenant, first, true, Spent::default(), at(0));
+        assert_eq!(login.begin(&mut tenant, at(0)).unwrap_err(), None, "one turn is out, and no more than one may be");
+        login.end(&mut tenant, second, true, Spent::default(), at(0));
+        assert!(login.begin(&mut tenant, at(0)).is_ok());
+        assert_eq!(login.allowed(at(0)), (1, 30));
+    }
+}

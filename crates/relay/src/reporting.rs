@@ -1,0 +1,335 @@
+//! Who hears of mail that did not go, and in which form: reports of failure and of delay, each stored by the settlement that
+//! gave rise to it, and digests of what would be a flood of them.
+//!
+//! Reports go to the tenant's own domains, else to the postmaster; never in answer to a report of ours (invariant 11). They
+//! leave by the mailbox that carried the mail, and from its address: Exchange takes no null reverse-path from a login. The
+//! words are `mail::report`'s.
+
+mod composition;
+mod digest;
+mod flood;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clock::{Clock, WallTime};
+use mail::report::Kind;
+use mail::{Domain, LaneId, LaneSet, Mailbox, Outcome, Recipient, Ret, Scope};
+use spool::{Claim, NewMessage, NewReport, Origin, Spool};
+use tracing::{info, warn};
+
+use crate::config::{BounceContent, Settings};
+use crate::lanes::internal_domains;
+use crate::retry::{Verdict, Why};
+use crate::routing;
+
+use composition::Words;
+use flood::Flood;
+
+/// The rules of reporting, and how much was reported lately.
+pub(crate) struct Reporting {
+    hostname: String,
+    /// By the tenant's name.
+    internal: BTreeMap<String, Vec<Domain>>,
+    /// By the tenant's name: the mailbox that sends its digests.
+    senders: BTreeMap<String, (LaneId, Mailbox)>,
+    postmaster: Option<Mailbox>,
+    /// The most that is returned of a message.
+    content: Ret,
+    delay_notice_after: Option<Duration>,
+    flood: Mutex<Flood>,
+}
+
+/// The lane that carried a delivery, or did not.
+#[derive(Clone, Copy)]
+pub(crate) struct Carrier<'a> {
+    /// Its name.
+    pub(crate) lane: &'a LaneId,
+    /// Its mailbox: who sends the report.
+    pub(crate) address: &'a Mailbox,
+    /// The server at its end.
+    pub(crate) host: &'a str,
+    /// How long the delivery's route tries.
+    pub(crate) max_age: Duration,
+}
+
+/// What became of some recipients of a delivery.
+pub(crate) struct Ended<'a> {
+    /// Their positions.
+    pub(crate) positions: &'a [usize],
+    /// What they met.
+    pub(crate) outcome: &'a Outcome,
+    /// What follows. That they have been told of the delay is noted in it.
+    pub(crate) verdict: &'a mut Verdict,
+}
+
+/// What a settlement stores of it.
+pub(crate) struct Told<Sink> {
+    /// Reports, each a message.
+    pub(crate) messages: Vec<(Sink, NewMessage)>,
+    /// For the next digest.
+    pub(crate) reports: Vec<NewReport>,
+}
+
+impl<Sink> Default for Told<Sink> {
+    fn default() -> Self {
+        Self { messages: Vec::new(), reports: Vec::new() }
+    }
+}
+
+/// What is said of one recipient.
+#[derive(Clone)]
+struct Account {
+    recipient: Recipient,
+    outcome: Outcome,
+    /// Half a sentence; none where the reply says it.
+    reason: Option<String>,
+    /// Who must do what; none where the reply says it.
+    remedy: Option<String>,
+    will_retry_until: Option<WallTime>,
+}
+
+impl Reporting {
+    /// As configured.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let mut senders = BTreeMap::new();
+        for mailbox in settings.mailboxes.values() {
+            let Some((tenant, _)) = settings.tenant_of(mailbox) else { continue };
+            let (Some(lane), Some(address)) = (routing::lane(settings, mailbox), mailbox.address.one()) else {
+                continue;
+            };
+            senders.entry(tenant.to_owned()).or_insert_with(|| (lane, address.clone()));
+        }
+        let delay = settings.bounce.delay_notice_after.duration();
+        let tenants = settings.tenants.keys();
+        Self {
+            hostname: settings.hostname.as_str().to_owned(),
+            internal: tenants.map(|name| (name.clone(), internal_domains(settings, name))).collect(),
+            senders,
+            postmaster: settings.bounce.postmaster.0.clone(),
+            content: match settings.bounce.content {
+                BounceContent::Headers => Ret::Headers,
+                BounceContent::Full => Ret::Full,
+            },
+            delay_notice_after: Some(delay).filter(|delay| !delay.is_zero()),
+            flood: Mutex::default(),
+        }
+    }
+
+    /// Reports what is to be reported of a delivery. Never fails: what cannot be told now goes into the next digest.
+    pub(crate) async fn tell<S: Spool>(
+        &self,
+        spool: &S,
+        claim: &mut Claim<S::Source>,
+        mut ended: Vec<Ended<'_>>,
+        carrier: &Carrier<'_>,
+        clock: &dyn Clock,
+    ) -> Told<S::Sink> {
+        let mut told = Told::default();
+        let failed = failed(&ended, claim, carrier);
+        if !failed.is_empty() {
+            self.tell_failure(spool, claim, failed, carrier, clock, &mut told).await;
+        }
+        let late = self.late(&mut ended, claim, carrier, clock.wall());
+        if !late.is_empty() {
+            self.tell_delay(spool, claim, late, carrier, clock, &mut told).await;
+        }
+        told
+    }
+
+    async fn tell_failure<S: Spool>(
+        &self,
+        spool: &S,
+        claim: &mut Claim<S::Source>,
+        failed: Vec<Account>,
+        carrier: &Carrier<'_>,
+        clock: &dyn Clock,
+        told: &mut Told<S::Sink>,
+    ) {
+        let id = claim.message;
+        let to = match self.addressee(claim) {
+            Ok(to) => to.clone(),
+            Err(reason) => return warn!(%id, reason, "nobody is told of the failure by mail"),
+        };
+        let wanted: Vec<_> = failed.into_iter().filter(|account| account.recipient.notify().failure).collect();
+        if wanted.is_empty() {
+            return info!(%id, "its client wanted no report of failure (NOTIFY)");
+        }
+        if self.may_tell(&to, clock) {
+            let returned = self.returned(claim);
+            let words = Words { kind: Kind::Failed, to: &to, accounts: &wanted, returned };
+            match self.compose(spool, claim, &words, carrier, clock).await {
+                Ok(message) => return told.messages.push(message),
+                Err(error) => warn!(%id, %error, "the report of a failure cannot be stored; it goes into a digest"),
+            }
+        }
+        info!(%id, %to, "its failure goes into the next digest");
+        told.reports.extend(wanted.iter().map(|account| NewReport {
+            tenant: claim.tenant.clone(),
+            lanes: LaneSet::from(carrier.lane),
+            to: to.to_string(),
+            at: clock.wall(),
+            message: id,
+            message_id: claim.message_id.clone(),
+            sender: claim.envelope.reverse_path.to_string(),
+            recipients: account.recipient.to_string(),
+            reply: account.outcome.diagnostic().to_string(),
+        }));
+    }
+
+    /// What cannot be told is not told later: failure comes last, and is.
+    async fn tell_delay<S: Spool>(
+        &self,
+        spool: &S,
+        claim: &mut Claim<S::Source>,
+        late: Vec<Account>,
+        carrier: &Carrier<'_>,
+        clock: &dyn Clock,
+        told: &mut Told<S::Sink>,
+    ) {
+        // A postmaster has the log and `status` for what may still arrive.
+        let Some(sender) = self.internal_sender(claim).cloned() else { return };
+        let wanted: Vec<_> = late.into_iter().filter(|account| account.recipient.notify().delay).collect();
+        if wanted.is_empty() || !self.may_tell(&sender, clock) {
+            return;
+        }
+        let words = Words { kind: Kind::Delayed, to: &sender, accounts: &wanted, returned: Ret::Headers };
+        match self.compose(spool, claim, &words, carrier, clock).await {
+            Ok(message) => told.messages.push(message),
+            Err(error) => warn!(id = %claim.message, %error, "the notice of a delay cannot be stored"),
+        }
+    }
+
+    /// Who hears of a failure, or why nobody does.
+    fn addressee<'a, B>(&'a self, claim: &'a Claim<B>) -> Result<&'a Mailbox, &'static str> {
+        if claim.origin == Origin::Report {
+            return Err("it was a report itself");
+        }
+        self.internal_sender(claim).or(self.postmaster.as_ref()).ok_or(
+            "its sender is in none of the tenant's own domains (internal_domains), and bounce.postmaster is not set",
+        )
+    }
+
+    fn internal_sender<'a, B>(&'a self, claim: &'a Claim<B>) -> Option<&'a Mailbox> {
+        let sender = claim.envelope.reverse_path.mailbox()?;
+        let internal = self.internal.get(&claim.tenant)?;
+        let may_hear = claim.origin == Origin::Submitted && internal.contains(sender.domain());
+        may_hear.then_some(sender)
+    }
+
+    /// The client's wish, up to what is configured.
+    fn returned<B>(&self, claim: &Claim<B>) -> Ret {
+        match (self.content, claim.envelope.ret) {
+            (Ret::Full, Some(Ret::Full) | None) => Ret::Full,
+            _ => Ret::Headers,
+        }
+    }
+
+    fn may_tell(&self, to: &Mailbox, clock: &dyn Clock) -> bool {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner).admits(&to.to_string(), clock.monotonic())
+    }
+
+    /// Those who wait for a failure of their own and have not been told, noted as told. Whose lane stands still has
+    /// nothing to hear: it is the administrator's, and the notice would wait behind the mail that it speaks of.
+    fn late<B>(&self, ended: &mut [Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>, now: WallTime) -> Vec<Account> {
+        let mut accounts = Vec::new();
+        let is_late = self.delay_notice_after.is_some_and(|delay| now.saturating_since(claim.accepted_at) >= delay);
+        for Ended { positions, outcome, verdict } in ended {
+            let Verdict::Again(_, progress) = verdict else { continue };
+            let is_own = matches!(outcome, Outcome::Deferred(_) | Outcome::Held { scope: Scope::Message, .. });
+            if !is_late || !is_own || progress.delay_told {
+                continue;
+            }
+            progress.delay_told = true;
+            let until = now + carrier.max_age.saturating_sub(progress.age);
+            accounts.extend(recipients(claim, positions).map(|recipient| Account {
+                recipient: recipient.clone(),
+                outcome: outcome.clone(),
+                reason: None,
+                remedy: None,
+                will_retry_until: matches!(outcome, Outcome::Deferred(_)).then_some(until),
+            }));
+        }
+        accounts
+    }
+}
+
+/// Those who were given up.
+fn failed<B>(ended: &[Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>) -> Vec<Account> {
+    let mut accounts = Vec::new();
+    for Ended { positions, outcome, verdict } in ended {
+        let Verdict::GivenUp(why) = **verdict else { continue };
+        let (reason, remedy) = explained(why, outcome, claim, carrier);
+        accounts.extend(recipients(claim, positions).map(|recipient| Account {
+            recipient: recipient.clone(),
+            outcome: outcome.clone(),
+            reason: reason.clone(),
+            remedy: remedy.clone(),
+            will_retry_until: None,
+        }));
+    }
+    accounts
+}
+
+/// In plain words, where the relay knows more than the reply says.
+fn explained<B>(
+    why: Why,
+    outcome: &Outcome,
+    claim: &Claim<B>,
+    carrier: &Carrier<'_>,
+) -> (Option<String>, Option<String>) {
+    let ask = |what: &str| Some(format!("Please show this report to your administrator: {what}"));
+    match why {
+        Why::Refused => (None, None),
+        Why::SenderRefused => (
+            Some(format!(
+                "the mail server does not let the mailbox {} send it as {}",
+                carrier.address, claim.envelope.reverse_path
+            )),
+            ask(&format!("{}.", forwarder::sender_advice(outcome.diagnostic()))),
+        ),
+        Why::TooOld => (
+            Some(format!("it was tried for {} without success", in_words(carrier.max_age))),
+            ask("the last answer of the mail server stands below. Then send the message again."),
+        ),
+        Why::HeldTooLong => (
+            Some(format!("the mailbox {} could not send for too long", carrier.address)),
+            ask("the reason stands below. Send the message again once that is mended."),
+        ),
+    }
+}
+
+fn recipients<'a, B>(claim: &'a Claim<B>, positions: &'a [usize]) -> impl Iterator<Item = &'a Recipient> {
+    positions.iter().filter_map(|position| claim.recipients.get(*position))
+}
+
+/// `5 days`, `36 hours`, `90 minutes`.
+fn in_words(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let (number, unit) = match minutes {
+        minutes if minutes > 0 && minutes % (24 * 60) == 0 => (minutes / (24 * 60), "day"),
+        minutes if minutes > 0 && minutes % 60 == 0 => (minutes / 60, "hour"),
+        minutes => (minutes, "minute"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_say_them() {
+        for (minutes, text) in [
+            (5 * 24 * 60, "5 days"),
+            (24 * 60, "1 day"),
+            (36 * 60, "36 hours"),
+            (90, "90 minutes"),
+            (1, "1 minute"),
+            (0, "0 minutes"),
+        ] {
+            assert_eq!(in_words(Duration::from_mins(minutes)), text);
+        }
+    }
+}
