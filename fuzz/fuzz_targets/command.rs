@@ -23,13 +23,21 @@ fuzz_target!(|line: &[u8]| {
 
 fn write(command: &Command) -> Option<String> {
     match command {
-        Command::Mail(path, MailParameters { size, body, smtputf8 }) => {
+        Command::Mail(path, MailParameters { size, body, smtputf8, ret, envelope_id }) => {
             let size = size.map(|octets| format!(" SIZE={octets}")).unwrap_or_default();
             let body = if *body == BodyType::EightBitMime { " BODY=8BITMIME" } else { "" };
             let smtputf8 = if *smtputf8 { " SMTPUTF8" } else { "" };
-            Some(format!("MAIL FROM:<{path}>{size}{body}{smtputf8}"))
+            let (ret, envelope_id) = (parameter("RET", ret.as_ref()), parameter("ENVID", envelope_id.as_ref()));
+            Some(format!("MAIL FROM:<{path}>{size}{body}{smtputf8}{ret}{envelope_id}"))
         }
-        Command::Rcpt(path) => Some(format!("RCPT TO:<{path}>")),
+        Command::Rcpt(recipient) => {
+            let notify = parameter("NOTIFY", recipient.notify.as_ref());
+            Some(format!("RCPT TO:<{recipient}>{notify}{}", parameter("ORCPT", recipient.original.as_ref())))
+        }
         _ => None,
     }
+}
+
+fn parameter(keyword: &str, value: Option<&impl std::fmt::Display>) -> String {
+    value.map(|value| format!(" {keyword}={value}")).unwrap_or_default()
 }

@@ -47,6 +47,7 @@ pub(crate) struct Extensions {
     pub(crate) size: bool,
     pub(crate) eight_bit_mime: bool,
     pub(crate) smtputf8: bool,
+    pub(crate) dsn: bool,
 }
 
 /// An open session.
@@ -101,6 +102,7 @@ impl Connection {
                 size: offered.has_capability(smtp_proto::EXT_SIZE),
                 eight_bit_mime: offered.has_capability(smtp_proto::EXT_8BIT_MIME),
                 smtputf8: offered.has_capability(smtp_proto::EXT_SMTP_UTF8),
+                dsn: offered.has_capability(smtp_proto::EXT_DSN),
             },
             timeouts: endpoint.timeouts.clone(),
             opened: now,

@@ -4,6 +4,7 @@
 //! The line that matters most here is where the final dot goes out: before it a lost connection means not sent,
 //! after it nobody knows (invariant 5).
 
+use std::fmt::Display;
 use std::future::Future;
 
 use mail::{Diagnostic, Envelope, Outcome, Recipient};
@@ -107,7 +108,8 @@ async fn envelope(connection: &mut Connection, message: &Message<'_>, body_len: 
         commands.push("RSET\r\n".to_owned());
     }
     commands.push(mail_command(connection, message, body_len));
-    commands.extend(message.recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>\r\n")));
+    let dsn = connection.extensions.dsn;
+    commands.extend(message.recipients.iter().map(|recipient| rcpt_command(recipient, dsn)));
     commands.push("DATA\r\n".to_owned());
     let flight = if connection.extensions.pipelining { FLIGHT } else { 1 };
     let mut dialog = Dialog { reset, replies: Vec::with_capacity(commands.len()), lost: None };
@@ -129,12 +131,26 @@ fn mail_command(connection: &Connection, message: &Message<'_>, body_len: u64) -
     // Exact: edited header, empty line, stored body.
     let size = offered.size.then(|| format!(" SIZE={}", message.header.len() as u64 + 2 + body_len));
     format!(
-        "MAIL FROM:<{}>{}{}{}\r\n",
+        "MAIL FROM:<{}>{}{}{}{}{}\r\n",
         envelope.reverse_path,
         size.unwrap_or_default(),
         if declares_eight_bit { " BODY=8BITMIME" } else { "" },
         if envelope.smtputf8 { " SMTPUTF8" } else { "" },
+        asked(offered.dsn, "RET", envelope.ret.as_ref()),
+        asked(offered.dsn, "ENVID", envelope.envelope_id.as_ref()),
     )
+}
+
+/// Of a recipient of which the client asked nothing, nothing is asked: upstream then reports a failure to the reverse-path.
+fn rcpt_command(recipient: &Recipient, dsn: bool) -> String {
+    let notify = asked(dsn, "NOTIFY", recipient.notify.as_ref());
+    let original = asked(dsn, "ORCPT", recipient.original.as_ref());
+    format!("RCPT TO:<{recipient}>{notify}{original}\r\n")
+}
+
+/// A parameter of RFC 3461 as the client wrote it, where upstream offers DSN.
+fn asked(dsn: bool, keyword: &str, value: Option<&impl Display>) -> String {
+    value.filter(|_| dsn).map(|value| format!(" {keyword}={value}")).unwrap_or_default()
 }
 
 /// One flight: all commands in one write, then their replies. After a 421 no more will come.

@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use clock::Clock;
-use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, Received, ReversePath};
+use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, Received, Recipient, ReversePath};
 use smtp_server::{Client, Intake, MessageSink, Transaction};
 use spool::{BodySink, NewDelivery, NewMessage, Origin, Spool, StoreError};
 use tracing::{error, info, warn};
@@ -78,7 +78,9 @@ impl<S: Spool> Intake for ListenerIntake<S> {
             envelope: Envelope {
                 body_type: parameters.body,
                 smtputf8: parameters.smtputf8,
-                ..Envelope::from(reverse_path)
+                ret: parameters.ret,
+                envelope_id: parameters.envelope_id,
+                reverse_path,
             },
             recipients: Vec::new(),
         })
@@ -95,14 +97,14 @@ pub(crate) struct MailTransaction<S> {
     route: Route,
     client: Client,
     envelope: Envelope,
-    recipients: Vec<ForwardPath>,
+    recipients: Vec<Recipient>,
 }
 
 impl<S: Spool> Transaction for MailTransaction<S> {
     type Sink = Submission<S>;
 
-    async fn rcpt(&mut self, forward_path: ForwardPath) -> Reply {
-        self.recipients.push(forward_path);
+    async fn rcpt(&mut self, recipient: Recipient) -> Reply {
+        self.recipients.push(recipient);
         Reply::new(250, (2, 1, 5), "Recipient OK")
     }
 
@@ -212,7 +214,7 @@ impl<S: Spool> Submission<S> {
                 lanes: route.lanes.clone(),
                 route: route.name.clone(),
                 route_epoch: 0,
-                recipients: recipients.into_iter().map(|path| qualified(path, &route.address).into()).collect(),
+                recipients: recipients.into_iter().map(|to| qualified(to, &route.address)).collect(),
             }],
             envelope: envelope.clone(),
         };
@@ -282,13 +284,14 @@ fn trace_key(value: &[u8]) -> String {
 }
 
 /// A bare `postmaster` means nothing upstream: it is the postmaster of the mailbox's domain.
-fn qualified(path: ForwardPath, address: &mail::Mailbox) -> ForwardPath {
-    match path {
+fn qualified(recipient: Recipient, address: &mail::Mailbox) -> Recipient {
+    let path = match recipient.path {
         ForwardPath::Postmaster => {
             ForwardPath::parse(format!("postmaster@{}", address.domain()).as_bytes()).unwrap_or(ForwardPath::Postmaster)
         }
         path @ ForwardPath::Mailbox(_) => path,
-    }
+    };
+    Recipient { path, ..recipient }
 }
 
 fn header_refused(text: &str) -> Reply {
@@ -374,6 +377,13 @@ mod tests {
     #[test]
     fn a_bare_postmaster_is_the_mailboxs() {
         let address = "scanner@contoso.com".parse().unwrap();
-        assert_eq!(qualified(ForwardPath::Postmaster, &address).to_string(), "postmaster@contoso.com");
+        let asked = Recipient {
+            path: ForwardPath::Postmaster,
+            notify: Some(mail::Notify::NEVER),
+            original: mail::OriginalRecipient::parse("rfc822;postmaster").ok(),
+        };
+        let found = qualified(asked.clone(), &address);
+        assert_eq!(found.to_string(), "postmaster@contoso.com");
+        assert_eq!((found.notify, found.original), (asked.notify, asked.original));
     }
 }

@@ -127,9 +127,9 @@ where
                     self.say(&reply);
                 }
                 Step::Mail(path, parameters) => transaction = self.mail(path, parameters).await,
-                Step::Rcpt(path) => {
+                Step::Rcpt(recipient) => {
                     if let Some(transaction) = &mut transaction {
-                        let reply = transaction.rcpt(path).await;
+                        let reply = transaction.rcpt(recipient).await;
                         self.session.rcpt_answered(reply.is_positive());
                         self.say(&reply);
                     }
@@ -347,7 +347,7 @@ mod tests {
     use std::sync::Mutex;
     use std::task::Context;
 
-    use mail::{ForwardPath, ReversePath};
+    use mail::{Recipient, ReversePath};
 
     use super::*;
 
@@ -399,7 +399,7 @@ mod tests {
     impl Transaction for Sieve {
         type Sink = Self;
 
-        async fn rcpt(&mut self, _: ForwardPath) -> Reply {
+        async fn rcpt(&mut self, _: Recipient) -> Reply {
             Reply::new(250, (2, 1, 5), "OK")
         }
 

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 
-use mail::{ForwardPath, ReversePath};
+use mail::{Recipient, ReversePath};
 use wire::{MailParameters, Reply};
 
 use crate::client::Client;
@@ -33,7 +33,7 @@ pub trait Transaction: Send + 'static {
     type Sink: MessageSink;
 
     /// RCPT: a positive reply takes the recipient.
-    fn rcpt(&mut self, forward_path: ForwardPath) -> impl Future<Output = Reply> + Send;
+    fn rcpt(&mut self, recipient: Recipient) -> impl Future<Output = Reply> + Send;
 
     /// DATA, when at least one recipient was taken: a sink for the message, or a refusal. 354 is sent on `Ok`.
     fn data(self) -> impl Future<Output = Result<Self::Sink, Reply>> + Send;

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use mail::{ForwardPath, ReversePath};
+use mail::{Recipient, ReversePath};
 use wire::{Command, CommandError, MailParameters, Reply};
 
 /// Errors after which a session is closed: enough for a client that tries what a server knows, too few for a guesser.
@@ -32,7 +32,7 @@ pub enum Step {
     /// Ask the intake for a transaction, then call [`Session::mail_answered`].
     Mail(ReversePath, MailParameters),
     /// Ask the transaction, then call [`Session::rcpt_answered`].
-    Rcpt(ForwardPath),
+    Rcpt(Recipient),
     /// Ask the transaction for a sink and read the message, then call [`Session::data_ended`].
     Data,
     /// Drop the transaction and say this.
@@ -97,7 +97,7 @@ impl Session {
             Ok(Command::Ehlo(name)) => self.ehlo(name),
             Ok(Command::Helo(name)) => self.helo(name),
             Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
-            Ok(Command::Rcpt(path)) => self.rcpt(path),
+            Ok(Command::Rcpt(recipient)) => self.rcpt(recipient),
             Ok(Command::Data) => self.data(),
             Ok(Command::Rset) => self.reset(Reply::new(250, (2, 0, 0), "OK")),
             Ok(Command::Noop) => Step::Reply(Reply::new(250, (2, 0, 0), "OK")),
@@ -137,7 +137,7 @@ impl Session {
 
     fn ehlo(&mut self, name: String) -> Step {
         let mut lines: Vec<Cow<'static, str>> = vec![self.profile.hostname.clone().into()];
-        lines.extend(["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8"].map(Cow::Borrowed));
+        lines.extend(["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"].map(Cow::Borrowed));
         lines.push(format!("SIZE {}", self.profile.max_message_size).into());
         lines.push("HELP".into());
         self.greet(name, true, Reply::plain(250, lines))
@@ -173,17 +173,17 @@ impl Session {
         }
     }
 
-    fn rcpt(&mut self, path: ForwardPath) -> Step {
+    fn rcpt(&mut self, recipient: Recipient) -> Step {
         let Some(recipients) = &self.transaction else {
             return self.error(Reply::new(503, (5, 5, 1), "Need MAIL before RCPT"));
         };
         if recipients.taken >= self.profile.max_recipients {
             return Step::Reply(Reply::new(452, (4, 5, 3), "Too many recipients"));
         }
-        if !recipients.smtputf8 && !path.is_ascii() {
+        if !recipients.smtputf8 && !recipient.path.is_ascii() {
             return Step::Reply(needs_smtputf8());
         }
-        Step::Rcpt(path)
+        Step::Rcpt(recipient)
     }
 
     fn data(&mut self) -> Step {
@@ -268,8 +268,8 @@ mod tests {
                 session.mail_answered(true, parameters.smtputf8);
                 250
             }
-            Step::Rcpt(path) => {
-                let taken = path.to_string() != "refused@x.y";
+            Step::Rcpt(recipient) => {
+                let taken = recipient.to_string() != "refused@x.y";
                 session.rcpt_answered(taken);
                 if taken { 250 } else { 550 }
             }
@@ -301,6 +301,11 @@ mod tests {
             (&["MAIL FROM:<ä@b>", "MAIL FROM:<ä@b> SMTPUTF8", "RCPT TO:<ö@d>"], &[553, 250, 250]),
             (&["MAIL FROM:<a@b>", "RCPT TO:<ö@d>"], &[250, 553]),
             (
+                &["MAIL FROM:<a@b> RET=FULL ENVID=7", "RCPT TO:<c@d> NOTIFY=NEVER ORCPT=rfc822;e@f", "DATA"],
+                &[250, 250, 354],
+            ),
+            (&["MAIL FROM:<a@b> RET=X", "MAIL FROM:<a@b>", "RCPT TO:<c@d> NOTIFY=X"], &[501, 250, 501]),
+            (
                 &["STARTTLS", "AUTH LOGIN", "BDAT 1", "EXPN x", "FROB", "MAIL", "RCPT TO:<>"],
                 &[502, 502, 502, 502, 500, 501, 553],
             ),
@@ -315,7 +320,8 @@ mod tests {
         let Step::Reset(reply) = session().command(Ok(Command::Ehlo("a".into()))) else {
             panic!("EHLO was not answered")
         };
-        let expected = ["relay.test", "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "SIZE 1000", "HELP"];
+        let expected =
+            ["relay.test", "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8", "SIZE 1000", "HELP"];
         assert_eq!(reply.lines(), expected);
     }
 

@@ -1,9 +1,12 @@
-//! One command line as a value. Verbs and parameters are read by smtp-proto; paths, EHLO names and the checks that keep
-//! its surprises out (design section 4) are ours. Whether the command may come now is the session's question.
+//! One command line as a value. Verbs, BODY and SMTPUTF8 are read by smtp-proto; paths, EHLO names, the parameters of
+//! delivery reports (RFC 3461) and the checks that keep its surprises out (design section 4) are ours. Whether the
+//! command may come now is the session's question.
 
 use std::borrow::Cow;
 
-use mail::{BodyType, ForwardPath, PathError, ReversePath};
+use mail::{
+    BodyType, DsnError, EnvelopeId, ForwardPath, Notify, OriginalRecipient, PathError, Recipient, Ret, ReversePath,
+};
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
 
 /// A command that is right by itself.
@@ -15,8 +18,8 @@ pub enum Command {
     Helo(String),
     /// `MAIL FROM:<path> parameters`
     Mail(ReversePath, MailParameters),
-    /// `RCPT TO:<path>`
-    Rcpt(ForwardPath),
+    /// `RCPT TO:<path> parameters`
+    Rcpt(Recipient),
     /// `DATA`
     Data,
     /// `RSET`
@@ -42,6 +45,10 @@ pub struct MailParameters {
     pub body: BodyType,
     /// `SMTPUTF8` (RFC 6531).
     pub smtputf8: bool,
+    /// `RET=` (RFC 3461).
+    pub ret: Option<Ret>,
+    /// `ENVID=` (RFC 3461).
+    pub envelope_id: Option<EnvelopeId>,
 }
 
 /// Why a line is not a command.
@@ -68,13 +75,14 @@ pub enum CommandError {
     /// A parameter that was not offered.
     #[error("parameter not recognized: {0}")]
     ParameterUnknown(String),
-    /// A parameter with a wrong value.
+    /// A parameter with a wrong value, or one of those of delivery reports given twice.
     #[error("parameter value not valid: {0}")]
     ParameterValue(String),
 }
 
-const MAIL_SYNTAX: &str = "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME] [SMTPUTF8]";
-const RCPT_SYNTAX: &str = "RCPT TO:<address>";
+const MAIL_SYNTAX: &str =
+    "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id]";
+const RCPT_SYNTAX: &str = "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]";
 const HTTP_VERBS: [&[u8]; 6] = [b"GET", b"POST", b"HEAD", b"PUT", b"CONNECT", b"OPTIONS"];
 
 impl Command {
@@ -105,10 +113,30 @@ fn mail(rest: &[u8]) -> Result<Command, CommandError> {
 
 fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     let (path, parameters) = path_and_parameters(rest, b"TO").ok_or(CommandError::Syntax(RCPT_SYNTAX))?;
-    let path = ForwardPath::parse(path).map_err(CommandError::Recipient)?;
-    match words(parameters).next() {
-        None => Ok(Command::Rcpt(path)),
-        Some(parameter) => Err(CommandError::ParameterUnknown(keyword(parameter))),
+    let mut recipient = Recipient::from(ForwardPath::parse(path).map_err(CommandError::Recipient)?);
+    for parameter in words(parameters) {
+        match keyword(parameter).as_str() {
+            "NOTIFY" => once(&mut recipient.notify, parameter, Notify::parse)?,
+            "ORCPT" => once(&mut recipient.original, parameter, OriginalRecipient::parse)?,
+            unknown => return Err(CommandError::ParameterUnknown(unknown.to_owned())),
+        }
+    }
+    Ok(Command::Rcpt(recipient))
+}
+
+/// The value of a parameter that may be given once. smtp-proto never sees these: it would decode `ENVID=a+0D+0Ab` to a
+/// line's end.
+fn once<T>(
+    known: &mut Option<T>,
+    parameter: &[u8],
+    parse: impl Fn(&str) -> Result<T, DsnError>,
+) -> Result<(), CommandError> {
+    let wrong = || CommandError::ParameterValue(shown(parameter));
+    let at = parameter.iter().position(|octet| *octet == b'=').ok_or_else(wrong)?;
+    let value = std::str::from_utf8(&parameter[at + 1..]).map_err(|_| wrong())?;
+    match known.replace(parse(value).map_err(|_| wrong())?) {
+        None => Ok(()),
+        Some(_) => Err(wrong()),
     }
 }
 
@@ -174,10 +202,12 @@ fn outside_quotes(octets: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
 /// digits as another number.
 fn mail_parameters(parameters: &[u8]) -> Result<MailParameters, CommandError> {
     let mut line = b"MAIL FROM:<>".to_vec();
-    let mut size = None;
+    let mut known = MailParameters::default();
     for parameter in words(parameters) {
         match keyword(parameter).as_str() {
-            "SIZE" => size = Some(octet_count(parameter)?),
+            "SIZE" => known.size = Some(octet_count(parameter)?),
+            "RET" => once(&mut known.ret, parameter, Ret::parse)?,
+            "ENVID" => once(&mut known.envelope_id, parameter, EnvelopeId::parse)?,
             "BODY" | "SMTPUTF8" => {
                 line.push(b' ');
                 line.extend_from_slice(parameter);
@@ -192,7 +222,7 @@ fn mail_parameters(parameters: &[u8]) -> Result<MailParameters, CommandError> {
         return Err(wrong());
     }
     let body = if from.flags & MAIL_BODY_8BITMIME == 0 { BodyType::SevenBit } else { BodyType::EightBitMime };
-    Ok(MailParameters { size, body, smtputf8: from.flags & MAIL_SMTPUTF8 != 0 })
+    Ok(MailParameters { body, smtputf8: from.flags & MAIL_SMTPUTF8 != 0, ..known })
 }
 
 /// The value of `SIZE=`: up to twenty digits (RFC 1870 section 4). More than fits is more than anybody takes.
@@ -230,11 +260,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn mail_from(path: &str, size: Option<u64>, body: BodyType, smtputf8: bool) -> Command {
-        Command::Mail(ReversePath::parse(path.as_bytes()).unwrap(), MailParameters { size, body, smtputf8 })
+        let parameters = MailParameters { size, body, smtputf8, ..Default::default() };
+        Command::Mail(ReversePath::parse(path.as_bytes()).unwrap(), parameters)
     }
 
     fn rcpt_to(path: &str) -> Command {
-        Command::Rcpt(ForwardPath::parse(path.as_bytes()).unwrap())
+        Command::Rcpt(ForwardPath::parse(path.as_bytes()).unwrap().into())
     }
 
     #[test]
@@ -266,7 +297,7 @@ mod tests {
             ),
             ("RCPT TO:<a@b.c>", rcpt_to("a@b.c")),
             ("RCPT TO: a@b.c", rcpt_to("a@b.c")),
-            ("RCPT TO:<postmaster>", Command::Rcpt(ForwardPath::Postmaster)),
+            ("RCPT TO:<postmaster>", Command::Rcpt(ForwardPath::Postmaster.into())),
             ("DATA", Command::Data),
             ("data ", Command::Data),
             ("RSET", Command::Rset),
@@ -304,8 +335,7 @@ mod tests {
             (b"RCPT TO:<root>", CommandError::Recipient(AddressError::NoDomain.into())),
             (b"MAIL FROM:<m\xfcller@b.c>", CommandError::Sender(AddressError::NotUtf8.into())),
             (b"MAIL FROM:<a@b.c> AUTH=<>", CommandError::ParameterUnknown("AUTH".into())),
-            (b"MAIL FROM:<a@b.c> ENVID=a+0D+0Ab", CommandError::ParameterUnknown("ENVID".into())),
-            (b"RCPT TO:<a@b.c> NOTIFY=NEVER", CommandError::ParameterUnknown("NOTIFY".into())),
+            (b"RCPT TO:<a@b.c> SIZE=1", CommandError::ParameterUnknown("SIZE".into())),
             (b"MAIL FROM:<a@b.c> SIZE=", CommandError::ParameterValue("SIZE=".into())),
             (b"MAIL FROM:<a@b.c> SIZE", CommandError::ParameterValue("SIZE".into())),
             (b"MAIL FROM:<a@b.c> SIZE=-1", CommandError::ParameterValue("SIZE=-1".into())),
@@ -316,6 +346,45 @@ mod tests {
             (b"MAIL FROM:<a@b.c> BODY=BINARYMIME", CommandError::ParameterValue("BODY=BINARYMIME".into())),
             (b"MAIL FROM:<a@b.c> BODY=x", CommandError::ParameterValue("BODY=x".into())),
         ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_reports_is_kept() {
+        let Ok(Command::Mail(_, parameters)) = Command::parse(b"MAIL FROM:<a@b.c> ret=hdrs SIZE=7 ENVID=QQ+2B7") else {
+            panic!("not taken")
+        };
+        assert_eq!((parameters.size, parameters.ret), (Some(7), Some(Ret::Headers)));
+        assert_eq!(parameters.envelope_id.map(|id| id.to_string()).as_deref(), Some("QQ+2B7"));
+        let Ok(Command::Rcpt(recipient)) =
+            Command::parse(b"RCPT TO:<a@b.c> ORCPT=rfc822;A+2Bx@b.c notify=success,DELAY")
+        else {
+            panic!("not taken")
+        };
+        assert_eq!(recipient.path.to_string(), "a@b.c");
+        assert_eq!(recipient.notify, Some(Notify { success: true, failure: false, delay: true }));
+        assert_eq!(recipient.original.map(|original| original.to_string()).as_deref(), Some("rfc822;A+2Bx@b.c"));
+    }
+
+    #[test]
+    fn what_is_asked_of_reports_is_right_and_said_once() {
+        for (line, value) in [
+            (&b"MAIL FROM:<a@b.c> ENVID=a+0D+0Ab"[..], "ENVID=a+0D+0Ab"),
+            (b"MAIL FROM:<a@b.c> ENVID=", "ENVID="),
+            (b"MAIL FROM:<a@b.c> ENVID", "ENVID"),
+            (b"MAIL FROM:<a@b.c> ENVID=\xfc", "ENVID=\u{fffd}"),
+            (b"MAIL FROM:<a@b.c> ENVID=a ENVID=a", "ENVID=a"),
+            (b"MAIL FROM:<a@b.c> RET=BODY", "RET=BODY"),
+            (b"MAIL FROM:<a@b.c> RET=FULL RET=HDRS", "RET=HDRS"),
+            (b"RCPT TO:<a@b.c> NOTIFY=NEVER,DELAY", "NOTIFY=NEVER,DELAY"),
+            (b"RCPT TO:<a@b.c> NOTIFY", "NOTIFY"),
+            (b"RCPT TO:<a@b.c> NOTIFY=DELAY NOTIFY=DELAY", "NOTIFY=DELAY"),
+            (b"RCPT TO:<a@b.c> ORCPT=a@b.c", "ORCPT=a@b.c"),
+            (b"RCPT TO:<a@b.c> ORCPT=rfc822;a+0Ab", "ORCPT=rfc822;a+0Ab"),
+            (b"RCPT TO:<a@b.c> ORCPT=rfc822;a ORCPT=rfc822;b", "ORCPT=rfc822;b"),
+        ] {
+            let error = CommandError::ParameterValue(value.into());
             assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
         }
     }
@@ -331,6 +400,17 @@ mod tests {
             if let Ok(Command::Mail(path, _)) = Command::parse(format!("MAIL FROM:<{local}@c.d>").as_bytes()) {
                 let again = Command::parse(format!("MAIL FROM:<{path}> SIZE=5").as_bytes());
                 prop_assert_eq!(again, Ok(Command::Mail(path, MailParameters { size: Some(5), ..Default::default() })));
+            }
+        }
+
+        #[test]
+        fn a_recipient_that_was_taken_can_be_sent_again(original in "[ -~]{0,20}", notify in "[A-Z,]{0,20}") {
+            let line = format!("RCPT TO:<a@b.c> ORCPT=rfc822;{original} NOTIFY=DELAY{notify}");
+            if let Ok(Command::Rcpt(recipient)) = Command::parse(line.as_bytes()) {
+                let original = recipient.original.as_ref().map(|original| format!(" ORCPT={original}"));
+                let notify = recipient.notify.map(|notify| format!(" NOTIFY={notify}"));
+                let again = format!("RCPT TO:<{recipient}>{}{}", notify.unwrap_or_default(), original.unwrap_or_default());
+                prop_assert_eq!(Command::parse(again.as_bytes()), Ok(Command::Rcpt(recipient)));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! MAIL, RCPT, DATA and the message: the octets that upstream sees, and an outcome for each recipient.
 
-use mail::{BodyType, ForwardPath, ReversePath};
+use mail::{BodyType, EnvelopeId, ForwardPath, Notify, OriginalRecipient, Ret, ReversePath};
 
 use crate::road::{Mail, Pieces, lane_to, mail, mail_to};
 use crate::upstream::{EHLO, Session, Tls, Upstream};
@@ -64,6 +64,57 @@ async fn a_message_that_needs_smtputf8_is_refused_where_it_is_not_offered() {
     let next = road.send(crate::road::mail());
     session.take().await;
     assert_eq!(next.outcomes().await.len(), 1);
+}
+
+/// A message whose client asked for reports: all that can be asked of the first recipient, nothing of the second.
+fn mail_that_asks_for_reports() -> Mail {
+    let mut mail = mail_to(&["anna@contoso.com", "bob@contoso.com"]);
+    mail.envelope.ret = Some(Ret::Full);
+    mail.envelope.envelope_id = EnvelopeId::parse("QQ+2B+3D4711").ok();
+    mail.recipients[0].notify = Notify::parse("SUCCESS,DELAY").ok();
+    mail.recipients[0].original = OriginalRecipient::parse("rfc822;Anna+2Bx@contoso.com").ok();
+    mail
+}
+
+#[tokio::test]
+async fn what_a_client_asked_of_reports_is_passed_octet_for_octet_where_upstream_offers_dsn() {
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let sending = road.send(mail_that_asks_for_reports());
+    let mut session = upstream.greeted_with(&EHLO.replace("8BITMIME", "DSN")).await;
+    session.log_in().await;
+    session
+        .expect(
+            "MAIL FROM:<scanner@contoso.com> SIZE=25 RET=FULL ENVID=QQ+2B+3D4711
+             RCPT TO:<anna@contoso.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Anna+2Bx@contoso.com
+             RCPT TO:<bob@contoso.com>
+             DATA",
+        )
+        .await;
+    session.say("250 2.1.0 OK\n250 2.1.5 OK\n250 2.1.5 OK\n354 go ahead").await;
+    session.message().await;
+    session.say("250 2.0.0 OK <id@x>").await;
+    assert_eq!(sending.outcomes().await, [ACCEPTED, ACCEPTED]);
+    let mut never = mail();
+    never.recipients[0].notify = Some(Notify::NEVER);
+    let _sending = road.send(never);
+    session.expect("MAIL FROM:<scanner@contoso.com> SIZE=25\nRCPT TO:<anna@contoso.com> NOTIFY=NEVER\nDATA").await;
+}
+
+#[tokio::test]
+async fn what_a_client_asked_of_reports_stays_here_where_upstream_does_not_offer_dsn() {
+    let upstream = Upstream::start().await;
+    let _sending = lane_to(upstream.address()).send(mail_that_asks_for_reports());
+    upstream
+        .logged_in()
+        .await
+        .expect(
+            "MAIL FROM:<scanner@contoso.com> SIZE=25
+             RCPT TO:<anna@contoso.com>
+             RCPT TO:<bob@contoso.com>
+             DATA",
+        )
+        .await;
 }
 
 #[tokio::test]

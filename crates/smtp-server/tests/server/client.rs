@@ -103,6 +103,7 @@ pub(crate) const TO_DATA: &str = "
     S: 250-
     S: 250-
     S: 250-
+    S: 250-
     S: 250
     C: MAIL FROM:<erp@contoso.com>
     S: 250 2.1.0

@@ -15,6 +15,7 @@ async fn banner_and_ehlo_say_who_we_are_and_what_we_offer() {
              S: 250-PIPELINING
              S: 250-8BITMIME
              S: 250-ENHANCEDSTATUSCODES
+             S: 250-DSN
              S: 250-SMTPUTF8
              S: 250-SIZE 100000
              S: 250 HELP",
@@ -58,6 +59,41 @@ async fn a_whole_dialog_brings_one_message_with_its_envelope() {
 }
 
 #[tokio::test]
+async fn what_a_client_asks_of_reports_reaches_the_intake_as_it_was_written() {
+    let server = start().await;
+    let mut client = Client::greeted(server.address).await;
+    client
+        .play(
+            "C: EHLO erp01
+             S: 250-relay.test
+             S: 250-
+             S: 250-
+             S: 250-
+             S: 250-DSN
+             S: 250-
+             S: 250-
+             S: 250 HELP
+             C: MAIL FROM:<erp@contoso.com> RET=HDRS ENVID=4711+2Ba ENVID=4711
+             S: 501 5.5.4
+             C: MAIL FROM:<erp@contoso.com> RET=HDRS ENVID=4711+2Ba
+             S: 250 2.1.0
+             C: RCPT TO:<anna@contoso.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Anna+2Bx@contoso.com
+             S: 250 2.1.5
+             C: RCPT TO:<bob@contoso.com>
+             S: 250 2.1.5
+             C: RCPT TO:<bob@contoso.com> NOTIFY=SOMETIMES
+             S: 501 5.5.4",
+        )
+        .await;
+    let expected = [
+        Event::Mail("erp01 erp@contoso.com ret HDRS id 4711+2Ba".into()),
+        Event::Rcpt("anna@contoso.com notify SUCCESS,DELAY original rfc822;Anna+2Bx@contoso.com".into()),
+        Event::Rcpt("bob@contoso.com".into()),
+    ];
+    assert_eq!(server.recorder.so_far(), expected);
+}
+
+#[tokio::test]
 async fn pipelined_commands_are_answered_in_their_order() {
     let server = start().await;
     let mut client = Client::greeted(server.address).await;
@@ -65,6 +101,7 @@ async fn pipelined_commands_are_answered_in_their_order() {
     client
         .play(
             "S: 250-relay.test
+             S: 250-
              S: 250-
              S: 250-
              S: 250-

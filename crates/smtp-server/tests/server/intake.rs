@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{BodyType, ForwardPath, ReversePath};
+use mail::{BodyType, Recipient, ReversePath};
 use smtp_server::session::Profile;
 use smtp_server::{Client, Intake, Limits, MessageSink, Server, SessionWatch, Transaction};
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ use crate::client::within;
 pub(crate) enum Event {
     /// A transaction was begun: path, and what MAIL declared.
     Mail(String),
-    /// A recipient was asked for.
+    /// A recipient was asked for: path, and what is to be reported of it.
     Rcpt(String),
     /// A message came to its end.
     Message(Vec<u8>),
@@ -77,7 +77,9 @@ impl Intake for Recorder {
         let sender = path.to_string();
         assert!(!sender.starts_with("panic@"), "a hook that panics, as this test wants it");
         let body = if parameters.body == BodyType::EightBitMime { " 8bit" } else { "" };
-        self.record(Event::Mail(format!("{} {sender}{body}", client.helo)));
+        let ret = parameters.ret.map(|ret| format!(" ret {ret}")).unwrap_or_default();
+        let envelope_id = parameters.envelope_id.map(|id| format!(" id {id}")).unwrap_or_default();
+        self.record(Event::Mail(format!("{} {sender}{body}{ret}{envelope_id}", client.helo)));
         if sender.starts_with("refused@") {
             return Err(Reply::new(550, (5, 7, 1), "Not you"));
         }
@@ -93,9 +95,11 @@ pub(crate) struct Recording {
 impl Transaction for Recording {
     type Sink = Recorded;
 
-    async fn rcpt(&mut self, path: ForwardPath) -> Reply {
-        let recipient = path.to_string();
-        self.recorder.record(Event::Rcpt(recipient.clone()));
+    async fn rcpt(&mut self, recipient: Recipient) -> Reply {
+        let notify = recipient.notify.map(|notify| format!(" notify {notify}")).unwrap_or_default();
+        let original = recipient.original.as_ref().map(|original| format!(" original {original}")).unwrap_or_default();
+        self.recorder.record(Event::Rcpt(format!("{recipient}{notify}{original}")));
+        let recipient = recipient.to_string();
         let refused = recipient.starts_with("refused@");
         self.recipients.push(recipient);
         if refused { Reply::new(550, (5, 1, 1), "No such user") } else { Reply::new(250, (2, 1, 5), "Recipient OK") }
