@@ -1,4 +1,5 @@
-//! The words of mail that every room shares: mailbox, path, envelope, header block, trace fields, outcome.
+//! The words of mail that every room shares: mailbox, path, envelope, header block, trace fields, outcome, and the text of
+//! reports.
 //!
 //! A value of these types exists only if it is right: a [`Mailbox`] cannot hold a control octet, a [`HeaderBlock`]
 //! cannot gain a field that breaks out of its line. This crate knows nothing of sockets, disk or time.
@@ -8,9 +9,11 @@ mod dsn;
 mod envelope;
 mod header;
 mod lane;
+mod message_id;
 mod outcome;
 mod path;
 mod recipient;
+pub mod report;
 mod trace;
 
 pub use address::{AddressError, Domain, Mailbox};
@@ -18,6 +21,7 @@ pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};
 pub use envelope::{BodyType, Envelope};
 pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN};
 pub use lane::{LaneId, LaneSet};
+pub use message_id::MessageId;
 pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};
 pub use path::{ForwardPath, PathError, ReversePath};
 pub use recipient::Recipient;
