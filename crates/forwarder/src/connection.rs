@@ -10,7 +10,7 @@ use clock::{Monotonic, WallTime};
 use mail_send::SmtpClient;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use wire::{Reply, ReplyParser};
@@ -19,6 +19,12 @@ use crate::classify::Stage;
 use crate::dial::dial;
 use crate::endpoint::{Endpoint, Timeouts};
 use crate::xoauth2::{self, Answer};
+
+/// Octets that upstream must take within the time for a piece of a message: what TLS seals at once. In the usual 3 minutes
+/// that is 91 a second, less than any line has, and more than a peer takes that wants to hold us for ever.
+const PIECE: usize = 16 << 10;
+/// How many times the wait for its next octet a reply may take as a whole, so that one that drips has an end, too.
+const REPLY_WAITS: u32 = 2;
 
 /// Why a session did not come about.
 #[derive(Debug)]
@@ -75,9 +81,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects, starts TLS and greets; not logged in yet.
     pub(crate) async fn open(endpoint: &Endpoint, now: Monotonic) -> Result<Self, OpenError> {
-        let stream = dial(endpoint).await.map_err(|error| {
-            OpenError::Network(format!("cannot connect to {}:{}: {error}", endpoint.host, endpoint.port))
-        })?;
+        let dialled = dial(endpoint).await;
+        let stream = dialled.map_err(|error| OpenError::Network(format!("cannot connect to {endpoint}: {error}")))?;
         let mut client = SmtpClient { stream, timeout: endpoint.timeouts.greeting };
         let named = |error| said(endpoint, error);
         banner(&mut client, endpoint).await?;
@@ -146,25 +151,26 @@ impl Connection {
         self.write(line.as_bytes(), self.timeouts.greeting).await
     }
 
-    /// Writes all, each piece within `wait`.
+    /// Writes all, each [`PIECE`] within `wait`.
     pub(crate) async fn write(&mut self, octets: &[u8], wait: Duration) -> Result<(), Lost> {
-        let mut rest = octets;
-        while !rest.is_empty() {
-            match timeout(wait, self.stream.write(rest)).await {
-                Ok(Ok(0)) => return Err(Lost("upstream closed the connection".to_owned())),
-                Ok(Ok(written)) => rest = &rest[written..],
-                Ok(Err(error)) => return Err(Lost(format!("connection lost: {error}"))),
+        for piece in octets.chunks(PIECE) {
+            let stream = &mut self.stream;
+            let written = async {
+                stream.write_all(piece).await?;
+                // Flushed each: what TLS only buffers is no progress.
+                stream.flush().await
+            };
+            match timeout(wait, written).await {
+                Ok(written) => written.map_err(|error| Lost(format!("connection lost: {error}")))?,
                 Err(_elapsed) => return Err(timed_out(wait)),
             }
         }
-        match timeout(wait, self.stream.flush()).await {
-            Ok(flushed) => flushed.map_err(|error| Lost(format!("connection lost: {error}"))),
-            Err(_elapsed) => Err(timed_out(wait)),
-        }
+        Ok(())
     }
 
-    /// The next reply, its octets coming within `wait` of each other.
+    /// The next reply, its octets coming within `wait` of each other, and all within [`REPLY_WAITS`] of them.
     pub(crate) async fn read_reply(&mut self, wait: Duration) -> Result<Reply, Lost> {
+        let end = Instant::now() + wait * REPLY_WAITS;
         loop {
             if self.start < self.input.len() {
                 let pushed = self.parser.push(&self.input[self.start..]);
@@ -177,11 +183,16 @@ impl Connection {
             self.input.clear();
             self.start = 0;
             self.input.reserve(4096);
-            match timeout(wait, self.stream.read_buf(&mut self.input)).await {
+            let next = Instant::now() + wait;
+            match timeout_at(next.min(end), self.stream.read_buf(&mut self.input)).await {
                 Ok(Ok(0)) => return Err(Lost("upstream closed the connection".to_owned())),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(Lost(format!("connection lost: {error}"))),
-                Err(_elapsed) => return Err(timed_out(wait)),
+                Err(_elapsed) if next <= end => return Err(timed_out(wait)),
+                Err(_elapsed) => {
+                    let seconds = (wait * REPLY_WAITS).as_secs_f64();
+                    return Err(Lost(format!("upstream did not end its reply within {seconds} s")));
+                }
             }
         }
     }
@@ -224,7 +235,7 @@ async fn banner(client: &mut SmtpClient<TcpStream>, endpoint: &Endpoint) -> Resu
 
 /// What mail-send met before login, in our words.
 fn said(endpoint: &Endpoint, error: mail_send::Error) -> OpenError {
-    let upstream = format!("{}:{}", endpoint.host, endpoint.port);
+    let upstream = endpoint;
     match error {
         mail_send::Error::UnexpectedReply(reply) => {
             let [class, subject, detail] = reply.esc;

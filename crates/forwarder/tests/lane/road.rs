@@ -108,6 +108,8 @@ pub(crate) fn make(
         host: HOST.into(),
         port: upstream.port(),
         address_family: AddressFamily::Ipv4,
+        source_address: None,
+        proxy: None,
         hostname: "relay.test".into(),
         tls: trusting(),
         timeouts: Timeouts::default(),

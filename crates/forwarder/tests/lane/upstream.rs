@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -81,6 +81,14 @@ impl Upstream {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
+    /// One whose kernel takes little ahead of what is read.
+    pub(crate) fn start_narrow() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self { listener: socket.listen(8).unwrap() }
+    }
+
     /// Comes up where another was before.
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
         Self { listener: TcpListener::bind(address).await.unwrap() }
@@ -126,6 +134,11 @@ pub(crate) struct Session<S> {
 }
 
 impl Session<TcpStream> {
+    /// Where the client is.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.stream.get_ref().peer_addr().unwrap()
+    }
+
     /// Banner, EHLO, STARTTLS, handshake.
     pub(crate) async fn in_tls(mut self) -> Session<Tls> {
         self.say("220 upstream.test ready").await;
@@ -171,6 +184,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let octets: String = replies.lines().flat_map(|line| [line.trim_start(), "\r\n"]).collect();
         within(self.stream.write_all(octets.as_bytes())).await.unwrap();
         within(self.stream.flush()).await.unwrap();
+    }
+
+    /// Says octets one by one; ends when the client has gone.
+    pub(crate) async fn drip(&mut self, octets: impl IntoIterator<Item = u8>, every: Duration) {
+        for octet in octets {
+            tokio::time::sleep(every).await;
+            if self.stream.write_all(&[octet]).await.is_err() || self.stream.flush().await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Reads the rest of a message's `octets` in such pieces, one after each pause; whether the client was there to the end.
+    pub(crate) async fn sip(&mut self, octets: usize, piece: usize, every: Duration) -> bool {
+        let mut left = octets;
+        while left > 0 {
+            tokio::time::sleep(every).await;
+            let mut buffer = vec![0; piece.min(left)];
+            match within(self.stream.read(&mut buffer)).await {
+                Ok(0) | Err(_) => return false,
+                Ok(read) => left -= read,
+            }
+        }
+        true
     }
 
     /// Expects lines, then says replies.
