@@ -12,7 +12,7 @@ use spool::Spool;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{FilePath, Mailbox, Settings, Tenant};
+use crate::config::{FilePath, Mailbox, ProxyUrl, Settings, Tenant};
 use crate::refused_senders::RefusedSenders;
 use crate::routing;
 use crate::status::LaneView;
@@ -157,6 +157,8 @@ fn endpoint(ground: &Ground<'_>, tenant: &Tenant) -> Result<Endpoint, CaFileErro
         host: tenant.smtp_host().to_owned(),
         port: tenant.smtp.port.port(),
         address_family: tenant.address_family.into(),
+        source_address: tenant.source_address,
+        proxy: tenant.smtp_proxy.as_ref().map(ProxyUrl::for_smtp),
         hostname: ground.settings.hostname.as_str().to_owned(),
         tls: ground.trust.client(tenant.smtp.ca_file.as_ref().map(FilePath::as_path))?,
         timeouts: Timeouts::default(),

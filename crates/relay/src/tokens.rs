@@ -43,12 +43,17 @@ impl TenantTokens {
         stop: CancellationToken,
     ) -> Result<Self, CaFileError> {
         let tls = trust.client(tenant.authority_ca_file.as_ref().map(FilePath::as_path))?;
+        let proxy = tenant.https_proxy.as_ref();
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             // A redirect could carry the secret elsewhere.
             .redirect(reqwest::redirect::Policy::none())
+            // What the configuration says, whatever the environment does.
             .no_proxy()
-            .user_agent(concat!("xoauth2-relay/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("xoauth2-relay/", env!("CARGO_PKG_VERSION")));
+        let http = proxy
+            .into_iter()
+            .fold(http, |http, proxy| http.proxy(proxy.for_https()))
             .build()
             .expect("a client with these fixed options can always be built");
         let secret = tenant.client_secret.clone();
@@ -58,6 +63,7 @@ impl TenantTokens {
             tenant_id: tenant.tenant_id.as_str().to_owned(),
             client_id: tenant.client_id.as_str().to_owned(),
             token_endpoint: token_endpoint(&tenant.authority.0, tenant.tenant_id.as_str()),
+            proxy: proxy.map(ToString::to_string),
             scope: tenant.scope.as_str().to_owned(),
             grant: Grant::ClientCredentials,
             credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(secret))),

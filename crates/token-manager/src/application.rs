@@ -19,6 +19,8 @@ pub struct Application {
     pub client_id: String,
     /// `{authority}/{tenant_id}/oauth2/v2.0/token`. The relay admits `https` alone.
     pub token_endpoint: url::Url,
+    /// The proxy that the HTTP client reaches it through, as errors name it: without user and password.
+    pub proxy: Option<String>,
     /// What is asked for; app-only SMTP wants exactly `https://outlook.office365.com/.default` in the worldwide cloud.
     pub scope: String,
     /// By what right the token is asked for.

@@ -43,12 +43,14 @@ pub(crate) struct Seen {
 pub(crate) struct Endpoint {
     // Owned (it is a handle): with a borrowed one the compiler cannot prove oauth2's future `Send`.
     http: reqwest::Client,
+    /// What it goes through, for errors to name.
+    proxy: Option<String>,
     seen: Mutex<Seen>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(http: reqwest::Client) -> Self {
-        Self { http, seen: Mutex::default() }
+    pub(crate) fn new(http: reqwest::Client, proxy: Option<String>) -> Self {
+        Self { http, proxy, seen: Mutex::default() }
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -56,6 +58,8 @@ impl Endpoint {
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let proxy = self.proxy.as_deref();
+        let network = |error| network(error, proxy);
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.http.execute(request).await.map_err(network)?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
@@ -67,7 +71,7 @@ impl Endpoint {
         if let Some(kind) = response.headers().get(oauth2::http::header::CONTENT_TYPE) {
             reply = reply.header(oauth2::http::header::CONTENT_TYPE, kind);
         }
-        let mut body = read_body(&mut response).await?;
+        let mut body = read_body(&mut response, proxy).await?;
         reply.body(std::mem::take(&mut *body)).map_err(|_| HttpError::Unbuildable)
     }
 }
@@ -81,9 +85,9 @@ impl<'c> AsyncHttpClient<'c> for Endpoint {
     }
 }
 
-async fn read_body(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+async fn read_body(response: &mut reqwest::Response, proxy: Option<&str>) -> Result<Zeroizing<Vec<u8>>, HttpError> {
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BODY));
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| network(error, proxy))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(HttpError::TooLong);
         }
@@ -103,9 +107,11 @@ fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// The chain of causes in one line, since the outer one only says "error sending request".
 // By value, as `map_err` hands it over and `without_url` wants it.
-fn network(error: reqwest::Error) -> HttpError {
-    // Whoever reads this must know which host and port a firewall has to let through.
-    let place = error.url().and_then(|url| Some(format!("{}:{}: ", url.host_str()?, url.port_or_known_default()?)));
+fn network(error: reqwest::Error, proxy: Option<&str>) -> HttpError {
+    // Whoever reads this must know which host and port a firewall has to let through, and where.
+    let place = error.url().and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
+    let way = proxy.map(|proxy| format!(" through the proxy {proxy}"));
+    let place = place.map(|place| format!("{place}{}: ", way.unwrap_or_default()));
     let error = error.without_url();
     let mut text = place.unwrap_or_default() + &error.to_string();
     let mut cause = error.source();
@@ -114,5 +120,20 @@ fn network(error: reqwest::Error) -> HttpError {
         text.push_str(&error.to_string());
         cause = error.source();
     }
+    text.push_str(remedy(&text));
     HttpError::Network(text)
+}
+
+/// What to do about a proxy that gives no tunnel. The library tells its reasons apart in words only; words that it changes
+/// cost this advice and nothing else.
+fn remedy(text: &str) -> &'static str {
+    match text.rsplit_once("tunnel error: ").map(|(_, reason)| reason) {
+        Some("proxy authorization required") => {
+            "; the proxy wants a user and password, or others than those in the URL of https_proxy, by Basic"
+        }
+        Some("unsuccessful") => {
+            "; the proxy did not answer CONNECT with 200: let its rules allow that host and port, and look at its log"
+        }
+        _ => "",
+    }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn request_token(
 ) -> Result<Issued, TokenFailure> {
     // The life of the token is counted from here, so that a slow reply never makes it look longer.
     let asked = clock.wall();
-    let endpoint = Endpoint::new(http.clone());
+    let endpoint = Endpoint::new(http.clone(), application.proxy.clone());
     let answer = match application.grant {
         Grant::ClientCredentials => {
             tokio::time::timeout(REQUEST_TIMEOUT, client_credentials(&endpoint, application, secret)).await

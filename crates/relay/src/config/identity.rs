@@ -158,32 +158,9 @@ impl Scalar for Authority {
     }
 }
 
-/// An HTTP proxy that tunnels by CONNECT.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxyUrl(pub Url);
-
-impl Scalar for ProxyUrl {
-    fn allowed() -> String {
-        "a URL such as \"http://proxy:3128\"".to_owned()
-    }
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        plain_url(text, "http").and_then(|url| if url.path() == "/" { Ok(Self(url)) } else { Err(Wrong::Unrepeatable) })
-    }
-
-    fn json(&self) -> Json {
-        written(&self.0)
-    }
-
-    #[cfg(test)]
-    fn sample(chance: &mut Chance) -> Json {
-        Json::String(format!("http://proxy:{}", chance.between(1024, 65535)))
-    }
-}
-
 /// A URL of a host, without query, and without user and password, which would be a secret in the configuration. What is
 /// none is not repeated, since it may hold one.
-fn plain_url(text: &str, scheme: &str) -> Result<Url, Wrong> {
+pub(crate) fn plain_url(text: &str, scheme: &str) -> Result<Url, Wrong> {
     let url = Url::parse(text).map_err(|_| Wrong::Unrepeatable)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Wrong::Because("must hold no user and password".to_owned()));
@@ -193,7 +170,7 @@ fn plain_url(text: &str, scheme: &str) -> Result<Url, Wrong> {
 }
 
 /// As it is usually written: without the slash that stands for an empty path.
-fn written(url: &Url) -> Json {
+pub(crate) fn written(url: &Url) -> Json {
     Json::from(url.as_str().trim_end_matches('/'))
 }
 
@@ -268,12 +245,6 @@ mod tests {
         );
         for text in ["http://login.example.com", "https://x/?a=b", "u:p w@x"] {
             assert_eq!(Authority::parse(text), Err(Wrong::Unrepeatable), "{text}");
-        }
-        assert!(
-            matches!(ProxyUrl::parse("http://user:hunter2@proxy:3128"), Err(Wrong::Because(text)) if !text.contains("hunter2"))
-        );
-        for text in ["proxy:3128", "http://u:p w@p:99999", "https://proxy"] {
-            assert_eq!(ProxyUrl::parse(text), Err(Wrong::Unrepeatable), "{text}");
         }
     }
 }

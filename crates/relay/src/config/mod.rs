@@ -12,6 +12,7 @@ mod layers;
 mod mistake;
 mod network;
 mod place;
+mod proxy;
 mod reading;
 mod reference;
 mod relations;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use place::FilePath;
+pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
 pub use settings::{BounceContent, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant};
@@ -173,7 +175,8 @@ fn interpret(
             reading.mark_wrong(section);
         }
     }
-    let (settings, names) = Settings::read(Table::root(merged.cache, &reading));
+    let (mut settings, names) = Settings::read(Table::root(merged.cache, &reading));
+    proxy::take_from_environment(&mut settings, variables, &reading);
     if demand.relations {
         relations::check(&settings, &names, &reading);
     }

@@ -60,6 +60,11 @@ impl<'a> Reading<'a> {
         self.origins.borrow().contains_key(path)
     }
 
+    /// Notes where the value at `path` came from that was read elsewhere.
+    pub(crate) fn note_origin(&self, path: String, origin: String) {
+        self.origins.borrow_mut().insert(path, origin);
+    }
+
     /// Notes that what stands at `path` is wrong, for a mistake told elsewhere.
     pub(crate) fn mark_wrong(&self, path: &str) {
         self.wrong.borrow_mut().insert(path.to_owned());

@@ -1,15 +1,17 @@
 //! What must hold between keys: names that refer to something, values that go together, and nothing that would make an
 //! open relay. Pure; files are `files`' matter.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::routing::Routing;
 
 use super::address::MailboxAddress;
 use super::place::ListenAddress;
+use super::proxy::ProxyUrl;
 use super::reading::Reading;
 use super::settings::{
-    Authentication, DeliveryMode, Encryption, Grant, Listener, Mailbox, MailboxChoice, Names, Route, Settings, Tenant,
+    Authentication, DeliveryMode, Encryption, Family, Grant, Listener, Mailbox, MailboxChoice, Names, Route, Settings,
+    Tenant,
 };
 
 /// Tells everything that does not go together.
@@ -22,6 +24,7 @@ pub(crate) fn check(settings: &Settings, names: &Names, reading: &Reading<'_>) {
     relations.check_addresses();
     for (name, tenant) in &settings.tenants {
         relations.check_tenant(name, tenant);
+        relations.check_families(name, tenant);
     }
     for (name, mailbox) in &settings.mailboxes {
         relations.check_mailbox(name, mailbox);
@@ -219,6 +222,30 @@ impl Relations<'_> {
                 &[&path("client_secret_expires"), &path("client_secret")],
                 "is given but there is no client_secret; a certificate's own date is read",
             );
+        }
+    }
+
+    /// One connection has addresses of one family.
+    fn check_families(&self, name: &str, tenant: &Tenant) {
+        let path = |key: &str| format!("tenant.{name}.{key}");
+        let (family, source, proxy) = (path("address_family"), path("source_address"), path("smtp_proxy"));
+        let kind = |address: IpAddr| if address.is_ipv4() { "an IPv4 address" } else { "an IPv6 address" };
+        let allowed = |address: IpAddr| match tenant.address_family {
+            Family::Any => true,
+            Family::Ipv4 => address.is_ipv4(),
+            Family::Ipv6 => address.is_ipv6(),
+        };
+        let proxy_ip = tenant.smtp_proxy.as_ref().and_then(ProxyUrl::ip);
+        for (key, address) in [(&source, tenant.source_address), (&proxy, proxy_ip)] {
+            let Some(address) = address.filter(|address| !allowed(*address)) else { continue };
+            let text =
+                format!("{address} is {}, which address_family does not allow; change one of them", kind(address));
+            self.tell(&[key, &family], text);
+        }
+        let (Some(from), Some(to)) = (tenant.source_address, proxy_ip) else { return };
+        if from.is_ipv4() != to.is_ipv4() {
+            let text = format!("{from} is {}, and smtp_proxy has {}; change one of them", kind(from), kind(to));
+            self.tell(&[&source, &proxy], text);
         }
     }
 

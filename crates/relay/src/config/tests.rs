@@ -203,6 +203,56 @@ fn a_service_managers_directories_lie_below_the_file_and_are_told() {
 }
 
 #[test]
+fn the_environments_proxy_is_for_tokens_and_lies_below_the_file() {
+    let https = ("HTTPS_PROXY", "http://relay:hunter2@corporate:8080");
+    let own = SMALLEST.replace("[mailbox", "https_proxy = \"http://own:3128\"\n[mailbox");
+    for (text, environment, shown, source) in [
+        (SMALLEST, &[https][..], Some("http://corporate:8080"), "HTTPS_PROXY"),
+        (SMALLEST, &[("https_proxy", "corporate:8080")], Some("http://corporate:8080"), "https_proxy"),
+        (SMALLEST, &[("HTTPS_PROXY", ""), ("https_proxy", "http://small")], Some("http://small"), "https_proxy"),
+        (SMALLEST, &[https, ("NO_PROXY", "localhost,.microsoftonline.com")], None, ""),
+        (SMALLEST, &[https, ("no_proxy", "*")], None, ""),
+        (SMALLEST, &[("HTTP_PROXY", "http://other"), ("ALL_PROXY", "http://other")], None, ""),
+        (&own, &[https], Some("http://own:3128"), ""),
+        (&own, &[https, ("NO_PROXY", "*")], Some("http://own:3128"), ""),
+    ] {
+        let configuration = read_as(RELEASE, text, environment).unwrap();
+        let tenant = &configuration.json()["tenant"]["contoso"];
+        assert_eq!(tenant["https_proxy"]["value"].as_str(), shown, "{environment:?}");
+        if !source.is_empty() {
+            assert_eq!(tenant["https_proxy"]["source"], json!({ "environment": source }));
+        }
+        assert_eq!(tenant["smtp_proxy"], Json::Null, "{environment:?}");
+        let printed = format!("{configuration}{configuration:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+}
+
+#[test]
+fn an_environments_proxy_of_another_kind_is_told_where_it_would_be_used() {
+    let socks = ("HTTPS_PROXY", "socks5://relay:hunter2@corporate:1080");
+    assert_eq!(
+        read_as(RELEASE, SMALLEST, &[socks]).unwrap_err(),
+        "environment variable HTTPS_PROXY: tenant.contoso.https_proxy: this is not a URL such as \"http://proxy:3128\"; \
+         or name login.microsoftonline.com in NO_PROXY, or set the key itself"
+    );
+    assert!(read_as(RELEASE, SMALLEST, &[socks, ("NO_PROXY", "login.microsoftonline.com")]).is_ok());
+}
+
+#[test]
+fn a_proxys_password_comes_from_the_environment_and_is_not_printed() {
+    let environment = [
+        ("XOAUTH2_RELAY__TENANT__CONTOSO__SMTP_PROXY", "http://relay:hunter2@proxy:3128"),
+        ("XOAUTH2_RELAY__TENANT__CONTOSO__HTTPS_PROXY", "http://relay:hunter2@proxy:3128"),
+    ];
+    let configuration = read_as(RELEASE, SMALLEST, &environment).unwrap();
+    let proxy = configuration.settings.tenants["contoso"].smtp_proxy.as_ref().unwrap().for_smtp();
+    assert!(proxy.authorization.is_some());
+    let printed = format!("{configuration}{}{configuration:?}{proxy:?}", configuration.json());
+    assert!(printed.contains("smtp_proxy = \"http://proxy:3128\"") && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
 fn a_hash_is_not_printed() {
     let text = format!("{SMALLEST}[user.erp]\npassword_hash = \"$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA\"\n");
     let configuration = read_as(CONTRACT, &text, &[]).unwrap();
@@ -385,6 +435,10 @@ fn configuration(chance: &mut Chance) -> Json {
             tenant.remove(key);
         }
         tenant.remove("grant");
+        if tenant.contains_key("source_address") {
+            // It has a family of its own.
+            tenant.remove("address_family");
+        }
         tenant.insert("client_secret".to_owned(), json!({ "systemd_credential": "x" }));
     }
     for (at, name) in mailboxes.iter().enumerate() {

@@ -7,6 +7,7 @@ mod answers;
 mod budget;
 mod endpoint;
 mod flights;
+mod proxy;
 mod refresh;
 mod secrecy;
 mod world;

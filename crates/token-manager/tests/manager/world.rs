@@ -67,6 +67,7 @@ impl World {
             tenant_id: "11111111-2222-3333-4444-555555555555".to_owned(),
             client_id: CLIENT_ID.to_owned(),
             token_endpoint: self.endpoint.url.clone(),
+            proxy: None,
             scope: SCOPE.to_owned(),
             grant: Grant::ClientCredentials,
             credential: Credential::ClientSecret(self.source.clone()),
@@ -86,8 +87,12 @@ impl World {
     }
 
     fn start_as(&self, application: Application) -> TokenManager {
+        self.start_with(application, http())
+    }
+
+    pub(crate) fn start_with(&self, application: Application, http: reqwest::Client) -> TokenManager {
         let ledger = Ledger::open(self.ledger_path(), &*self.clock);
-        TokenManager::start(application, http(), self.clock.clone(), ledger, self.stop.child_token())
+        TokenManager::start(application, http, self.clock.clone(), ledger, self.stop.child_token())
     }
 
     /// Moves time on and has the manager look at it.
@@ -99,6 +104,15 @@ impl World {
 
 /// A client as the relay builds it: own TLS configuration, no redirects, no proxy of the environment.
 fn http() -> reqwest::Client {
+    http_builder().build().unwrap()
+}
+
+/// The same through a proxy.
+pub(crate) fn http_through(proxy: reqwest::Proxy) -> reqwest::Client {
+    http_builder().proxy(proxy).build().unwrap()
+}
+
+fn http_builder() -> reqwest::ClientBuilder {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -106,7 +120,7 @@ fn http() -> reqwest::Client {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
-    builder.redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap()
+    builder.redirect(reqwest::redirect::Policy::none()).no_proxy()
 }
 
 /// Waits until the status is as wished, by notification.

@@ -17,7 +17,7 @@ pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
 pub use queue::{Bounce, BounceContent, History, Retry, Spool};
 pub use route::{MailboxChoice, Rewrite, Route};
 use serde_json::Value as Json;
-pub use tenant::{Grant, Tenant};
+pub use tenant::{Family, Grant, Tenant};
 
 use super::place::{HostName, Name, UserName};
 use super::reading::Table;

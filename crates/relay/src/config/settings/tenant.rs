@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use forwarder::AddressFamily;
 
-use crate::config::identity::{Authority, Cloud, Date, Directory, Guid, ProxyUrl};
+use crate::config::identity::{Authority, Cloud, Date, Directory, Guid};
 use crate::config::place::{FilePath, HostName, Text};
+use crate::config::proxy::ProxyUrl;
 use crate::config::schema::{inner_table, section};
 use crate::config::secret_reference::SecretReference;
 use crate::config::value::{Count, choice};
@@ -125,14 +126,14 @@ section! {
         built scope: Text => Text::known(cloud.scope()), "by `cloud`";
         /// Where mail goes.
         built smtp: SmtpEndpoint => SmtpEndpoint::of(cloud), "by `cloud`, port 587";
-        /// Which addresses of the SMTP host are used.
+        /// Which addresses of the SMTP host, or of its proxy, are used.
         built address_family: Family = Family::Any;
-        /// The address that SMTP connections come from.
-        later source_address ? IpAddr;
-        /// A proxy for the token endpoint.
-        later https_proxy ? ProxyUrl => None, "`HTTPS_PROXY`, unless `NO_PROXY` names the host";
-        /// A proxy for SMTP connections, by CONNECT.
-        later smtp_proxy ? ProxyUrl;
+        /// The address that SMTP connections come from; only addresses of its family are used. This machine must have it.
+        built source_address ? IpAddr;
+        /// A proxy for the token endpoint, by CONNECT; its user and password in the environment only (operation, Proxies).
+        built https_proxy ? ProxyUrl => None, "`HTTPS_PROXY`, unless `NO_PROXY` names the host";
+        /// A proxy for SMTP connections, by CONNECT; it resolves the SMTP host's name. User and password as above.
+        built smtp_proxy ? ProxyUrl;
     }
 }
 
