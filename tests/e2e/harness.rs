@@ -132,6 +132,8 @@ pub(crate) fn write_secret(path: &Path, secret: &str) {
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xoauth2-relay"));
     command.stdin(Stdio::null()).env_remove("STATE_DIRECTORY").env_remove("RUNTIME_DIRECTORY");
+    // The simulated Entra is on this machine.
+    command.env_remove("HTTPS_PROXY").env_remove("https_proxy");
     command
 }
 

@@ -14,6 +14,7 @@ mod durability;
 mod faults;
 mod harness;
 mod kill;
+mod paths;
 mod secrets;
 mod stop;
 mod trouble;
