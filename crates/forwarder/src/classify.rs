@@ -138,7 +138,7 @@ impl Row {
 }
 
 /// Of what upstream has had too much, when it asks to slow down.
-pub fn pacing(diagnostic: &Diagnostic) -> Pacing {
+pub(crate) fn pacing(diagnostic: &Diagnostic) -> Pacing {
     let says = |text| diagnostic.text.contains(text);
     if diagnostic.code == Some(432) || says("sender thread limit") || says("Concurrent connections") {
         Pacing::Connections

@@ -18,7 +18,7 @@ const SAME: Duration = Duration::from_secs(10);
 
 /// Of what upstream has had too much, by its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pacing {
+pub(crate) enum Pacing {
     /// Connections at a time (432).
     Connections,
     /// Messages in a minute (421 4.4.2).

@@ -13,14 +13,14 @@ use tracing::{debug, info, warn};
 use wire::Reply;
 
 use crate::batch::Spent;
-use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token, pacing};
+use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
 use crate::health::{Pause, Trouble, TroubleKind, TroubleStatus};
 use crate::tenant::Tenant;
 use crate::token::{BearerToken, TokenSource};
 use crate::transfer::{Body, Ended, Message, transfer};
-use crate::turns::{Allowance, TenantTurns, Turn, Turns};
+use crate::turns::{Allowance, Lesson, Moment, TenantTurns, Turn, Turns};
 
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
@@ -147,7 +147,7 @@ impl<T: TokenSource> Lane<T> {
     /// A lane that has done nothing yet.
     pub fn new(parts: LaneParts<T>) -> Arc<Self> {
         let LaneParts { id, login, endpoint, tokens, tenant, allowance, limits, clock } = parts;
-        let state = State { turns: Turns::new(allowance.clone()), idle: Vec::new(), fresh_token: None };
+        let state = State { turns: Turns::new(login.clone(), allowance.clone()), idle: Vec::new(), fresh_token: None };
         Arc::new(Self {
             id,
             login,
@@ -233,7 +233,7 @@ impl<T: TokenSource> Lane<T> {
         let permit = permit.expect("the semaphore of a lane is never closed");
         loop {
             let (changed, tenant_changed) = (self.changed.notified(), self.tenant.changed.notified());
-            let wait = match self.turns(|turns, tenant, now| turns.begin(tenant, now)) {
+            let wait = match self.turns(Turns::begin) {
                 Ok(turn) => {
                     let lane = Arc::clone(self);
                     return Slot { lane, _connection: permit, turn: Some(turn), seen: false, spent: None };
@@ -368,46 +368,39 @@ impl<T: TokenSource> Lane<T> {
         }
     }
 
-    /// What the outcomes tell of the lane itself; true if it is well.
-    fn learn(&self, turn: &mut Turn, outcomes: &[Outcome]) -> bool {
-        let trouble = outcomes.iter().find_map(|outcome| match outcome {
-            Outcome::Held { scope: scope @ (Scope::Mailbox | Scope::Tenant), diagnostic } => Some(Trouble {
-                kind: TroubleKind::Refused,
-                scope: *scope,
-                text: format!("Exchange takes nothing from {}: {diagnostic}", self.login),
-            }),
-            Outcome::Paced(diagnostic) => {
-                let open = self.open();
-                self.turns(|turns, _, now| turns.paced(pacing(diagnostic), open, now));
-                Some(Trouble {
-                    kind: TroubleKind::Throttled,
-                    scope: Scope::Mailbox,
-                    text: format!("Exchange asks {} to slow down: {diagnostic}", self.login),
-                })
-            }
-            _ => None,
-        });
-        match &trouble {
-            Some(trouble) => self.troubled(turn, trouble),
-            None => self.well(turn),
-        }
-        trouble.is_none()
+    fn moment(&self) -> Moment {
+        Moment { now: self.clock.monotonic(), chance: self.clock.chance() }
     }
 
-    fn well(&self, turn: &mut Turn) {
-        let ended = self.turns(|turns, tenant, _| turns.well(tenant, turn));
-        for trouble in &ended {
-            info!(lane = %self.id, scope = trouble.reach(), was = %trouble, "lane works again");
-        }
-        if !ended.is_empty() {
-            self.notify();
+    /// What the outcomes tell of the lane itself; true if it is well.
+    fn learn(&self, turn: &mut Turn, outcomes: &[Outcome]) -> bool {
+        let (open, moment) = (self.open(), self.moment());
+        match self.turns(|turns, tenant, _| turns.learn(tenant, turn, outcomes, open, moment)) {
+            Lesson::Well(ended) => {
+                for trouble in &ended {
+                    info!(lane = %self.id, scope = trouble.reach(), was = %trouble, "lane works again");
+                }
+                if !ended.is_empty() {
+                    self.notify();
+                }
+                true
+            }
+            Lesson::Troubled(trouble, pause) => {
+                self.tell(&trouble, pause);
+                false
+            }
         }
     }
 
     fn troubled(&self, turn: &mut Turn, trouble: &Trouble) {
-        let chance = self.clock.chance();
-        let Pause { wait, is_news } =
-            self.turns(|turns, tenant, now| turns.troubled(tenant, turn, trouble.clone(), now, chance));
+        let moment = self.moment();
+        let pause = self.turns(|turns, tenant, _| turns.troubled(tenant, turn, trouble.clone(), moment));
+        self.tell(trouble, pause);
+    }
+
+    /// Once for each trouble, and to whoever waits for a turn.
+    fn tell(&self, trouble: &Trouble, pause: Pause) {
+        let Pause { wait, is_news } = pause;
         let wait = wait.as_secs_f64().ceil();
         if is_news && trouble.kind == TroubleKind::NoToken {
             // Whoever gives tokens has warned, once, with the advice.

@@ -25,13 +25,12 @@ mod xoauth2;
 
 pub use advice::sender_advice;
 pub use batch::Spent;
-pub use classify::{Stage, classify, pacing};
+pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
-pub use governor::Pacing;
 pub use health::{Pause, Trouble, TroubleKind, TroubleStatus};
 pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot};
 pub use proxy::{Authorization, Proxy};
 pub use tenant::Tenant;
 pub use token::{BearerToken, TokenSource, TokenTrouble};
 pub use transfer::{Body, Message};
-pub use turns::{Allowance, TenantTurns, Turn, Turns};
+pub use turns::{Allowance, Lesson, Moment, TenantTurns, Turn, Turns};

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use clock::Monotonic;
-use mail::{Domain, Recipient, Scope};
+use mail::{Diagnostic, Domain, Outcome, Recipient, Scope};
 
 use crate::batch::{self, Room, Spent};
+use crate::classify::pacing;
 use crate::governor::{Governor, Pacing};
 use crate::health::{Health, Pause, Trouble, TroubleKind, TroubleStatus};
 use crate::pacer::Pacer;
@@ -65,9 +66,28 @@ impl Turn {
     }
 }
 
+/// When something was learned, and the chance that spreads what follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// When.
+    pub now: Monotonic,
+    /// From 0 to 1.
+    pub chance: f64,
+}
+
+/// What an answer taught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// All is well; these troubles have ended.
+    Well(Vec<Trouble>),
+    /// The login or its tenant is in trouble.
+    Troubled(Trouble, Pause),
+}
+
 /// What decides over the turns of one login.
 #[derive(Debug)]
 pub struct Turns {
+    login: String,
     pacer: Pacer,
     governor: Governor,
     health: Health,
@@ -87,8 +107,9 @@ pub struct Turn {
 
 impl Turns {
     /// A login that has done nothing yet.
-    pub fn new(allowance: Allowance) -> Self {
+    pub fn new(login: String, allowance: Allowance) -> Self {
         Self {
+            login,
             pacer: Pacer::default(),
             governor: Governor::new(allowance.connections, allowance.messages_per_minute),
             health: Health::default(),
@@ -165,21 +186,39 @@ impl Turns {
         })
     }
 
+    /// What upstream said of a message tells of the login and its tenant, too. `open` connections are logged in.
+    pub fn learn(
+        &mut self,
+        tenant: &mut TenantTurns,
+        turn: &mut Turn,
+        outcomes: &[Outcome],
+        open: usize,
+        moment: Moment,
+    ) -> Lesson {
+        let Some((kind, scope, diagnostic)) = outcomes.iter().find_map(symptom) else {
+            return Lesson::Well(self.well(tenant, turn));
+        };
+        if kind == TroubleKind::Throttled {
+            self.paced(pacing(diagnostic), open, moment.now);
+        }
+        let text = match kind {
+            TroubleKind::Throttled => format!("Exchange asks {} to slow down: {diagnostic}", self.login),
+            _ => format!("Exchange takes nothing from {}: {diagnostic}", self.login),
+        };
+        let trouble = Trouble { kind, scope, text };
+        let pause = self.troubled(tenant, turn, trouble.clone(), moment);
+        Lesson::Troubled(trouble, pause)
+    }
+
     /// Upstream took a message. Gives the troubles that have ended by that.
-    pub fn well(&mut self, tenant: &mut TenantTurns, turn: &mut Turn) -> Vec<Trouble> {
+    fn well(&mut self, tenant: &mut TenantTurns, turn: &mut Turn) -> Vec<Trouble> {
         (turn.probes_lane, turn.probes_tenant) = (false, false);
         self.health.well().into_iter().chain(tenant.health.well()).collect()
     }
 
     /// The turn met trouble.
-    pub fn troubled(
-        &mut self,
-        tenant: &mut TenantTurns,
-        turn: &mut Turn,
-        trouble: Trouble,
-        now: Monotonic,
-        chance: f64,
-    ) -> Pause {
+    pub fn troubled(&mut self, tenant: &mut TenantTurns, turn: &mut Turn, trouble: Trouble, moment: Moment) -> Pause {
+        let Moment { now, chance } = moment;
         let probes_tenant = std::mem::take(&mut turn.probes_tenant);
         let probes_lane = std::mem::take(&mut turn.probes_lane);
         if trouble.scope == Scope::Tenant {
@@ -201,12 +240,13 @@ impl Turns {
     }
 
     /// Upstream has asked to slow down, with so many connections open.
-    pub fn paced(&mut self, pacing: Pacing, connections: usize, now: Monotonic) {
+    fn paced(&mut self, pacing: Pacing, connections: usize, now: Monotonic) {
         let messages = self.pacer.in_last_minute(now) + self.pacer.under_way();
         self.governor.refused(pacing, connections, messages, now);
     }
 
     /// The turn ended; upstream may have `seen` a message in it and counts `spent` of its recipients.
+    #[allow(clippy::needless_pass_by_value, reason = "a turn ends once")]
     pub fn end(&mut self, tenant: &mut TenantTurns, turn: Turn, seen: bool, spent: Spent, now: Monotonic) {
         let Turn { probes_lane, probes_tenant, reserved } = turn;
         self.pacer.end(now, seen);
@@ -246,6 +286,17 @@ impl Turns {
     }
 }
 
+/// The trouble that an outcome is a sign of, if it is none of the message's.
+fn symptom(outcome: &Outcome) -> Option<(TroubleKind, Scope, &Diagnostic)> {
+    match outcome {
+        Outcome::Held { scope: scope @ (Scope::Mailbox | Scope::Tenant), diagnostic } => {
+            Some((TroubleKind::Refused, *scope, diagnostic))
+        }
+        Outcome::Paced(diagnostic) => Some((TroubleKind::Throttled, Scope::Mailbox, diagnostic)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,13 +307,18 @@ mod tests {
     }
 
     fn turns(recipients_per_day: u64) -> Turns {
-        Turns::new(Allowance {
+        let allowance = Allowance {
             connections: 2,
             messages_per_minute: 30,
             recipients_per_day,
             recipients_per_message: 500,
             internal_domains: vec![Domain::parse("contoso.com").unwrap()],
-        })
+        };
+        Turns::new("scanner@contoso.com".into(), allowance)
+    }
+
+    fn moment(seconds: u64) -> Moment {
+        Moment { now: at(seconds), chance: 0.5 }
     }
 
     fn trouble(kind: TroubleKind, scope: Scope) -> Trouble {
@@ -279,7 +335,7 @@ mod tests {
         let (mut one, mut other) = (turns(100), turns(100));
         let mut turn = one.begin(&mut tenant, at(0)).unwrap();
         let waiting = other.begin(&mut tenant, at(0)).unwrap();
-        let told = one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), at(0), 0.5);
+        let told = one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), moment(0));
         assert_eq!(told, Pause { wait: Duration::from_secs(2), is_news: true });
         one.end(&mut tenant, turn, false, Spent::default(), at(0));
         other.end(&mut tenant, waiting, false, Spent::default(), at(0));
@@ -296,10 +352,10 @@ mod tests {
         let mut tenant = TenantTurns::new(None);
         let (mut one, mut other) = (turns(100), turns(100));
         let mut turn = one.begin(&mut tenant, at(0)).unwrap();
-        one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), at(0), 0.5);
+        one.troubled(&mut tenant, &mut turn, trouble(TroubleKind::NoToken, Scope::Tenant), moment(0));
         one.end(&mut tenant, turn, false, Spent::default(), at(0));
         let mut probe = one.begin(&mut tenant, at(2)).unwrap();
-        one.troubled(&mut tenant, &mut probe, trouble(TroubleKind::Refused, Scope::Mailbox), at(2), 0.5);
+        one.troubled(&mut tenant, &mut probe, trouble(TroubleKind::Refused, Scope::Mailbox), moment(2));
         one.end(&mut tenant, probe, false, Spent::default(), at(2));
         assert!(tenant.trouble(at(2)).is_none());
         assert!(other.begin(&mut tenant, at(2)).is_ok(), "another login is not concerned");
@@ -311,10 +367,10 @@ mod tests {
         let mut tenant = TenantTurns::new(None);
         let (mut bad, mut good) = (turns(100), turns(100));
         let mut turn = bad.begin(&mut tenant, at(0)).unwrap();
-        bad.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Mailbox), at(0), 0.5);
+        bad.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Mailbox), moment(0));
         bad.end(&mut tenant, turn, true, Spent::default(), at(0));
         let mut turn = good.begin(&mut tenant, at(0)).unwrap();
-        good.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Tenant), at(0), 0.5);
+        good.troubled(&mut tenant, &mut turn, trouble(TroubleKind::Refused, Scope::Tenant), moment(0));
         good.end(&mut tenant, turn, true, Spent::default(), at(0));
         assert!(bad.begin(&mut tenant, at(59)).is_err());
         let probe = bad.begin(&mut tenant, at(60)).unwrap();
