@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use wire::Reply;
+use zeroize::Zeroizing;
 
 use crate::batch::Spent;
 use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
@@ -72,7 +73,14 @@ pub struct Lane<T> {
 struct State {
     turns: Turns,
     idle: Vec<Connection>,
-    fresh_token: Option<Monotonic>,
+    fresh_token: Option<FreshToken>,
+}
+
+/// The last time that a fresh token was asked for in answer to a 535.
+struct FreshToken {
+    asked: Monotonic,
+    /// The one that was refused; none when no other was to be had.
+    refused: Option<Zeroizing<String>>,
 }
 
 /// A lane as an operator sees it.
@@ -293,13 +301,14 @@ impl<T: TokenSource> Lane<T> {
         let token = self.tokens.token().await.map_err(|trouble| no_token(&trouble.0))?;
         match self.log_in(&token).await? {
             Ok(connection) => Ok(connection),
-            Err(reply) if may_be_the_token(&reply) && self.may_ask_for_fresh_token() => {
+            Err(reply) if may_be_the_token(&reply) && self.may_ask_for_fresh_token(&token) => {
                 debug!(lane = %self.id, %reply, "login refused; trying once more with a fresh token");
                 match self.tokens.replace(&token).await {
                     Ok(fresh) => self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&reply)),
                     Err(trouble) => {
                         // The token may well be good for other mailboxes: what is known is that this one was refused.
                         debug!(lane = %self.id, %trouble, "no fresh token");
+                        self.no_fresh_token();
                         Err(self.login_refused(&reply))
                     }
                 }
@@ -329,14 +338,28 @@ impl<T: TokenSource> Lane<T> {
         }
     }
 
-    fn may_ask_for_fresh_token(&self) -> bool {
+    /// Whether another token than the `refused` one may be asked for. Connections that were opened together meet the same
+    /// refusal one after the other: what one of them asked for is there for all of them, at no request more.
+    fn may_ask_for_fresh_token(&self, refused: &T::Token) -> bool {
         let now = self.clock.monotonic();
-        let mut state = self.state();
-        let may = state.fresh_token.is_none_or(|last| now.saturating_since(last) >= FRESH_TOKEN_EVERY);
-        if may {
-            state.fresh_token = Some(now);
+        let last = &mut self.state().fresh_token;
+        if let Some(last) = last {
+            if last.refused.as_ref().is_some_and(|token| token.as_str() == refused.expose()) {
+                return true;
+            }
+            if now.saturating_since(last.asked) < FRESH_TOKEN_EVERY {
+                return false;
+            }
         }
-        may
+        *last = Some(FreshToken { asked: now, refused: Some(Zeroizing::new(refused.expose().to_owned())) });
+        true
+    }
+
+    /// Whoever meets the same refusal from now on does not ask again before its time.
+    fn no_fresh_token(&self) {
+        if let Some(last) = &mut self.state().fresh_token {
+            last.refused = None;
+        }
     }
 
     fn unreachable(&self, error: OpenError) -> Trouble {

@@ -102,6 +102,40 @@ async fn a_fresh_token_that_is_taken_sends_the_message() {
     assert_eq!(road.lane.trouble(), None);
 }
 
+/// A token that is revoked meets all connections at once: the later 535 is about the same token, not about the login.
+#[tokio::test]
+async fn connections_whose_token_was_refused_share_the_fresh_one() {
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let sendings = [road.send(mail()), road.send(mail())];
+    let sessions = [upstream.greeted().await, upstream.greeted().await];
+    for session in sessions {
+        refuse(session, 1, REFUSED).await;
+        let mut session = upstream.greeted().await;
+        session.answer(&format!("AUTH XOAUTH2 {}", response(2)), "235 2.7.0 Authentication successful").await;
+        session.take().await;
+    }
+    for sending in sendings {
+        assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
+    }
+    assert_eq!(road.lane.trouble(), None);
+    assert_eq!(road.tokens.replaced.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_fresh_token_that_was_not_to_be_had_is_not_asked_for_by_each_connection() {
+    let upstream = Upstream::start().await;
+    let road = lane_with(upstream.address(), |plan| plan.tokens.irreplaceable = true);
+    let sendings = [road.send(mail()), road.send(mail())];
+    for session in [upstream.greeted().await, upstream.greeted().await] {
+        refuse(session, 1, REFUSED).await;
+    }
+    for sending in sendings {
+        assert!(matches!(sending.ended().await, Attempt::NotStarted(_)));
+    }
+    assert_eq!(road.tokens.replaced.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test]
 async fn a_token_that_ends_too_soon_for_high_volume_email_is_replaced() {
     let upstream = Upstream::start().await;

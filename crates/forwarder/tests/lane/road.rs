@@ -59,8 +59,10 @@ impl TokenSource for Tokens {
         }
     }
 
-    async fn replace(&self, _rejected: &Token) -> Result<Token, TokenTrouble> {
-        self.replaced.fetch_add(1, Ordering::SeqCst);
+    async fn replace(&self, rejected: &Token) -> Result<Token, TokenTrouble> {
+        if self.irreplaceable || rejected.0 == self.current().0 {
+            self.replaced.fetch_add(1, Ordering::SeqCst);
+        }
         if self.irreplaceable { Err(TokenTrouble("the request budget is used up".into())) } else { Ok(self.current()) }
     }
 }
