@@ -15,6 +15,8 @@ mod faults;
 mod harness;
 mod kill;
 mod paths;
+mod postfix;
 mod secrets;
 mod stop;
 mod trouble;
+mod upstream;
