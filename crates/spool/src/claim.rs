@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use clock::WallTime;
-use mail::{Envelope, LaneId, Recipient};
+use mail::{Envelope, LaneSet, Recipient};
 
 use crate::id::{DeliveryId, QueueId};
+use crate::message::Origin;
+use crate::progress::Progress;
 use crate::sqlite::ClaimGuard;
 
 /// A claimed delivery with all that its transfer needs. Dropped unsettled, the delivery is due again at once.
@@ -15,10 +17,16 @@ pub struct Claim<Source> {
     pub delivery: DeliveryId,
     /// The message it belongs to.
     pub message: QueueId,
-    /// The lane it was claimed for.
-    pub lane: LaneId,
+    /// The lanes that may carry it: one alone if upstream may have it from that one.
+    pub lanes: LaneSet,
     /// The tenant decided at acceptance.
     pub tenant: String,
+    /// The route's name, empty if none chose the lanes.
+    pub route: String,
+    /// Whose message it is.
+    pub origin: Origin,
+    /// The client's address, as logged.
+    pub client: String,
     /// Reverse-path and what the transfer needs.
     pub envelope: Envelope,
     /// Those who have not had it yet.
@@ -31,10 +39,8 @@ pub struct Claim<Source> {
     pub message_id: String,
     /// When it was accepted.
     pub accepted_at: WallTime,
-    /// Attempts that counted so far.
-    pub attempts: u32,
-    /// How often upstream may already have taken it without our knowing.
-    pub uncertain: u32,
+    /// What it has behind it, transfers cut in this boot included.
+    pub progress: Progress,
     /// What keeps the claim; apart from the rest so that the body can be read while the claim is marked.
     pub guard: ClaimGuard,
 }
@@ -45,9 +51,8 @@ impl<Source> fmt::Debug for Claim<Source> {
         f.debug_struct("Claim")
             .field("delivery", &self.delivery)
             .field("message", &self.message)
-            .field("lane", &self.lane)
-            .field("attempts", &self.attempts)
-            .field("uncertain", &self.uncertain)
+            .field("lanes", &self.lanes)
+            .field("progress", &self.progress)
             .finish_non_exhaustive()
     }
 }

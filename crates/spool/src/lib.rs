@@ -7,23 +7,31 @@
 mod claim;
 mod error;
 mod id;
+mod list;
 mod message;
+mod progress;
+mod report;
 mod settlement;
 mod sqlite;
+mod usage;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use clock::WallTime;
-use mail::LaneId;
+use mail::{LaneId, LaneSet};
 use tokio::sync::Notify;
 
 pub use claim::Claim;
 pub use error::{OpenError, PeekError, StoreError};
 pub use id::{DeliveryId, ParseQueueIdError, QueueId};
-pub use message::{NewDelivery, NewMessage};
+pub use list::{DeliveryState, ListFilter, Listed, Page};
+pub use message::{NewDelivery, NewMessage, Origin};
+pub use progress::Progress;
+pub use report::{NewReport, ReportGroup};
 pub use settlement::{Next, Part, Settlement};
 pub use sqlite::{ClaimGuard, Recovered, SpoolOptions, SqliteSink, SqliteSource, SqliteSpool};
+pub use usage::Usage;
 
 /// Where one body goes while it is received. Dropped before [`Spool::commit`], it leaves nothing behind.
 pub trait BodySink: Send + 'static {
@@ -66,24 +74,45 @@ pub trait Spool: Send + Sync + 'static {
     /// timeout.
     fn commit(&self, sink: Self::Sink, message: NewMessage) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Notified (one permit) whenever a delivery of `lane` may have become claimable earlier than it was.
-    fn waker(&self, lane: &LaneId) -> Arc<Notify>;
+    /// Commits a digest of our own and forgets the failures it tells of, in one transaction; beyond the caps, with a sink
+    /// of [`Self::receive_own`]. `Ok(true)` means durable. If any of `reports` is gone already, or there is none, nothing
+    /// is changed and the answer is `Ok(false)`: read them again. After an error either all of it was done or nothing;
+    /// the reports that are left tell which, and a new digest of them doubles nothing.
+    fn commit_digest(
+        &self,
+        sink: Self::Sink,
+        message: NewMessage,
+        reports: Vec<i64>,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// When the earliest unclaimed delivery of `lane` is due; none when the lane is empty. May lie in the past.
-    fn next_due(&self, lane: &LaneId) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
+    /// Notified (one permit) whenever a delivery of exactly these lanes may have become claimable earlier than it was.
+    fn waker(&self, lanes: &LaneSet) -> Arc<Notify>;
 
-    /// Claims the delivery of `lane` that has been due longest, if one is due at `now`. A claim is held in memory and
-    /// belongs to one caller; dropped unsettled, it is due again at once.
+    /// When the earliest unclaimed delivery of exactly these lanes is due; none if there is none. May lie in the past.
+    fn next_due(&self, lanes: &LaneSet) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
+
+    /// Claims a delivery of exactly these lanes that is due at `now`, if there is one. Clients take turns, whatever each
+    /// has queued; of one client that which has been due longest comes first. A claim is held in memory and belongs to
+    /// one caller; dropped unsettled, it is due again at once.
     fn claim(
         &self,
-        lane: &LaneId,
+        lanes: &LaneSet,
         now: WallTime,
     ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
 
-    /// Marks a claim, by its guard, as in flight in this boot. The mark rides in the next group commit and is not
-    /// awaited: if this process dies, the next one knows that upstream may have the message (invariant 5). A marked claim
-    /// that is dropped unsettled was cut: its next claim counts one more uncertainty.
-    fn mark_in_flight(&self, guard: &ClaimGuard);
+    /// Claims a queued delivery of exactly these lanes, due or not, whose message was accepted before `before`: oldest
+    /// first, to give up what has waited too long. Calls go on where the last one stopped, until one finds none.
+    fn claim_accepted_before(
+        &self,
+        lanes: &LaneSet,
+        before: WallTime,
+    ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
+
+    /// Marks a claim, by its guard, as in flight by `lane` in this boot. The mark rides in the next group commit and is
+    /// not awaited: if this process dies, the next one knows that upstream may have the message, and from whom, and sends
+    /// it by no other lane (invariant 5). A marked claim that is dropped unsettled was cut: it can be claimed for that
+    /// lane alone, and its next claim counts one more uncertainty.
+    fn mark_in_flight(&self, guard: &ClaimGuard, lane: &LaneId);
 
     /// Writes what became of an attempt and stores the messages it gave rise to, in one transaction. `Ok` means
     /// durable. A settlement that failed is kept and written once the store was reopened, and its claim stays claimed
@@ -94,18 +123,27 @@ pub trait Spool: Send + Sync + 'static {
         settlement: Settlement<Self::Sink>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Every lane that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
-    fn lanes(&self) -> impl Future<Output = Result<Vec<LaneId>, StoreError>> + Send;
+    /// Every set of lanes that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
+    fn lanes(&self) -> impl Future<Output = Result<Vec<LaneSet>, StoreError>> + Send;
 
     /// Whether a new message would find room now, or why not. Reserves nothing and writes nothing.
     fn check_room(&self) -> Result<(), StoreError>;
 
     /// When the earliest queued delivery of any lane is due, claimed or not; none when nothing is queued. One step in
-    /// the index for each lane, however much is queued.
+    /// the index for each lane and client, however much is queued.
     fn earliest_due(&self) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
 
-    /// How many deliveries of `lane` are queued, counted no further than `at_most`.
-    fn queued(&self, lane: &LaneId, at_most: u32) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    /// How many deliveries of exactly these lanes are queued, counted no further than `at_most`.
+    fn queued(&self, lanes: &LaneSet, at_most: u32) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Some of the deliveries that `filter` lets through, in the order of their ids, from behind `after`: at most `limit`,
+    /// and no more rows looked at than a short read may.
+    fn list(
+        &self,
+        filter: &ListFilter,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
 
     /// What is in the queue now.
     fn counts(&self) -> impl Future<Output = Result<Counts, StoreError>> + Send;
@@ -114,10 +152,34 @@ pub trait Spool: Send + Sync + 'static {
     /// ahead than the longest retry wait: those that do come from a clock that ran ahead and was set back.
     fn bring_forward(&self, latest: WallTime, now: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// How many messages of `lane` upstream has answered since then, before a restart included.
+    /// How many messages upstream has answered to `lane` since then, before a restart included.
     fn sent_since(&self, lane: &LaneId, since: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Forgets history older than `before`; at most a bounded number of rows a call, gives how many.
+    /// What `lane` has used in each minute since the one of `since`, in order, before a restart included. Known for 25
+    /// hours.
+    fn usage_since(
+        &self,
+        lane: &LaneId,
+        since: WallTime,
+    ) -> impl Future<Output = Result<Vec<(WallTime, Usage)>, StoreError>> + Send;
+
+    /// The lanes that have used anything since the minute of `since`.
+    fn used_lanes(&self, since: WallTime) -> impl Future<Output = Result<Vec<LaneId>, StoreError>> + Send;
+
+    /// The addresses for which failures wait, at most so many.
+    fn reports(&self, at_most_groups: u32) -> impl Future<Output = Result<Vec<ReportGroup>, StoreError>> + Send;
+
+    /// The failures that wait for one address, each with the id that [`Self::commit_digest`] takes: oldest first, at most
+    /// `limit`.
+    fn report_entries(
+        &self,
+        tenant: &str,
+        to: &str,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<(i64, NewReport)>, StoreError>> + Send;
+
+    /// Forgets history older than `before`, and usage older than 25 hours; at most a bounded number of rows of
+    /// history a call, gives how many.
     fn prune_history(&self, before: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Drains the writer, checkpoints and closes. Everything later fails with [`StoreError::Closed`].
@@ -135,8 +197,6 @@ pub struct Counts {
     pub queued: u64,
     /// Deliveries that wait for an operator or for trouble to end.
     pub held: u64,
-    /// Deliveries that upstream refused and no bounce has answered yet.
-    pub refused: u64,
     /// Deliveries set aside because their stored message is damaged.
     pub quarantined: u64,
     /// Queued deliveries of which upstream may already have a copy.

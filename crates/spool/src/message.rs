@@ -1,7 +1,17 @@
 //! What is handed to the spool for one accepted message.
 
 use clock::WallTime;
-use mail::{Envelope, LaneId, Recipient};
+use mail::{Envelope, LaneSet, Recipient};
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A client submitted it.
+    #[default]
+    Submitted,
+    /// A report of our own.
+    Report,
+}
 
 /// A message as accepted, beside its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,22 +24,26 @@ pub struct NewMessage {
     pub message_id: String,
     /// The listener's name.
     pub listener: String,
-    /// The client's address, as logged.
+    /// The client's address, as logged. Clients take turns in a queue by it.
     pub client: String,
+    /// Whose it is.
+    pub origin: Origin,
     /// When it was accepted.
     pub accepted_at: WallTime,
-    /// Who gets it by which lane; at least one, each with at least one recipient.
+    /// Who gets it by which lanes; at least one, each with at least one recipient.
     pub deliveries: Vec<NewDelivery>,
 }
 
-/// One part of a message's recipients and the lane they were given at acceptance.
+/// One part of a message's recipients and the lanes they were given at acceptance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDelivery {
     /// The configuration's name of the tenant; it does not change afterwards (invariant 7).
     pub tenant: String,
-    /// The lane.
-    pub lane: LaneId,
-    /// Which reading of the routes gave this lane; a later one may give another.
+    /// The lanes that may carry it.
+    pub lanes: LaneSet,
+    /// The route's name, empty if none chose the lanes.
+    pub route: String,
+    /// Which reading of the routes gave these lanes; a later one may give others.
     pub route_epoch: u64,
     /// The recipients.
     pub recipients: Vec<Recipient>,

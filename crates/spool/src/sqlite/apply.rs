@@ -1,17 +1,22 @@
 //! Jobs as rows: what each writes inside the writer's transaction, and what follows once that is durable. Not here:
 //! the transaction itself, nor the answers.
 
-use mail::{BodyType, LaneId, Outcome, ReversePath};
+use mail::{BodyType, LaneSet, Outcome, ReversePath};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::Stored;
-use super::fetch;
-use super::job::{Batch, Incoming, Quarantine, Settle, Task};
-use super::recipients;
+use super::claims::Arrival;
+use super::job::{Batch, Commit, Incoming, Mark, Quarantine, Settle, Task};
 use super::schema::State;
 use super::split::{self, Remainder};
 use super::totals::Totals;
+use super::turns::Due;
+use super::usage::{self, Used};
+use super::{digest, fetch, recipients};
 use crate::id::QueueId;
+use crate::message::Origin;
+use crate::progress::millis;
+use crate::settlement::{Next, Part};
 
 /// Rows of history that one call forgets at most.
 const PRUNED_AT_ONCE: u32 = 1000;
@@ -20,27 +25,37 @@ const PRUNED_AT_ONCE: u32 = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) totals: Totals,
-    /// Lanes that got something claimable, and its earliest due time.
-    pub(super) lanes: Vec<(LaneId, i64)>,
+    pub(super) used: Used,
+    /// What became claimable.
+    pub(super) arrivals: Vec<Arrival>,
+    /// Queues in which due times of many changed.
+    pub(super) stirred: Vec<LaneSet>,
     /// Messages whose body file has lost its row.
     pub(super) unfiled: Vec<QueueId>,
+    /// Digests that were not stored, because a failure they tell of was gone.
+    pub(super) unstored: Vec<QueueId>,
 }
 
 impl Effects {
-    fn claimable(&mut self, lane: &LaneId, due: i64) {
-        match self.lanes.iter_mut().find(|(known, _)| known == lane) {
-            Some((_, earliest)) => *earliest = due.min(*earliest),
-            None => self.lanes.push((lane.clone(), due)),
-        }
+    fn claimable(&mut self, lanes: &LaneSet, client: &str, at: i64, delivery: i64) {
+        let (lanes, client) = (lanes.clone(), client.to_owned());
+        self.arrivals.push(Arrival { lanes, client, due: Due { at, delivery } });
     }
 
     /// Adds the effects of one more job.
     pub(super) fn add(&mut self, other: Self) {
         self.totals += other.totals;
-        for (lane, due) in other.lanes {
-            self.claimable(&lane, due);
-        }
+        self.used.merge(other.used);
+        self.arrivals.extend(other.arrivals);
+        self.stirred.extend(other.stirred);
         self.unfiled.extend(other.unfiled);
+        self.unstored.extend(other.unstored);
+    }
+
+    /// Writes what is summed up over the jobs, as the last of a transaction.
+    pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
+        self.totals.save_change(connection)?;
+        self.used.save(connection)
     }
 }
 
@@ -57,30 +72,44 @@ impl Applier<'_> {
         QueueId::new(self.boot, *self.next_delivery).to_i64()
     }
 
+    /// A message of a client, or a digest of ours if the failures it tells of are all there.
+    pub(super) fn commit(&mut self, commit: &Commit, effects: &mut Effects) -> rusqlite::Result<()> {
+        if let Some(reports) = &commit.digest
+            && !digest::take(self.connection, reports)?
+        {
+            effects.unstored.push(commit.incoming.id);
+            return Ok(());
+        }
+        self.message(&commit.incoming, effects)
+    }
+
     /// The message and its deliveries.
-    pub(super) fn message(&mut self, incoming: &Incoming, effects: &mut Effects) -> rusqlite::Result<()> {
+    fn message(&mut self, incoming: &Incoming, effects: &mut Effects) -> rusqlite::Result<()> {
         self.insert_message(incoming)?;
-        let due = incoming.message.accepted_at.unix_millis();
-        for delivery in &incoming.message.deliveries {
+        let message = &incoming.message;
+        let due = message.accepted_at.unix_millis();
+        for delivery in &message.deliveries {
             let id = self.delivery_id();
-            let mut statement = self.connection.prepare_cached(INSERT_DELIVERY)?;
-            let route_epoch = delivery.route_epoch.cast_signed();
-            let recipients = recipients::encode(&delivery.recipients);
+            let mut statement = self.connection.prepare_cached(
+                "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain, in_flight,
+                 version, diagnostic, recipients, route, client, origin, age, denied, delay_told)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, NULL, 0, NULL, ?8, ?9, ?10, ?11, 0, 0, 0)",
+            )?;
             statement.execute(params![
                 id,
                 incoming.id.to_i64(),
                 delivery.tenant,
-                delivery.lane.as_str(),
-                route_epoch,
+                delivery.lanes.as_str(),
+                delivery.route_epoch.cast_signed(),
                 State::Queued as i64,
                 due,
-                0,
-                0,
-                None::<&str>,
-                recipients
+                recipients::encode(&delivery.recipients),
+                delivery.route,
+                message.client,
+                origin_number(message.origin)
             ])?;
             effects.totals.count(State::Queued, 0, 1);
-            effects.claimable(&delivery.lane, due);
+            effects.claimable(&delivery.lanes, &message.client, due, id);
         }
         effects.totals.messages += 1;
         effects.totals.bytes += incoming.size().cast_signed();
@@ -95,7 +124,8 @@ impl Applier<'_> {
         };
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO message (id, accepted_at, reverse_path, body_type, smtputf8, message_id, listener, client, size,
-             body_len, body_filed, header, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             body_len, body_filed, header, body, ret, envelope_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?;
         statement.execute(params![
             incoming.id.to_i64(),
@@ -110,7 +140,9 @@ impl Applier<'_> {
             incoming.body_len.cast_signed(),
             filed,
             message.header,
-            body
+            body,
+            message.envelope.ret.map(|ret| ret.to_string()),
+            message.envelope.envelope_id.as_ref().map(ToString::to_string)
         ])?;
         Ok(())
     }
@@ -119,24 +151,26 @@ impl Applier<'_> {
     /// sync of its first transaction failed and the log had it all the same.
     pub(super) fn settle(&mut self, settle: &Settle, effects: &mut Effects) -> rusqlite::Result<()> {
         let at = settle.at.unix_millis();
-        let rows = split::remainders(&settle.parts, settle.guard.row.progress, at);
+        let rows = split::remainders(&settle.parts, settle.guard.lanes(), &settle.lane, at);
         if !self.replace(settle, rows.first())? {
             return Ok(());
         }
-        effects.totals.count(State::Queued, settle.guard.row.stored.uncertain, -1);
-        for row in &rows {
+        effects.totals.count(State::Queued, settle.guard.row.uncertain, -1);
+        for (at, row) in rows.iter().enumerate() {
+            let id = if at == 0 { settle.guard.delivery() } else { self.insert_remainder(settle, row)? };
             effects.totals.count(row.state, row.progress.uncertain, 1);
             if row.state == State::Queued {
-                effects.claimable(&settle.lane, row.due);
+                effects.claimable(&row.lanes, settle.guard.client(), row.due, id);
             }
-        }
-        for row in rows.iter().skip(1) {
-            self.insert_remainder(settle, row)?;
         }
         if rows.is_empty() {
             self.delete_message_if_done(settle.message, effects)?;
         }
+        effects.used.add(&settle.lane, settle.at, settle.usage);
         self.write_history(settle)?;
+        for report in &settle.reports {
+            digest::add(self.connection, report)?;
+        }
         for incoming in &settle.new_messages {
             self.message(incoming, effects)?;
         }
@@ -152,39 +186,51 @@ impl Applier<'_> {
             return Ok(statement.execute(params![id, version])? == 1);
         };
         let mut statement = self.connection.prepare_cached(
-            "UPDATE delivery SET state = ?3, due = ?4, attempts = ?5, uncertain = ?6, in_flight = NULL,
-             version = version + 1, diagnostic = ?7, recipients = ?8 WHERE id = ?1 AND version = ?2",
+            "UPDATE delivery SET lane = ?3, state = ?4, due = ?5, attempts = ?6, uncertain = ?7, in_flight = NULL,
+             version = version + 1, diagnostic = ?8, recipients = ?9, age = ?10, denied = ?11, delay_told = ?12
+             WHERE id = ?1 AND version = ?2",
         )?;
         let changed = statement.execute(params![
             id,
             version,
+            row.lanes.as_str(),
             row.state as i64,
             row.due,
             row.progress.attempts,
             row.progress.uncertain,
             row.diagnostic,
-            chosen(settle, row)
+            chosen(settle, row),
+            millis(row.progress.age),
+            millis(row.progress.denied),
+            row.progress.delay_told
         ])?;
         Ok(changed == 1)
     }
 
-    fn insert_remainder(&mut self, settle: &Settle, row: &Remainder) -> rusqlite::Result<()> {
+    /// Another row like the claimed one, for those who go another way; gives its id.
+    fn insert_remainder(&mut self, settle: &Settle, row: &Remainder) -> rusqlite::Result<i64> {
         let id = self.delivery_id();
-        let mut statement = self.connection.prepare_cached(INSERT_DELIVERY)?;
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain, in_flight,
+             version, diagnostic, recipients, route, client, origin, age, denied, delay_told)
+             SELECT ?1, message, tenant, ?3, route_epoch, ?4, ?5, ?6, ?7, NULL, 0, ?8, ?9, route, client, origin, ?10, ?11,
+             ?12 FROM delivery WHERE id = ?2",
+        )?;
         statement.execute(params![
             id,
-            settle.message.to_i64(),
-            settle.tenant,
-            settle.lane.as_str(),
-            settle.guard.row.route_epoch,
+            settle.guard.delivery(),
+            row.lanes.as_str(),
             row.state as i64,
             row.due,
             row.progress.attempts,
             row.progress.uncertain,
             row.diagnostic,
-            chosen(settle, row)
+            chosen(settle, row),
+            millis(row.progress.age),
+            millis(row.progress.denied),
+            row.progress.delay_told
         ])?;
-        Ok(())
+        Ok(id)
     }
 
     /// The message goes with its last delivery; its body file only after the transaction.
@@ -211,14 +257,14 @@ impl Applier<'_> {
         let known = settle.guard.row.diagnostic.as_deref();
         for part in &settle.parts {
             let reply = part.outcome.diagnostic().to_string();
-            let again = matches!(part.outcome, Outcome::Held { .. })
-                && known.is_some_and(|known| is_same_trouble(known, &reply));
-            if again || matches!(part.outcome, Outcome::Paced(_)) {
+            let event = event(part);
+            let again = event == "held" && known.is_some_and(|known| is_same_trouble(known, &reply));
+            if again || event == "paced" {
                 continue;
             }
             let paths = part.recipients.iter().filter_map(|position| settle.recipients.get(*position));
             for recipient in paths {
-                self.write_event(settle, part.outcome.name(), &recipient.to_string(), &reply)?;
+                self.write_event(settle, event, &recipient.to_string(), &reply)?;
             }
         }
         Ok(())
@@ -238,18 +284,26 @@ impl Applier<'_> {
             settle.mailbox,
             settle.sender,
             recipient,
-            settle.guard.row.client,
+            settle.guard.client(),
             settle.message_id,
             reply,
-            settle.guard.row.progress.attempts.saturating_add(1)
+            settle.guard.row.attempts.saturating_add(1)
         ])?;
         Ok(())
     }
 
-    /// The transfer of `delivery` begins in this boot.
-    pub(super) fn mark(&self, delivery: i64) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached("UPDATE delivery SET in_flight = ?2 WHERE id = ?1")?;
-        statement.execute(params![delivery, self.boot])?;
+    /// The transfer of a delivery begins in this boot. Its lane is written only where it changes: that moves it in the index.
+    pub(super) fn mark(&self, mark: &Mark, effects: &mut Effects) -> rusqlite::Result<()> {
+        let Some(pin) = &mark.pin else {
+            let mut statement = self.connection.prepare_cached("UPDATE delivery SET in_flight = ?2 WHERE id = ?1")?;
+            statement.execute(params![mark.delivery, self.boot])?;
+            return Ok(());
+        };
+        let mut statement =
+            self.connection.prepare_cached("UPDATE delivery SET in_flight = ?2, lane = ?3 WHERE id = ?1")?;
+        statement.execute(params![mark.delivery, self.boot, pin.lanes.as_str()])?;
+        // Its claim may have been dropped meanwhile.
+        effects.arrivals.push(pin.clone());
         Ok(())
     }
 
@@ -272,22 +326,27 @@ impl Applier<'_> {
     /// Gives how many rows it touched.
     pub(super) fn chore(&self, task: Task, effects: &mut Effects) -> rusqlite::Result<u64> {
         match task {
-            Task::Prune(before) => self.prune(before.unix_millis()),
+            Task::Prune { history, usage } => {
+                usage::prune(self.connection, usage)?;
+                self.prune(history.unix_millis())
+            }
             Task::BringForward { latest, now } => self.bring_forward(latest.unix_millis(), now.unix_millis(), effects),
         }
     }
 
-    /// A due time beyond `latest` comes from a clock that ran ahead; a lane at a time, by the index.
+    /// A due time beyond `latest` comes from a clock that ran ahead; a client of a queue at a time, by the index.
     fn bring_forward(&self, latest: i64, now: i64, effects: &mut Effects) -> rusqlite::Result<u64> {
         let mut statement = self
             .connection
-            .prepare_cached("UPDATE delivery SET due = ?1 WHERE lane = ?2 AND state = ?3 AND due > ?4")?;
+            .prepare_cached("UPDATE delivery SET due = ?1 WHERE lane = ?2 AND state = 0 AND client = ?3 AND due > ?4")?;
         let mut moved = 0;
-        for lane in fetch::lanes(self.connection)? {
-            let rows = statement.execute(params![now, lane.as_str(), State::Queued as i64, latest])?;
-            if rows > 0 {
-                effects.claimable(&lane, now);
-                moved += rows as u64;
+        for lanes in fetch::lanes(self.connection)? {
+            let before = moved;
+            for client in fetch::clients(self.connection, &lanes)? {
+                moved += statement.execute(params![now, lanes.as_str(), client, latest])? as u64;
+            }
+            if moved > before {
+                effects.stirred.push(lanes);
             }
         }
         Ok(moved)
@@ -318,22 +377,27 @@ impl Applier<'_> {
             self.settle(settle, effects)?;
         }
         for mark in &batch.marks {
-            self.mark(*mark)?;
+            self.mark(mark, effects)?;
         }
         for quarantine in &batch.quarantines {
             self.quarantine(quarantine, effects)?;
         }
         let pruned = batch.chores.iter().map(|chore| self.chore(chore.task, effects)).collect::<Result<_, _>>()?;
         for commit in &batch.commits {
-            self.message(&commit.incoming, effects)?;
+            self.commit(commit, effects)?;
         }
         Ok(pruned)
     }
 }
 
-const INSERT_DELIVERY: &str =
-    "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain,
-    in_flight, version, diagnostic, recipients) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, 0, ?10, ?11)";
+/// What history calls it: the outcome, unless those who were to wait are given up.
+fn event(part: &Part) -> &'static str {
+    match (&part.outcome, &part.next) {
+        (Outcome::Accepted(_) | Outcome::Refused(_), _) => part.outcome.name(),
+        (_, Next::Finished) => "expired",
+        (outcome, _) => outcome.name(),
+    }
+}
 
 /// The recipients of a remainder as their row stores them.
 fn chosen(settle: &Settle, row: &Remainder) -> String {
@@ -345,6 +409,23 @@ fn body_type_number(body_type: BodyType) -> i64 {
     match body_type {
         BodyType::SevenBit => 0,
         BodyType::EightBitMime => 1,
+    }
+}
+
+/// As `delivery.origin` stores it.
+fn origin_number(origin: Origin) -> i64 {
+    match origin {
+        Origin::Submitted => 0,
+        Origin::Report => 1,
+    }
+}
+
+/// From `delivery.origin`.
+pub(super) fn origin(number: i64) -> Option<Origin> {
+    match number {
+        0 => Some(Origin::Submitted),
+        1 => Some(Origin::Report),
+        _ => None,
     }
 }
 

@@ -1,21 +1,14 @@
-//! Who holds which delivery: the claims, in memory only, and for each lane the due deliveries that were looked up ahead.
-//! Not here: the database. A list looked up ahead may be stale; a row is read again once it is claimed.
+//! Who holds which delivery: the claims, in memory only, and for each queue (the deliveries of one set of lanes) whose turn
+//! it is. Not here: the database. A delivery can be seen in two queues, since a mark moves it to the lane that carries it:
+//! who holds it is therefore known by its id alone, whatever queue it was claimed from.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use mail::LaneId;
+use mail::{LaneId, LaneSet};
 use tokio::sync::Notify;
 
-use super::split::Progress;
-
-/// When a delivery is due, in milliseconds; orders a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Due {
-    pub(super) at: i64,
-    pub(super) delivery: i64,
-}
+use super::turns::{Due, Scan, Seen, Step, Turns};
 
 /// All claims of a spool.
 #[derive(Debug, Default)]
@@ -25,92 +18,136 @@ pub(super) struct Claims {
 
 #[derive(Debug, Default)]
 struct ClaimState {
-    lanes: HashMap<LaneId, Lane>,
-    /// How often a transfer of a delivery was cut in this boot: its claim was dropped after the mark.
-    cut: HashMap<i64, u32>,
+    queues: HashMap<LaneSet, Queue>,
+    claimed: HashSet<i64>,
+    cut: HashMap<i64, Cut>,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Queue {
     waker: Arc<Notify>,
-    claimed: HashSet<i64>,
-    /// Due deliveries in order, none of them claimed.
-    ready: VecDeque<Due>,
+    turns: Turns,
+    /// The message up to which a sweep through the oldest has come.
+    swept: i64,
+}
+
+/// A delivery whose claim was dropped after the mark, in this boot.
+#[derive(Debug)]
+struct Cut {
+    times: u32,
+    /// The lane that was at it, alone: from no other queue may it be claimed, though its row may not say so yet.
+    lanes: LaneSet,
+}
+
+/// A delivery that became claimable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Arrival {
+    pub(super) lanes: LaneSet,
+    pub(super) client: String,
+    pub(super) due: Due,
 }
 
 impl Claims {
-    pub(super) fn waker(&self, lane: &LaneId) -> Arc<Notify> {
-        Arc::clone(&self.state().lanes.entry(lane.clone()).or_default().waker)
+    pub(super) fn waker(&self, lanes: &LaneSet) -> Arc<Notify> {
+        Arc::clone(&self.state().queue(lanes).waker)
     }
 
-    /// How many deliveries of `lane` are claimed.
-    pub(super) fn claimed(&self, lane: &LaneId) -> usize {
-        self.state().lanes.get(lane).map_or(0, |lane| lane.claimed.len())
+    /// How many deliveries are claimed, of any queue.
+    pub(super) fn claimed(&self) -> usize {
+        self.state().claimed.len()
     }
 
-    /// Claims the first delivery known to be due at `now`.
-    pub(super) fn take(&self, lane: &LaneId, now: i64) -> Option<Due> {
+    /// Claims the delivery whose turn it is at `now`, or says what to look up.
+    pub(super) fn next(&self, lanes: &LaneSet, now: i64) -> Step {
         let mut state = self.state();
-        let lane = state.lanes.get_mut(lane)?;
-        let due = *lane.ready.front().filter(|due| due.at <= now)?;
-        lane.ready.pop_front();
-        lane.claimed.insert(due.delivery);
-        Some(due)
+        loop {
+            let step = state.queue(lanes).turns.next(now);
+            match &step {
+                Step::Serve(_, due) if !state.take(lanes, due.delivery) => {}
+                _ => return step,
+            }
+        }
     }
 
-    /// Replaces what is known to be due by `found` (in order) without what is claimed; gives how many remain.
-    pub(super) fn refill(&self, lane: &LaneId, found: &[Due]) -> usize {
+    /// Claims `delivery`, if nobody holds it.
+    pub(super) fn take(&self, lanes: &LaneSet, delivery: i64) -> bool {
+        self.state().take(lanes, delivery)
+    }
+
+    /// The answer to [`Step::LookUp`].
+    pub(super) fn looked_up(&self, lanes: &LaneSet, client: &str, found: &[Due], complete: bool, seen: Seen) {
         let mut state = self.state();
-        let lane = state.lanes.entry(lane.clone()).or_default();
-        lane.ready = found.iter().filter(|due| !lane.claimed.contains(&due.delivery)).copied().collect();
-        lane.ready.len()
+        let free: Vec<Due> = found.iter().filter(|due| state.is_free(lanes, due.delivery)).copied().collect();
+        state.queue(lanes).turns.looked_up(client, free.into_iter(), complete, seen);
     }
 
-    /// The first of `found` that nobody holds.
-    pub(super) fn first_unclaimed(&self, lane: &LaneId, found: &[Due]) -> Option<Due> {
+    /// The answer to [`Step::Scan`].
+    pub(super) fn scanned(&self, lanes: &LaneSet, scan: Scan, seen: Seen) {
+        let mut state = self.state();
+        let mut held = HashSet::new();
+        held.extend(scan.heads.iter().map(|(_, due)| due.delivery).filter(|delivery| !state.is_free(lanes, *delivery)));
+        state.queue(lanes).turns.scanned(scan, seen, |due| !held.contains(&due.delivery));
+    }
+
+    /// The first of `found` that can be claimed from this queue.
+    pub(super) fn first_free(&self, lanes: &LaneSet, found: &[Due]) -> Option<Due> {
         let state = self.state();
-        let claimed = state.lanes.get(lane).map(|lane| &lane.claimed);
-        found.iter().find(|due| claimed.is_none_or(|claimed| !claimed.contains(&due.delivery))).copied()
+        found.iter().find(|due| state.is_free(lanes, due.delivery)).copied()
     }
 
     /// How often transfers of `delivery` were cut in this boot.
     pub(super) fn cuts(&self, delivery: i64) -> u32 {
-        self.state().cut.get(&delivery).copied().unwrap_or(0)
+        self.state().cut.get(&delivery).map_or(0, |cut| cut.times)
     }
 
-    /// Something of `lane` became due at `at`, or earlier than it was.
-    pub(super) fn wake(&self, lane: &LaneId, at: i64) {
+    /// Deliveries that were committed, or became due earlier than they were.
+    pub(super) fn arrived(&self, arrivals: &[Arrival]) {
         let mut state = self.state();
-        let Some(lane) = state.lanes.get_mut(lane) else { return };
-        // The list looked up ahead would pass over it: look up anew.
-        if lane.ready.back().is_some_and(|last| at < last.at) {
-            lane.ready.clear();
+        for Arrival { lanes, client, due } in arrivals {
+            let free = state.is_free(lanes, due.delivery);
+            let Some(queue) = state.queues.get_mut(lanes) else { continue };
+            if free {
+                queue.turns.arrived(client, *due);
+                queue.waker.notify_one();
+            }
         }
-        lane.waker.notify_one();
+    }
+
+    /// Due times of many deliveries of a queue changed.
+    pub(super) fn forget(&self, lanes: &LaneSet) {
+        if let Some(queue) = self.state().queues.get_mut(lanes) {
+            queue.forget();
+        }
     }
 
     /// After the store was reopened.
-    pub(super) fn wake_all(&self) {
-        for lane in self.state().lanes.values_mut() {
-            lane.ready.clear();
-            lane.waker.notify_one();
-        }
+    pub(super) fn forget_all(&self) {
+        self.state().queues.values_mut().for_each(Queue::forget);
     }
 
-    fn release(&self, lane: &LaneId, due: Due, fate: Fate) {
+    /// Where a sweep through the oldest messages of a queue goes on.
+    pub(super) fn swept(&self, lanes: &LaneSet) -> i64 {
+        self.state().queue(lanes).swept
+    }
+
+    /// How far a sweep has come.
+    pub(super) fn sweep_to(&self, lanes: &LaneSet, message: i64) {
+        self.state().queue(lanes).swept = message;
+    }
+
+    fn release(&self, lanes: &LaneSet, client: &str, due: Due, fate: Fate) {
         let mut state = self.state();
-        match fate {
-            Fate::Settled => drop(state.cut.remove(&due.delivery)),
-            Fate::Cut => *state.cut.entry(due.delivery).or_default() += 1,
-            Fate::Unused => {}
+        state.claimed.remove(&due.delivery);
+        let back = match fate {
+            Fate::Settled => return drop(state.cut.remove(&due.delivery)),
+            Fate::Stale => return state.wake(lanes),
+            Fate::Unused => lanes.clone(),
+            Fate::Cut(lane) => state.cut(due.delivery, &lane),
+        };
+        if let Some(queue) = state.queues.get_mut(&back) {
+            queue.turns.came_back(client, due);
+            queue.waker.notify_one();
         }
-        let Some(lane) = state.lanes.get_mut(lane) else { return };
-        if !lane.claimed.remove(&due.delivery) || fate == Fate::Settled {
-            return;
-        }
-        let at = lane.ready.partition_point(|other| *other < due);
-        lane.ready.insert(at, due);
-        lane.waker.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, ClaimState> {
@@ -119,72 +156,139 @@ impl Claims {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl ClaimState {
+    /// Looked for first: a name is copied only for a queue that is new.
+    fn queue(&mut self, lanes: &LaneSet) -> &mut Queue {
+        if !self.queues.contains_key(lanes) {
+            self.queues.insert(lanes.clone(), Queue::default());
+        }
+        self.queues.get_mut(lanes).expect("the queue was put there")
+    }
+
+    fn is_free(&self, lanes: &LaneSet, delivery: i64) -> bool {
+        !self.claimed.contains(&delivery) && self.cut.get(&delivery).is_none_or(|cut| cut.lanes == *lanes)
+    }
+
+    fn take(&mut self, lanes: &LaneSet, delivery: i64) -> bool {
+        self.is_free(lanes, delivery) && self.claimed.insert(delivery)
+    }
+
+    fn wake(&self, lanes: &LaneSet) {
+        if let Some(queue) = self.queues.get(lanes) {
+            queue.waker.notify_one();
+        }
+    }
+
+    /// Gives the queue it can be claimed from now.
+    fn cut(&mut self, delivery: i64, lane: &LaneId) -> LaneSet {
+        let lanes = LaneSet::from(lane);
+        let cut = self.cut.entry(delivery).or_insert_with(|| Cut { times: 0, lanes: lanes.clone() });
+        cut.times += 1;
+        cut.lanes.clone()
+    }
+}
+
+impl Queue {
+    fn forget(&mut self) {
+        self.turns = Turns::default();
+        self.waker.notify_one();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     /// Its row was written, or is gone.
     Settled,
+    /// It was not what it was looked up as: somebody else may want to look again.
+    Stale,
     /// Dropped before upstream can have seen it.
     Unused,
-    /// Dropped after its mark: upstream may have it (invariant 5).
-    Cut,
+    /// Dropped after its mark: upstream may have it from this lane (invariant 5).
+    Cut(LaneId),
 }
 
-/// Holds a delivery for one caller; dropped unsettled, the delivery is claimable again and its lane awake.
+/// Holds a delivery for one caller; dropped unsettled, the delivery is claimable again and its queue awake.
 #[derive(Debug)]
 pub struct ClaimGuard {
     claims: Arc<Claims>,
-    lane: LaneId,
+    lanes: LaneSet,
+    client: String,
     due: Due,
-    marked: AtomicBool,
-    settled: bool,
+    marked: OnceLock<LaneId>,
+    /// Unless it is dropped unsettled.
+    fate: Option<Fate>,
     /// What the row said when it was claimed. Nobody else changes it meanwhile.
     pub(super) row: Row,
 }
 
 /// The columns that a settlement needs again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) version: i64,
-    pub(super) route_epoch: i64,
-    pub(super) stored: Progress,
-    /// `stored` and what was cut in this boot.
-    pub(super) progress: Progress,
+    pub(super) attempts: u32,
+    /// As stored, without what was cut in this boot.
+    pub(super) uncertain: u32,
     pub(super) diagnostic: Option<String>,
-    pub(super) client: String,
 }
 
 impl ClaimGuard {
-    /// For a delivery that [`Claims::take`] gave.
-    pub(super) fn new(claims: Arc<Claims>, lane: LaneId, due: Due) -> Self {
-        let none = Progress { attempts: 0, uncertain: 0 };
-        let row =
-            Row { version: 0, route_epoch: 0, stored: none, progress: none, diagnostic: None, client: String::new() };
-        Self { claims, lane, due, marked: AtomicBool::new(false), settled: false, row }
+    /// For a delivery that [`Claims`] gave to this caller.
+    pub(super) fn new(claims: Arc<Claims>, lanes: LaneSet, client: String, due: Due) -> Self {
+        Self { claims, lanes, client, due, marked: OnceLock::new(), fate: None, row: Row::default() }
     }
 
     pub(super) fn delivery(&self) -> i64 {
         self.due.delivery
     }
 
+    /// The queue it was claimed from.
+    pub(super) fn lanes(&self) -> &LaneSet {
+        &self.lanes
+    }
+
+    /// Whose turn it was.
+    pub(super) fn client(&self) -> &str {
+        &self.client
+    }
+
     /// Notes the mark; true the first time.
-    pub(super) fn mark(&self) -> bool {
-        !self.marked.swap(true, Ordering::Relaxed)
+    pub(super) fn mark(&self, lane: &LaneId) -> bool {
+        self.marked.set(lane.clone()).is_ok()
+    }
+
+    /// Where its row belongs now that it is marked, if that is another queue than the one it was claimed from.
+    pub(super) fn pin(&self) -> Option<Arrival> {
+        let lanes = LaneSet::from(self.marked.get()?);
+        let moved = lanes != self.lanes;
+        moved.then(|| Arrival { lanes, client: self.client.clone(), due: self.due })
+    }
+
+    /// Whether a transfer of it may have begun.
+    pub(super) fn is_marked(&self) -> bool {
+        self.marked.get().is_some()
     }
 
     /// Its row was written, or is gone: claimable again only if the database says so.
     pub(super) fn settle(mut self) {
-        self.settled = true;
+        self.fate = Some(Fate::Settled);
+    }
+
+    /// Its row is not what it was looked up as, and stands in the queue `actual` if it is known.
+    pub(super) fn stale(mut self, actual: Option<&LaneSet>) {
+        self.fate = Some(Fate::Stale);
+        let claims = Arc::clone(&self.claims);
+        drop(self);
+        if let Some(actual) = actual {
+            claims.state().wake(actual);
+        }
     }
 }
 
 impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        let fate = match (self.settled, *self.marked.get_mut()) {
-            (true, _) => Fate::Settled,
-            (false, true) => Fate::Cut,
-            (false, false) => Fate::Unused,
-        };
-        self.claims.release(&self.lane, self.due, fate);
+        let dropped = || self.marked.get().map_or(Fate::Unused, |lane| Fate::Cut(lane.clone()));
+        let fate = self.fate.take().unwrap_or_else(dropped);
+        self.claims.release(&self.lanes, &self.client, self.due, fate);
     }
 }
 
@@ -196,59 +300,113 @@ mod tests {
         Due { at, delivery }
     }
 
-    fn lane() -> LaneId {
-        LaneId::new("t", "a@b.c")
+    fn lane(name: &str) -> LaneId {
+        LaneId::new("t", name)
     }
 
-    fn claim(claims: &Arc<Claims>, now: i64) -> Option<ClaimGuard> {
-        claims.take(&lane(), now).map(|due| ClaimGuard::new(Arc::clone(claims), lane(), due))
+    fn one() -> LaneSet {
+        LaneSet::from(&lane("one"))
+    }
+
+    fn both() -> LaneSet {
+        LaneSet::new(&lane("one"), &[lane("two")])
+    }
+
+    /// Claims with a whole, empty round for each of the sets.
+    fn claims() -> Arc<Claims> {
+        let claims = Arc::new(Claims::default());
+        for lanes in [one(), both()] {
+            let Step::Scan(_, seen) = claims.next(&lanes, 0) else { panic!("nothing is known yet") };
+            claims.scanned(&lanes, Scan { whole: true, ..Scan::default() }, seen);
+        }
+        claims
+    }
+
+    fn arrive(claims: &Claims, lanes: LaneSet, due: Due) {
+        claims.arrived(&[Arrival { lanes, client: "c".to_owned(), due }]);
+    }
+
+    fn claim(claims: &Arc<Claims>, lanes: &LaneSet, now: i64) -> Option<ClaimGuard> {
+        match claims.next(lanes, now) {
+            Step::Serve(client, due) => Some(ClaimGuard::new(Arc::clone(claims), lanes.clone(), client, due)),
+            _ => None,
+        }
     }
 
     #[test]
     fn a_delivery_has_one_holder() {
-        let claims = Arc::new(Claims::default());
-        assert_eq!(claims.refill(&lane(), &[due(1, 10), due(2, 20)]), 2);
-        let first = claim(&claims, 5).unwrap();
+        let claims = claims();
+        arrive(&claims, both(), due(1, 10));
+        arrive(&claims, both(), due(2, 20));
+        let first = claim(&claims, &both(), 5).unwrap();
         assert_eq!(first.delivery(), 10);
-        assert_eq!(claims.refill(&lane(), &[due(1, 10), due(2, 20)]), 1);
-        let second = claim(&claims, 5).unwrap();
-        assert!(claim(&claims, 5).is_none());
+        arrive(&claims, both(), due(1, 10));
+        let second = claim(&claims, &both(), 5).unwrap();
+        assert_eq!(second.delivery(), 20);
+        assert!(claim(&claims, &both(), 5).is_none());
         drop(second);
         drop(first);
-        assert_eq!(claim(&claims, 5).unwrap().delivery(), 10, "back in its place");
+        assert_eq!(claim(&claims, &both(), 5).unwrap().delivery(), 10, "back in its place");
     }
 
     #[test]
     fn what_is_not_due_is_not_taken() {
-        let claims = Arc::new(Claims::default());
-        claims.refill(&lane(), &[due(9, 10)]);
-        assert!(claim(&claims, 8).is_none());
-        assert!(claim(&claims, 9).is_some());
+        let claims = claims();
+        arrive(&claims, one(), due(9, 10));
+        assert!(claim(&claims, &one(), 8).is_none());
+        arrive(&claims, one(), due(9, 10));
+        assert!(claim(&claims, &one(), 9).is_some());
     }
 
     #[test]
     fn only_a_marked_claim_is_cut_and_only_until_settled() {
-        let claims = Arc::new(Claims::default());
-        claims.refill(&lane(), &[due(1, 10)]);
-        drop(claim(&claims, 5));
+        let claims = claims();
+        arrive(&claims, one(), due(1, 10));
+        drop(claim(&claims, &one(), 5));
         assert_eq!(claims.cuts(10), 0);
-        let marked = claim(&claims, 5).unwrap();
-        assert!(marked.mark());
-        assert!(!marked.mark());
+        let marked = claim(&claims, &one(), 5).unwrap();
+        assert!(marked.mark(&lane("one")));
+        assert!(!marked.mark(&lane("one")));
+        assert_eq!(marked.pin(), None, "it stays where it is");
         drop(marked);
         assert_eq!(claims.cuts(10), 1);
-        claim(&claims, 5).unwrap().settle();
-        assert_eq!((claims.cuts(10), claims.claimed(&lane())), (0, 0));
-        assert!(claim(&claims, 5).is_none());
+        claim(&claims, &one(), 5).unwrap().settle();
+        assert_eq!((claims.cuts(10), claims.claimed()), (0, 0));
+        assert!(claim(&claims, &one(), 5).is_none());
     }
 
     #[test]
-    fn an_earlier_arrival_empties_the_list() {
-        let claims = Arc::new(Claims::default());
-        claims.refill(&lane(), &[due(1, 10), due(5, 20)]);
-        claims.wake(&lane(), 5);
-        assert_eq!(claims.state().lanes[&lane()].ready.len(), 2);
-        claims.wake(&lane(), 4);
-        assert_eq!(claims.state().lanes[&lane()].ready.len(), 0);
+    fn a_cut_transfer_goes_by_its_lane_alone() {
+        let claims = claims();
+        arrive(&claims, both(), due(1, 10));
+        let marked = claim(&claims, &both(), 5).unwrap();
+        marked.mark(&lane("one"));
+        let pin = marked.pin().unwrap();
+        assert_eq!((&pin.lanes, pin.due), (&one(), due(1, 10)));
+        // Its row is moved while it is held.
+        claims.arrived(std::slice::from_ref(&pin));
+        assert!(claim(&claims, &one(), 5).is_none());
+        drop(marked);
+        // Looked up before its row was moved.
+        arrive(&claims, both(), due(1, 10));
+        assert!(claim(&claims, &both(), 5).is_none());
+        assert_eq!(claims.first_free(&both(), &[due(1, 10)]), None);
+        let again = claim(&claims, &one(), 5).unwrap();
+        assert_eq!((again.delivery(), claims.cuts(10)), (10, 1));
+    }
+
+    #[test]
+    fn a_queue_whose_delivery_was_held_by_mistake_is_woken() {
+        let claims = claims();
+        let (waker, actual) = (claims.waker(&both()), claims.waker(&one()));
+        arrive(&claims, both(), due(1, 10));
+        let mistaken = claim(&claims, &both(), 5).unwrap();
+        mistaken.stale(Some(&one()));
+        let mut both_woken = Box::pin(waker.notified());
+        let mut one_woken = Box::pin(actual.notified());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(both_woken.as_mut().poll(&mut context).is_ready());
+        assert!(one_woken.as_mut().poll(&mut context).is_ready());
+        assert_eq!(claims.claimed(), 0);
     }
 }

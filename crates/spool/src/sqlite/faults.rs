@@ -41,11 +41,13 @@ mod tests {
     use std::time::Duration;
 
     use clock::{ManualClock, WallTime};
-    use mail::{Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
+    use mail::{Diagnostic, Envelope, ForwardPath, LaneId, LaneSet, Outcome, ReversePath};
 
     use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
     use super::*;
-    use crate::{BodySink, NewDelivery, NewMessage, Next, Part, QueueId, Settlement, Spool, StoreError};
+    use crate::{
+        BodySink, NewDelivery, NewMessage, Next, Origin, Part, Progress, QueueId, Settlement, Spool, StoreError, Usage,
+    };
 
     const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
 
@@ -64,6 +66,10 @@ mod tests {
         LaneId::new("t", "a@b.c")
     }
 
+    fn lanes() -> LaneSet {
+        LaneSet::from(&lane())
+    }
+
     fn message() -> NewMessage {
         let envelope = Envelope::from(ReversePath::Null);
         let recipients = vec![ForwardPath::Postmaster.into()];
@@ -74,8 +80,9 @@ mod tests {
             message_id: String::new(),
             listener: String::new(),
             client: String::new(),
+            origin: Origin::Submitted,
             accepted_at: NOW,
-            deliveries: vec![NewDelivery { tenant, lane: lane(), route_epoch: 0, recipients }],
+            deliveries: vec![NewDelivery { tenant, lanes: lanes(), route: String::new(), route_epoch: 0, recipients }],
         }
     }
 
@@ -87,8 +94,16 @@ mod tests {
     }
 
     fn settlement(outcome: Outcome, next: Next) -> Settlement<SqliteSink> {
-        let parts = vec![Part { recipients: vec![0], outcome, next }];
-        Settlement { parts, at: NOW, mailbox: String::new(), new_messages: Vec::new() }
+        let parts = vec![Part { recipients: vec![0], outcome, next, progress: Progress::default() }];
+        Settlement {
+            parts,
+            at: NOW,
+            lane: lane(),
+            mailbox: String::new(),
+            usage: Usage::default(),
+            new_messages: Vec::new(),
+            reports: Vec::new(),
+        }
     }
 
     fn accepted() -> Settlement<SqliteSink> {
@@ -121,10 +136,10 @@ mod tests {
             assert!(matches!(spool.receive(), Err(StoreError::Failed(_))), "nothing more is accepted");
             until_reopened(&spool).await;
             assert_eq!(spool.counts().await.unwrap().messages, 0, "{log_has_it}");
-            assert!(spool.claim(&lane(), NOW).await.unwrap().is_none());
+            assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none());
             assert_eq!(files(directory.path()), 0);
             let id = commit(&spool, 100_000).await.unwrap();
-            assert_eq!(spool.claim(&lane(), NOW).await.unwrap().unwrap().message, id);
+            assert_eq!(spool.claim(&lanes(), NOW).await.unwrap().unwrap().message, id);
         }
     }
 
@@ -134,8 +149,8 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let spool = open(directory.path());
             commit(&spool, 10).await.unwrap();
-            let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
-            spool.mark_in_flight(&claim.guard);
+            let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            spool.mark_in_flight(&claim.guard, &lane());
             let faults = &spool.shared.faults;
             let counter = if log_has_it { &faults.syncs } else { &faults.commits };
             let mut bounce = spool.receive_own().unwrap();
@@ -146,12 +161,12 @@ mod tests {
             counter.store(1 + again, Ordering::Relaxed);
             let settlement = Settlement { new_messages: vec![(bounce, message())], ..accepted() };
             assert!(matches!(spool.settle(claim, settlement).await, Err(StoreError::Failed(_))));
-            assert!(spool.claim(&lane(), NOW).await.is_err(), "nothing is sent meanwhile");
+            assert!(spool.claim(&lanes(), NOW).await.is_err(), "nothing is sent meanwhile");
             until_reopened(&spool).await;
-            let next = spool.claim(&lane(), NOW).await.unwrap().unwrap();
-            assert_eq!((next.message, next.uncertain), (bounce_id, 0), "only the bounce is left");
+            let next = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            assert_eq!((next.message, next.progress.uncertain), (bounce_id, 0), "only the bounce is left");
             assert_eq!(spool.counts().await.unwrap().messages, 1);
-            assert!(spool.claim(&lane(), NOW).await.unwrap().is_none());
+            assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none());
         }
     }
 
@@ -160,15 +175,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let spool = open(directory.path());
         commit(&spool, 10).await.unwrap();
-        let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
-        spool.mark_in_flight(&claim.guard);
+        let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+        spool.mark_in_flight(&claim.guard, &lane());
         spool.prune_history(NOW).await.unwrap();
         spool.shared.faults.commits.store(u32::MAX, Ordering::Relaxed);
         assert!(spool.settle(claim, accepted()).await.is_err());
         spool.close().await;
         let spool = open(directory.path());
-        let claim = spool.claim(&lane(), NOW).await.unwrap().unwrap();
-        assert_eq!(claim.uncertain, 1, "nobody knows any more");
+        let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+        assert_eq!(claim.progress.uncertain, 1, "nobody knows any more");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +193,7 @@ mod tests {
         // The id is taken before its message comes.
         let taken = QueueId::new(1, 2);
         let other = rusqlite::Connection::open(directory.path().join("queue.db")).unwrap();
-        let sql = "INSERT INTO message VALUES (?1, 0, '', 0, 0, '', '', '', 0, 0, 0, x'', x'')";
+        let sql = "INSERT INTO message VALUES (?1, 0, '', 0, 0, '', '', '', 0, 0, 0, x'', x'', NULL, NULL)";
         other.execute(sql, [taken.to_i64()]).unwrap();
         let pause = spool.shared.inbox.pause();
         let all = async { tokio::join!(commit(&spool, 1), commit(&spool, 100_000), commit(&spool, 1)) };

@@ -1,12 +1,14 @@
 //! What waits for the writer, under one lock, and who may add to it: the state of the store as callers see it. Bounded by
 //! the permits that callers hold and by the number of claims. Not here: anything that touches the disk.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mail::LaneId;
+
 use super::claims::ClaimGuard;
-use super::job::{Batch, Chore, Commit, Quarantine, Settle};
+use super::job::{Batch, Chore, Commit, Mark, Quarantine, Settle};
 use crate::error::StoreError;
 
 /// Jobs of one kind in a transaction: enough to make a sync cheap, few enough to answer soon.
@@ -30,7 +32,7 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct InboxState {
     settles: VecDeque<Settle>,
-    marks: BTreeSet<i64>,
+    marks: BTreeMap<i64, Mark>,
     quarantines: Vec<Quarantine>,
     chores: VecDeque<Chore>,
     commits: VecDeque<Commit>,
@@ -100,10 +102,10 @@ impl Inbox {
         self.gather(state);
     }
 
-    pub(super) fn push_mark(&self, delivery: i64) {
+    pub(super) fn push_mark(&self, mark: Mark) {
         let mut state = self.state();
         if !state.closing {
-            state.marks.insert(delivery);
+            state.marks.insert(mark.delivery, mark);
             self.gather(state);
         }
     }
@@ -131,10 +133,18 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Keeps a claim whose settlement cannot be written. Upstream may have it, marked or not.
-    pub(super) fn abandon(&self, guard: ClaimGuard) {
-        guard.mark();
-        self.state().abandoned.push(guard);
+    /// Keeps a claim whose row cannot be written. If a lane was at it, upstream may have it, and its row is to say so: the
+    /// mark may have left the queue together with the settlement.
+    pub(super) fn abandon(&self, guard: ClaimGuard, lane: Option<&LaneId>) {
+        if let Some(lane) = lane {
+            guard.mark(lane);
+        }
+        let mut state = self.state();
+        if guard.is_marked() && !state.closing {
+            state.marks.insert(guard.delivery(), Mark::of(&guard));
+        }
+        state.abandoned.push(guard);
+        self.filled.notify_one();
     }
 
     /// A sync failed elsewhere: nothing more is accepted until the store was reopened.
@@ -217,10 +227,11 @@ impl Inbox {
     }
 
     /// Puts back what a failed transaction held, before what came since.
-    pub(super) fn put_back(&self, settles: Vec<Settle>, marks: Vec<i64>, quarantines: Vec<Quarantine>) {
+    pub(super) fn put_back(&self, settles: Vec<Settle>, marks: Vec<Mark>, quarantines: Vec<Quarantine>) {
         let mut state = self.state();
         let settled: BTreeSet<i64> = state.settles.iter().map(|settle| settle.guard.delivery()).collect();
-        state.marks.extend(marks.into_iter().filter(|mark| !settled.contains(mark)));
+        let unsettled = marks.into_iter().filter(|mark| !settled.contains(&mark.delivery));
+        state.marks.extend(unsettled.map(|mark| (mark.delivery, mark)));
         state.quarantines.extend(quarantines);
         for settle in settles.into_iter().rev() {
             state.settles.push_front(settle);
@@ -333,7 +344,7 @@ impl InboxState {
         self.gathering = None;
         Batch {
             settles: self.settles.drain(..settles).collect(),
-            marks: std::mem::take(&mut self.marks).into_iter().collect(),
+            marks: std::mem::take(&mut self.marks).into_values().collect(),
             quarantines: std::mem::take(&mut self.quarantines),
             // One at a time: each may delete a thousand rows.
             chores: self.chores.pop_front().into_iter().collect(),
@@ -344,7 +355,7 @@ impl InboxState {
     fn take_all(&mut self) -> Batch {
         Batch {
             settles: std::mem::take(&mut self.settles).into(),
-            marks: std::mem::take(&mut self.marks).into_iter().collect(),
+            marks: std::mem::take(&mut self.marks).into_values().collect(),
             quarantines: std::mem::take(&mut self.quarantines),
             chores: std::mem::take(&mut self.chores).into(),
             commits: std::mem::take(&mut self.commits).into(),
@@ -369,6 +380,10 @@ mod tests {
     use super::super::job::{Answer, Task};
     use super::*;
 
+    fn mark(delivery: i64) -> Mark {
+        Mark { delivery, pin: None }
+    }
+
     #[test]
     fn a_batch_is_bounded_in_number_and_octets_but_never_stuck() {
         for (weights, wanted) in [
@@ -386,11 +401,11 @@ mod tests {
     #[test]
     fn marks_are_written_once_and_doubt_comes_first() {
         let inbox = Inbox::default();
-        inbox.push_mark(7);
-        inbox.push_mark(7);
-        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [7]));
+        inbox.push_mark(mark(7));
+        inbox.push_mark(mark(7));
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [mark(7)]));
         assert!(matches!(inbox.next(Some(Duration::ZERO)), Work::Idle));
-        inbox.push_mark(8);
+        inbox.push_mark(mark(8));
         inbox.doubt("a sync failed".to_owned());
         assert_eq!(inbox.check(), Err(StoreError::Failed("a sync failed".to_owned())));
         assert!(matches!(inbox.next(None), Work::Recover(reason) if reason == "a sync failed"));
@@ -398,7 +413,7 @@ mod tests {
         assert!(inbox.check().is_err());
         inbox.accept();
         assert_eq!(inbox.check(), Ok(()));
-        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [8]));
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [mark(8)]));
         inbox.close();
         assert_eq!(inbox.check(), Err(StoreError::Closed));
         assert!(matches!(inbox.next(None), Work::Close));
@@ -407,22 +422,22 @@ mod tests {
     #[test]
     fn marks_gather_until_something_comes_that_is_waited_for() {
         let inbox = Inbox::default();
-        inbox.push_mark(1);
+        inbox.push_mark(mark(1));
         let until = inbox.state().gathering;
         assert!(until.is_some());
-        inbox.push_mark(2);
+        inbox.push_mark(mark(2));
         assert_eq!(inbox.state().gathering, until, "the first one's wait is everyone's");
         let (answer, _answered) = Answer::new();
-        inbox.push_chore(Chore { task: Task::Prune(WallTime::default()), answer });
+        inbox.push_chore(Chore { task: Task::Prune { history: WallTime::default(), usage: WallTime::default() }, answer });
         assert_eq!(inbox.state().gathering(), None);
-        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [1, 2] && batch.chores.len() == 1));
+        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [mark(1), mark(2)] && batch.chores.len() == 1));
     }
 
     #[test]
     fn a_paused_writer_takes_nothing() {
         let inbox = Inbox::default();
         let pause = inbox.pause();
-        inbox.push_mark(1);
+        inbox.push_mark(mark(1));
         assert!(inbox.state().work().is_none());
         drop(pause);
         assert!(matches!(inbox.next(None), Work::Write(_)));

@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::Shared;
-use super::body;
 use super::connection::{self, Purpose, Trouble};
+use super::{body, fetch};
 use crate::id::QueueId;
 
 /// A log longer than this is started anew, for which the writer must stand still a moment: while it writes, a passive
@@ -206,15 +206,10 @@ fn sweep(shared: &Shared, connection: &Connection) -> Result<(), Trouble> {
     let Ok(entries) = fs::read_dir(&shared.bodies) else { return Ok(()) };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     for message in names.filter_map(|name| name.parse::<QueueId>().ok()).filter(|id| id.boot() != shared.boot) {
-        if !is_stored(connection, message)? {
+        if !fetch::is_stored(connection, message)? {
             tracing::info!(%message, "removing a body that was never accepted");
             unlink(shared, message);
         }
     }
     Ok(())
-}
-
-fn is_stored(connection: &Connection, message: QueueId) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM message WHERE id = ?1")?;
-    Ok(statement.query_row([message.to_i64()], |_| Ok(())).optional()?.is_some())
 }

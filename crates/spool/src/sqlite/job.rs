@@ -5,12 +5,14 @@ use mail::{LaneId, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::body::{BodyFile, Finished, Stored};
-use super::claims::ClaimGuard;
+use super::claims::{Arrival, ClaimGuard};
 use super::space::{Memory, Reservation};
 use crate::error::StoreError;
 use crate::id::QueueId;
 use crate::message::NewMessage;
+use crate::report::NewReport;
 use crate::settlement::Part;
+use crate::usage::Usage;
 
 /// Where an answer goes. Taken when it was given; a caller that went away is no trouble.
 pub(super) struct Answer<T>(Option<oneshot::Sender<Result<T, StoreError>>>);
@@ -71,10 +73,12 @@ impl Incoming {
     }
 }
 
-/// Store a message.
+/// Store a message. The answer says whether it is stored: a digest may be told otherwise.
 pub(super) struct Commit {
     pub(super) incoming: Incoming,
-    pub(super) answer: Answer<()>,
+    /// The failures that it tells of, if it is a digest: stored only if it can forget all of them.
+    pub(super) digest: Option<Vec<i64>>,
+    pub(super) answer: Answer<bool>,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -83,6 +87,7 @@ pub(super) struct Settle {
     pub(super) guard: ClaimGuard,
     pub(super) message: QueueId,
     pub(super) tenant: String,
+    /// Who carried it.
     pub(super) lane: LaneId,
     pub(super) sender: String,
     pub(super) message_id: String,
@@ -90,6 +95,8 @@ pub(super) struct Settle {
     pub(super) parts: Vec<Part>,
     pub(super) at: WallTime,
     pub(super) mailbox: String,
+    pub(super) usage: Usage,
+    pub(super) reports: Vec<NewReport>,
     pub(super) new_messages: Vec<Incoming>,
     pub(super) answer: Answer<()>,
     pub(super) permit: OwnedSemaphorePermit,
@@ -97,7 +104,21 @@ pub(super) struct Settle {
 
 impl Settle {
     pub(super) fn weight(&self) -> usize {
-        1024 + 256 * self.recipients.len() + self.new_messages.iter().map(Incoming::weight).sum::<usize>()
+        1024 + 256 * self.recipients.len() + 512 * self.reports.len() + self.new_messages.iter().map(Incoming::weight).sum::<usize>()
+    }
+}
+
+/// The transfer of a delivery begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) delivery: i64,
+    /// Where its row belongs now, if not where it stands.
+    pub(super) pin: Option<Arrival>,
+}
+
+impl Mark {
+    pub(super) fn of(guard: &ClaimGuard) -> Self {
+        Self { delivery: guard.delivery(), pin: guard.pin() }
     }
 }
 
@@ -116,8 +137,8 @@ pub(super) struct Chore {
 /// What a chore does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
-    /// Forgets history older than this.
-    Prune(WallTime),
+    /// Forgets history and usage older than these.
+    Prune { history: WallTime, usage: WallTime },
     /// Makes due now what would be due after `latest`.
     BringForward { latest: WallTime, now: WallTime },
 }
@@ -126,8 +147,7 @@ pub(super) enum Task {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) settles: Vec<Settle>,
-    /// Deliveries whose transfer begins.
-    pub(super) marks: Vec<i64>,
+    pub(super) marks: Vec<Mark>,
     pub(super) quarantines: Vec<Quarantine>,
     pub(super) chores: Vec<Chore>,
     pub(super) commits: Vec<Commit>,

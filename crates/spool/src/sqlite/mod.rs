@@ -1,17 +1,20 @@
 //! The store behind [`SqliteSpool`]: one writer thread, two readers, a janitor, and the state they share. The road of a
-//! message: `body` receives it, `inbox` queues it, `writer` commits it by `apply`, `fetch` claims it, `split` and `apply`
-//! settle it. Not here: anything of the contract, which is the crate's root.
+//! message: `body` receives it, `inbox` queues it, `writer` commits it by `apply`, `fetch` claims it in the order
+//! of `turns`, `split` and `apply` settle it. Not here: anything of the contract, which is the crate's root.
 
 mod apply;
 mod body;
 mod claims;
 mod connection;
+mod digest;
 #[cfg(test)]
 mod faults;
 mod fetch;
 mod inbox;
 mod janitor;
 mod job;
+mod listing;
+mod migrate;
 mod open;
 mod peek;
 mod readers;
@@ -20,6 +23,8 @@ mod schema;
 mod space;
 mod split;
 mod totals;
+mod turns;
+mod usage;
 mod writer;
 
 use std::fmt;
@@ -29,16 +34,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use clock::{Clock, WallTime};
-use mail::LaneId;
+use mail::{LaneId, LaneSet};
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claim::Claim;
 use crate::error::{OpenError, PeekError, StoreError};
-use crate::id::QueueId;
+use crate::id::{DeliveryId, QueueId};
+use crate::list::{ListFilter, Page};
 use crate::message::NewMessage;
+use crate::report::{NewReport, ReportGroup};
 use crate::settlement::Settlement;
+use crate::usage::Usage;
 use crate::{BodySink, Counts, Spool};
 
 pub use body::{SqliteSink, SqliteSource};
@@ -48,13 +57,15 @@ use claims::Claims;
 use fetch::Fetch;
 use inbox::Inbox;
 use janitor::Janitor;
-use job::{Answer, Chore, Commit, Incoming, Settle, Task};
+use job::{Answer, Chore, Commit, Incoming, Mark, Settle, Task};
 use readers::Readers;
 use space::{Kind, Space};
 use writer::Writer;
 
 /// Octets that may wait for the writer, commits and settlements each: a few transactions' worth.
 const GATE_BYTES: u32 = 16 * 1024 * 1024;
+/// How long it is known what the lanes have used: the day that upstream counts, and something for clocks that differ.
+const USAGE_KEPT: Duration = Duration::from_hours(25);
 const READER_THREADS: usize = 2;
 /// SQLite and our frames need a fraction of it.
 const STACK_LEN: usize = 512 * 1024;
@@ -100,6 +111,7 @@ pub struct SqliteSpool {
 struct Shared {
     database: PathBuf,
     bodies: Arc<Path>,
+    clock: Arc<dyn Clock>,
     boot: u32,
     /// Messages named in this boot.
     named: AtomicU64,
@@ -139,7 +151,8 @@ impl SqliteSpool {
             named: AtomicU64::new(0),
             claims: Arc::default(),
             inbox: Arc::default(),
-            space: Arc::new(Space::new(options, clock, opened.totals)),
+            space: Arc::new(Space::new(options, Arc::clone(&clock), opened.totals)),
+            clock,
             janitor: Janitor::default(),
             generation,
             transactions: AtomicU64::new(0),
@@ -215,13 +228,14 @@ impl SqliteSpool {
         &self,
         messages: Vec<(SqliteSink, NewMessage)>,
         guard: ClaimGuard,
+        lane: &LaneId,
     ) -> Result<(Vec<Incoming>, ClaimGuard), StoreError> {
         let mut finished = Vec::with_capacity(messages.len());
         for (sink, message) in messages {
             match self.finish(sink, message).await {
                 Ok(incoming) => finished.push(incoming),
                 Err(error) => {
-                    self.shared.inbox.abandon(guard);
+                    self.shared.inbox.abandon(guard, Some(lane));
                     self.shared.inbox.doubt(error.to_string());
                     return Err(error);
                 }
@@ -235,17 +249,17 @@ impl SqliteSpool {
         claim: Claim<SqliteSource>,
         settlement: Settlement<SqliteSink>,
     ) -> Result<(), StoreError> {
-        let Claim { guard, message, tenant, lane, envelope, recipients, message_id, header, body, .. } = claim;
+        let Claim { guard, message, tenant, envelope, recipients, message_id, header, body, .. } = claim;
         // Many may wait for the writer; none needs its content for that.
         drop((header, body));
-        let Settlement { parts, at, mailbox, new_messages } = settlement;
+        let Settlement { parts, at, lane, mailbox, usage, new_messages, reports } = settlement;
         if !split::covers(&parts, recipients.len()) || !new_messages.iter().all(|(_, message)| message.is_addressed()) {
-            self.shared.inbox.abandon(guard);
+            self.shared.inbox.abandon(guard, Some(&lane));
             return Err(StoreError::Failed(format!("the settlement of {message} does not name each recipient once")));
         }
-        let (new_messages, guard) = self.finish_all(new_messages, guard).await?;
+        let (new_messages, guard) = self.finish_all(new_messages, guard, &lane).await?;
         let sender = envelope.reverse_path.to_string();
-        let weight = new_messages.iter().map(Incoming::weight).sum::<usize>() + 1024 + 256 * recipients.len();
+        let weight = new_messages.iter().map(Incoming::weight).sum::<usize>() + 1024 + 256 * recipients.len() + 512 * reports.len();
         let permit = pass(&self.settle_gate, weight).await?;
         let (answer, answered) = Answer::new();
         self.shared.inbox.push_settle(Settle {
@@ -259,11 +273,34 @@ impl SqliteSpool {
             parts,
             at,
             mailbox,
+            usage,
+            reports,
             new_messages,
             answer,
             permit,
         });
         answered.await.map_err(|_| writer_stopped())?
+    }
+
+    async fn store(
+        &self,
+        sink: SqliteSink,
+        message: NewMessage,
+        digest: Option<Vec<i64>>,
+    ) -> Result<bool, StoreError> {
+        let incoming = self.finish(sink, message).await?;
+        let permit = pass(&self.commit_gate, incoming.weight()).await?;
+        let (answer, answered) = Answer::new();
+        self.shared.inbox.push_commit(Commit { incoming, digest, answer, permit });
+        answered.await.map_err(|_| writer_stopped())?
+    }
+
+    fn fetch(&self) -> Fetch {
+        Fetch {
+            claims: Arc::clone(&self.shared.claims),
+            inbox: Arc::clone(&self.shared.inbox),
+            bodies: Arc::clone(&self.shared.bodies),
+        }
     }
 
     async fn chore(&self, task: Task) -> Result<u64, StoreError> {
@@ -318,38 +355,49 @@ impl Spool for SqliteSpool {
     }
 
     async fn commit(&self, sink: SqliteSink, message: NewMessage) -> Result<(), StoreError> {
-        let incoming = self.finish(sink, message).await?;
-        let permit = pass(&self.commit_gate, incoming.weight()).await?;
-        let (answer, answered) = Answer::new();
-        self.shared.inbox.push_commit(Commit { incoming, answer, permit });
-        answered.await.map_err(|_| writer_stopped())?
+        self.store(sink, message, None).await.map(|_| ())
     }
 
-    fn waker(&self, lane: &LaneId) -> Arc<Notify> {
-        self.shared.claims.waker(lane)
+    async fn commit_digest(
+        &self,
+        sink: SqliteSink,
+        message: NewMessage,
+        reports: Vec<i64>,
+    ) -> Result<bool, StoreError> {
+        self.store(sink, message, Some(reports)).await
     }
 
-    async fn next_due(&self, lane: &LaneId) -> Result<Option<WallTime>, StoreError> {
+    fn waker(&self, lanes: &LaneSet) -> Arc<Notify> {
+        self.shared.claims.waker(lanes)
+    }
+
+    async fn next_due(&self, lanes: &LaneSet) -> Result<Option<WallTime>, StoreError> {
         self.shared.inbox.check()?;
-        let (claims, lane) = (Arc::clone(&self.shared.claims), lane.clone());
-        self.readers.read(move |connection| fetch::next_due(connection, &claims, &lane)).await
+        let (claims, lanes) = (Arc::clone(&self.shared.claims), lanes.clone());
+        self.readers.read(move |connection| fetch::next_due(connection, &claims, &lanes)).await
     }
 
-    async fn claim(&self, lane: &LaneId, now: WallTime) -> Result<Option<Claim<SqliteSource>>, StoreError> {
+    async fn claim(&self, lanes: &LaneSet, now: WallTime) -> Result<Option<Claim<SqliteSource>>, StoreError> {
         // While nothing can be recorded nothing may be sent.
         self.shared.inbox.check()?;
-        let fetch = Fetch {
-            claims: Arc::clone(&self.shared.claims),
-            inbox: Arc::clone(&self.shared.inbox),
-            bodies: Arc::clone(&self.shared.bodies),
-        };
-        let lane = lane.clone();
-        self.readers.read(move |connection| fetch.claim(connection, &lane, now.unix_millis())).await
+        let (fetch, lanes) = (self.fetch(), lanes.clone());
+        self.readers.read(move |connection| fetch.claim(connection, &lanes, now.unix_millis())).await
     }
 
-    fn mark_in_flight(&self, guard: &ClaimGuard) {
-        if guard.mark() {
-            self.shared.inbox.push_mark(guard.delivery());
+    async fn claim_accepted_before(
+        &self,
+        lanes: &LaneSet,
+        before: WallTime,
+    ) -> Result<Option<Claim<SqliteSource>>, StoreError> {
+        self.shared.inbox.check()?;
+        let (fetch, lanes) = (self.fetch(), lanes.clone());
+        let before = before.unix_millis();
+        self.readers.read(move |connection| fetch.claim_accepted_before(connection, &lanes, before)).await
+    }
+
+    fn mark_in_flight(&self, guard: &ClaimGuard, lane: &LaneId) {
+        if guard.mark(lane) {
+            self.shared.inbox.push_mark(Mark::of(guard));
         }
     }
 
@@ -357,7 +405,7 @@ impl Spool for SqliteSpool {
         self.settle_claim(claim, settlement).await
     }
 
-    async fn lanes(&self) -> Result<Vec<LaneId>, StoreError> {
+    async fn lanes(&self) -> Result<Vec<LaneSet>, StoreError> {
         self.readers.read(fetch::lanes).await
     }
 
@@ -370,9 +418,19 @@ impl Spool for SqliteSpool {
         self.readers.read(fetch::earliest_due).await
     }
 
-    async fn queued(&self, lane: &LaneId, at_most: u32) -> Result<u32, StoreError> {
-        let lane = lane.clone();
-        self.readers.read(move |connection| fetch::queued(connection, &lane, at_most)).await
+    async fn queued(&self, lanes: &LaneSet, at_most: u32) -> Result<u32, StoreError> {
+        let lanes = lanes.clone();
+        self.readers.read(move |connection| fetch::queued(connection, &lanes, at_most)).await
+    }
+
+    async fn list(
+        &self,
+        filter: &ListFilter,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
+        let filter = filter.clone();
+        self.readers.read(move |connection| listing::page(connection, &filter, after, limit)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
@@ -381,7 +439,8 @@ impl Spool for SqliteSpool {
     }
 
     async fn prune_history(&self, before: WallTime) -> Result<u64, StoreError> {
-        self.chore(Task::Prune(before)).await
+        let usage = self.shared.clock.wall() - USAGE_KEPT;
+        self.chore(Task::Prune { history: before, usage }).await
     }
 
     async fn bring_forward(&self, latest: WallTime, now: WallTime) -> Result<u64, StoreError> {
@@ -391,6 +450,24 @@ impl Spool for SqliteSpool {
     async fn sent_since(&self, lane: &LaneId, since: WallTime) -> Result<u64, StoreError> {
         let lane = lane.clone();
         self.readers.read(move |connection| fetch::sent_since(connection, &lane, since.unix_millis())).await
+    }
+
+    async fn usage_since(&self, lane: &LaneId, since: WallTime) -> Result<Vec<(WallTime, Usage)>, StoreError> {
+        let lane = lane.clone();
+        self.readers.read(move |connection| usage::since(connection, &lane, since)).await
+    }
+
+    async fn used_lanes(&self, since: WallTime) -> Result<Vec<LaneId>, StoreError> {
+        self.readers.read(move |connection| usage::lanes(connection, since)).await
+    }
+
+    async fn reports(&self, at_most_groups: u32) -> Result<Vec<ReportGroup>, StoreError> {
+        self.readers.read(move |connection| digest::groups(connection, at_most_groups)).await
+    }
+
+    async fn report_entries(&self, tenant: &str, to: &str, limit: u32) -> Result<Vec<(i64, NewReport)>, StoreError> {
+        let (tenant, to) = (tenant.to_owned(), to.to_owned());
+        self.readers.read(move |connection| digest::entries(connection, &tenant, &to, limit)).await
     }
 
     async fn close(&self) {

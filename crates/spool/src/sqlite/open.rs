@@ -8,13 +8,15 @@ use std::thread;
 use std::time::Duration;
 
 use clock::WallTime;
+use mail::LaneId;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 
 use super::connection::{self, Purpose};
 use super::schema::{self, Owner, State};
 use super::totals::Totals;
-use super::{fetch, recipients};
+use super::{fetch, migrate, recipients, usage};
 use crate::error::OpenError;
+use crate::usage::Usage;
 
 /// What history says of a transfer that an earlier boot did not end.
 const INTERRUPTED: &str = "the relay stopped during the transfer; whether it was accepted is not known";
@@ -143,9 +145,12 @@ fn open_database(path: &Path) -> Result<Connection, OpenError> {
         Owner::Ours(found) if found > schema::VERSION => {
             return Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION });
         }
-        // No release ever wrote another one.
+        // No release ever wrote it.
+        Owner::Ours(0) => return Err(OpenError::Damaged { path: path.to_owned(), detail: "schema 0".to_owned() }),
         Owner::Ours(found) => {
-            return Err(OpenError::Damaged { path: path.to_owned(), detail: format!("schema {found}") });
+            schema::use_wal(&connection).map_err(failed)?;
+            tracing::info!(from = found, to = schema::VERSION, "taking over a queue of an earlier release");
+            migrate::migrate(&mut connection, found).map_err(failed)?;
         }
         Owner::Stranger => return Err(OpenError::Foreign { path: path.to_owned() }),
     }
@@ -194,14 +199,22 @@ struct Interrupted {
     state: i64,
     uncertain: u32,
     recipients: String,
+    /// The one that carried it: the mark named it alone.
+    lane: LaneId,
 }
 
 /// Found by their index: as many as transfers ran at once.
 fn interrupted(connection: &Connection) -> rusqlite::Result<Vec<Interrupted>> {
     let mut statement = connection
-        .prepare("SELECT id, state, uncertain, recipients FROM delivery WHERE in_flight IS NOT NULL ORDER BY id")?;
+        .prepare("SELECT id, state, uncertain, recipients, lane FROM delivery WHERE in_flight IS NOT NULL ORDER BY id")?;
     let rows = statement.query_map([], |row| {
-        Ok(Interrupted { id: row.get(0)?, state: row.get(1)?, uncertain: row.get(2)?, recipients: row.get(3)? })
+        Ok(Interrupted {
+            id: row.get(0)?,
+            state: row.get(1)?,
+            uncertain: row.get(2)?,
+            recipients: row.get(3)?,
+            lane: LaneId::from_stored(row.get(4)?),
+        })
     })?;
     rows.collect()
 }
@@ -213,7 +226,11 @@ fn make_uncertain(connection: &Connection, delivery: &Interrupted, now: WallTime
         params![delivery.id, now.unix_millis(), INTERRUPTED],
     )?;
     // One that does not decode is quarantined when it is claimed.
-    for recipient in recipients::decode(&delivery.recipients).unwrap_or_default() {
+    let recipients = recipients::decode(&delivery.recipients).unwrap_or_default();
+    // Upstream may have counted them.
+    let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
+    usage::add(connection, &delivery.lane, now, Usage { messages: 1, recipients: count, external: 0 })?;
+    for recipient in recipients {
         connection.execute(
             "INSERT INTO history (at, message, event, lane, tenant, mailbox, sender, recipient, client, message_id, reply,
              attempt) SELECT ?2, m.id, 'uncertain', d.lane, d.tenant, '', m.reverse_path, ?3, m.client, m.message_id, ?4,

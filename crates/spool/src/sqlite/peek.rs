@@ -39,7 +39,8 @@ pub(super) fn peek(directory: &Path) -> Result<Counts, PeekError> {
 fn read(database: &Path) -> rusqlite::Result<Counts> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(format!("{}?immutable=1", uri(database)), flags)?;
-    if schema::owner(&connection)? != Owner::Ours(schema::VERSION) {
+    // The sums of an older format read alike; the next start takes it over.
+    if !matches!(schema::owner(&connection)?, Owner::Ours(1..=schema::VERSION)) {
         return Err(rusqlite::Error::InvalidQuery);
     }
     Ok(Counts { oldest: fetch::oldest(&connection)?, ..Totals::load(&connection)?.counts() })

@@ -1,97 +1,32 @@
-//! The tables, and the numbers that stand for words in them. Not here: any query.
+//! Whose file it is, and the numbers that stand for words in its tables. Not here: the tables themselves (`migrate`), nor
+//! any query.
 //!
 //! | `delivery.state` | means |
 //! | --- | --- |
 //! | 0 | queued: claimable once `due` |
 //! | 1 | held: waits for an operator or for trouble to end |
-//! | 2 | refused: waits for a bounce |
 //! | 3 | quarantined: its stored message is damaged |
 //!
-//! `message.reverse_path` is empty for `<>`; `body_type` is 0 for 7BIT and 1 for 8BITMIME; times are milliseconds since
-//! 1970 in UTC; `delivery.in_flight` is the boot whose transfer began, or null.
+//! 2 was "refused: waits for a bounce" in format 1 and is not used again.
+//!
+//! `message.reverse_path` is empty for `<>`; `body_type` is 0 for 7BIT and 1 for 8BITMIME; `ret` and `envelope_id` stand as
+//! in RET= and ENVID=, null if not said. Times are milliseconds since 1970 in UTC, `age` and `denied` milliseconds,
+//! `usage.minute` minutes since 1970. `delivery.lane` is the set of lanes that may carry it, a line each; `client` is its
+//! message's, whose turn it is; `in_flight` is the boot whose transfer began, or null; `origin` is 0 for a client's message
+//! and 1 for a report of ours.
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::migrate;
+pub(super) use super::migrate::VERSION;
+
 /// "XO2R": what `file(1)` and a foreign tool see in the header.
 pub(super) const APPLICATION_ID: i32 = 0x584f_3252;
-/// The schema that this release writes. A newer one is refused, never guessed at.
-pub(super) const VERSION: u32 = 1;
-
-/// No foreign keys are declared: each would be a look-up for every row, and the writer is the only one that writes.
-/// Wide columns stand last, so that reading the others never walks their overflow pages.
-const TABLES: &str = "
-CREATE TABLE meta (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    boot INTEGER NOT NULL,
-    messages INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    queued INTEGER NOT NULL,
-    held INTEGER NOT NULL,
-    refused INTEGER NOT NULL,
-    quarantined INTEGER NOT NULL,
-    uncertain INTEGER NOT NULL
-) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0);
-
-CREATE TABLE message (
-    id INTEGER PRIMARY KEY,
-    accepted_at INTEGER NOT NULL,
-    reverse_path TEXT NOT NULL,
-    body_type INTEGER NOT NULL,
-    smtputf8 INTEGER NOT NULL,
-    message_id TEXT NOT NULL,
-    listener TEXT NOT NULL,
-    client TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    body_len INTEGER NOT NULL,
-    body_filed INTEGER NOT NULL,
-    header BLOB NOT NULL,
-    body BLOB
-) STRICT;
-
-CREATE TABLE delivery (
-    id INTEGER PRIMARY KEY,
-    message INTEGER NOT NULL,
-    tenant TEXT NOT NULL,
-    lane TEXT NOT NULL,
-    route_epoch INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    due INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    uncertain INTEGER NOT NULL,
-    in_flight INTEGER,
-    version INTEGER NOT NULL,
-    diagnostic TEXT,
-    recipients TEXT NOT NULL
-) STRICT;
-CREATE INDEX delivery_due ON delivery (lane, state, due);
-CREATE INDEX delivery_message ON delivery (message);
-CREATE INDEX delivery_in_flight ON delivery (in_flight) WHERE in_flight IS NOT NULL;
-
-CREATE TABLE history (
-    id INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL,
-    message INTEGER NOT NULL,
-    event TEXT NOT NULL,
-    lane TEXT NOT NULL,
-    tenant TEXT NOT NULL,
-    mailbox TEXT NOT NULL,
-    sender TEXT NOT NULL,
-    recipient TEXT NOT NULL,
-    client TEXT NOT NULL,
-    message_id TEXT NOT NULL,
-    reply TEXT NOT NULL,
-    attempt INTEGER NOT NULL
-) STRICT;
-CREATE INDEX history_at ON history (at);
-";
-
 /// `delivery.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Queued = 0,
     Held = 1,
-    Refused = 2,
     Quarantined = 3,
 }
 
@@ -124,11 +59,7 @@ pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     // Only possible before the file has its first page.
     connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     use_wal(connection)?;
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    transaction.execute_batch(TABLES)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
+    migrate::create(connection)
 }
 
 /// Turns the write-ahead log on; it stays on in the file. SQLite answers with the mode it got.

@@ -14,7 +14,6 @@ pub(super) struct Totals {
     pub(super) bytes: i64,
     pub(super) queued: i64,
     pub(super) held: i64,
-    pub(super) refused: i64,
     pub(super) quarantined: i64,
     /// Queued deliveries with an uncertainty.
     pub(super) uncertain: i64,
@@ -29,7 +28,6 @@ impl Totals {
                 self.uncertain += if uncertain > 0 { by } else { 0 };
             }
             State::Held => self.held += by,
-            State::Refused => self.refused += by,
             State::Quarantined => self.quarantined += by,
         }
     }
@@ -42,7 +40,6 @@ impl Totals {
             bytes: number(self.bytes),
             queued: number(self.queued),
             held: number(self.held),
-            refused: number(self.refused),
             quarantined: number(self.quarantined),
             uncertain: number(self.uncertain),
             oldest: None,
@@ -52,7 +49,7 @@ impl Totals {
     /// Reads the sums.
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         connection.query_row(
-            "SELECT messages, bytes, queued, held, refused, quarantined, uncertain FROM meta WHERE one = 1",
+            "SELECT messages, bytes, queued, held, quarantined, uncertain FROM meta WHERE one = 1",
             [],
             |row| {
                 Ok(Self {
@@ -60,9 +57,8 @@ impl Totals {
                     bytes: row.get(1)?,
                     queued: row.get(2)?,
                     held: row.get(3)?,
-                    refused: row.get(4)?,
-                    quarantined: row.get(5)?,
-                    uncertain: row.get(6)?,
+                    quarantined: row.get(4)?,
+                    uncertain: row.get(5)?,
                 })
             },
         )
@@ -75,14 +71,13 @@ impl Totals {
         }
         let mut statement = connection.prepare_cached(
             "UPDATE meta SET messages = messages + ?1, bytes = bytes + ?2, queued = queued + ?3, held = held + ?4,
-             refused = refused + ?5, quarantined = quarantined + ?6, uncertain = uncertain + ?7 WHERE one = 1",
+             quarantined = quarantined + ?5, uncertain = uncertain + ?6 WHERE one = 1",
         )?;
         statement.execute(params![
             self.messages,
             self.bytes,
             self.queued,
             self.held,
-            self.refused,
             self.quarantined,
             self.uncertain
         ])?;
@@ -96,7 +91,6 @@ impl AddAssign for Totals {
         self.bytes += other.bytes;
         self.queued += other.queued;
         self.held += other.held;
-        self.refused += other.refused;
         self.quarantined += other.quarantined;
         self.uncertain += other.uncertain;
     }

@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mail::LaneId;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::Shared;
 use super::apply::{Applier, Effects};
+use super::claims::ClaimGuard;
 use super::connection::{self, Purpose, Trouble};
+use super::fetch;
 use super::inbox::Work;
-use super::job::{Batch, Chore, Commit, Incoming, Quarantine, Settle};
+use super::job::{Answer, Batch, Chore, Commit, Incoming, Quarantine, Settle};
 use super::totals::Totals;
 use crate::error::StoreError;
+use crate::id::QueueId;
 
 /// How long nothing must happen before free pages are given back and the log is emptied.
 const QUIET: Duration = Duration::from_secs(1);
@@ -35,11 +39,18 @@ pub(super) struct Writer {
     /// None only while the store is reopened.
     connection: Option<Connection>,
     next_delivery: u32,
-    /// Messages whose commit failed: their callers were told that nothing is stored, so nothing may be found later.
-    doubtful: Vec<Incoming>,
+    /// Messages whose commit failed: their callers were told that nothing is stored, so nothing may be found later. Digests
+    /// are the exception, since what they tell of would have to come back: theirs is found whole or not at all.
+    doubtful: Vec<Doubtful>,
     /// Octets logged since the last checkpoint was asked for.
     logged: usize,
     rest: Rest,
+}
+
+/// A message of which nobody knows whether the log has it.
+struct Doubtful {
+    incoming: Incoming,
+    is_digest: bool,
 }
 
 /// What is left to do when nothing waits.
@@ -111,8 +122,8 @@ impl Writer {
                 let inbox = &Arc::clone(&self.shared).inbox;
                 self.attempt(|applier, effects| {
                     let (chored, spoiled) = one_by_one(applier, batch, effects)?;
-                    for guard in spoiled {
-                        inbox.abandon(guard);
+                    for (guard, lane) in spoiled {
+                        inbox.abandon(guard, lane.as_ref());
                     }
                     Ok(chored)
                 })
@@ -132,7 +143,7 @@ impl Writer {
         let next_delivery = &mut self.next_delivery;
         let mut applier = Applier { connection: &transaction, boot: self.shared.boot, next_delivery };
         let chored = apply(&mut applier, &mut effects)?;
-        effects.totals.save_change(&transaction)?;
+        effects.save(&transaction)?;
         self.shared.commit(transaction)?;
         Ok(Done { effects, chored })
     }
@@ -141,17 +152,21 @@ impl Writer {
     fn finish(&mut self, batch: Batch, done: Done) {
         self.note_logged(&batch);
         let Batch { settles, marks: _, quarantines, chores, commits } = batch;
-        let Effects { totals, lanes, unfiled } = done.effects;
+        let Effects { totals, used: _, arrivals, stirred, unfiled, unstored } = done.effects;
         self.shared.space.add_stored(totals);
         self.shared.janitor.unlink(unfiled);
-        let mut answers: Vec<_> = settles.into_iter().map(settled).collect();
-        answers.extend(commits.into_iter().map(stored));
+        let settled: Vec<_> = settles.into_iter().map(settled).collect();
+        let stored: Vec<_> = commits.into_iter().map(|commit| stored(commit, &unstored)).collect();
         quarantines.into_iter().for_each(set_aside);
-        for (lane, due) in lanes {
-            self.shared.claims.wake(&lane, due);
+        self.shared.claims.arrived(&arrivals);
+        for lanes in stirred {
+            self.shared.claims.forget(&lanes);
         }
-        for mut answer in answers {
+        for mut answer in settled {
             answer.give(Ok(()));
+        }
+        for (mut answer, is_stored) in stored {
+            answer.give(Ok(is_stored));
         }
         for (mut chore, rows) in chores.into_iter().zip(done.chored) {
             chore.answer.give(Ok(rows));
@@ -180,9 +195,9 @@ impl Writer {
         for Chore { mut answer, .. } in chores {
             answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
-        for Commit { incoming, mut answer, permit } in commits {
+        for Commit { incoming, digest, mut answer, permit } in commits {
             // Before the answer, so that the body file is there as long as a row might be.
-            self.doubtful.push(incoming);
+            self.doubtful.push(Doubtful { incoming, is_digest: digest.is_some() });
             drop(permit);
             answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
@@ -241,14 +256,24 @@ impl Writer {
     fn undo(&mut self) -> Result<(), Trouble> {
         let doubtful = mem::take(&mut self.doubtful);
         let undone = self.attempt(|applier, effects| {
-            for incoming in &doubtful {
+            for Doubtful { incoming, .. } in doubtful.iter().filter(|doubtful| !doubtful.is_digest) {
                 applier.undo(incoming, effects)?;
             }
             Ok(Vec::new())
         });
-        if let Err(trouble) = undone {
-            self.doubtful = doubtful;
-            return Err(trouble);
+        let found = undone.and_then(|_| self.stored_digests(&doubtful));
+        let found = match found {
+            Ok(found) => found,
+            Err(trouble) => {
+                self.doubtful = doubtful;
+                return Err(trouble);
+            }
+        };
+        for Doubtful { incoming, .. } in doubtful {
+            // Else its body file goes, as its row did.
+            if found.contains(&incoming.id) {
+                incoming.stored();
+            }
         }
         if let Some(connection) = &self.connection {
             self.shared.space.set_stored(Totals::load(connection)?);
@@ -256,20 +281,32 @@ impl Writer {
         Ok(())
     }
 
+    /// The digests that the log had after all.
+    fn stored_digests(&self, doubtful: &[Doubtful]) -> Result<Vec<QueueId>, Trouble> {
+        let Some(connection) = &self.connection else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for Doubtful { incoming, .. } in doubtful.iter().filter(|doubtful| doubtful.is_digest) {
+            if fetch::is_stored(connection, incoming.id)? {
+                found.push(incoming.id);
+            }
+        }
+        Ok(found)
+    }
+
     fn resume(&mut self) {
         tracing::info!("the queue can be written again");
         drop(self.shared.inbox.accept());
-        self.shared.claims.wake_all();
+        self.shared.claims.forget_all();
         self.rest = Rest::Tidy;
     }
 
     /// Closed while it could not be written. Body files stay: if their rows are found at the next start they are
     /// needed, if not they are swept.
     fn give_up(&mut self) {
-        self.doubtful.drain(..).for_each(Incoming::stored);
+        self.doubtful.drain(..).for_each(|doubtful| doubtful.incoming.stored());
         for settle in self.shared.inbox.take_kept().settles {
             tracing::error!(message = %settle.message, "what became of this message could not be recorded");
-            self.shared.inbox.abandon(settle.guard);
+            self.shared.inbox.abandon(settle.guard, Some(&settle.lane));
         }
     }
 
@@ -307,32 +344,35 @@ struct Done {
     chored: Vec<u64>,
 }
 
+/// The claim of a row that was refused, and who was at it.
+type Spoiled = (ClaimGuard, Option<LaneId>);
+
 /// Each job in a savepoint of its own; those refused are answered and leave the batch, the claims of refused settlements
 /// are given out.
 fn one_by_one(
     applier: &mut Applier<'_>,
     batch: &mut Batch,
     effects: &mut Effects,
-) -> Result<(Vec<u64>, Vec<super::claims::ClaimGuard>), Trouble> {
+) -> Result<(Vec<u64>, Vec<Spoiled>), Trouble> {
     let mut spoiled = Vec::new();
     for mut settle in mem::take(&mut batch.settles) {
         match alone(applier, effects, |applier, effects| applier.settle(&settle, effects))? {
             Ok(()) => batch.settles.push(settle),
             Err(text) => {
                 settle.answer.give(Err(StoreError::Failed(text)));
-                spoiled.push(settle.guard);
+                spoiled.push((settle.guard, Some(settle.lane)));
             }
         }
     }
     for mark in mem::take(&mut batch.marks) {
-        if alone(applier, effects, |applier, _| applier.mark(mark))?.is_ok() {
+        if alone(applier, effects, |applier, effects| applier.mark(&mark, effects))?.is_ok() {
             batch.marks.push(mark);
         }
     }
     for quarantine in mem::take(&mut batch.quarantines) {
         match alone(applier, effects, |applier, effects| applier.quarantine(&quarantine, effects))? {
             Ok(()) => batch.quarantines.push(quarantine),
-            Err(_) => spoiled.push(quarantine.guard),
+            Err(_) => spoiled.push((quarantine.guard, None)),
         }
     }
     let mut chored = Vec::new();
@@ -340,7 +380,7 @@ fn one_by_one(
         chored.push(applier.chore(chore.task, effects)?);
     }
     for commit in mem::take(&mut batch.commits) {
-        match alone(applier, effects, |applier, effects| applier.message(&commit.incoming, effects))? {
+        match alone(applier, effects, |applier, effects| applier.commit(&commit, effects))? {
             Ok(()) => batch.commits.push(commit),
             Err(text) => refuse(commit, StoreError::Failed(text)),
         }
@@ -373,20 +413,23 @@ fn alone(
 
 /// Nothing of it is stored; its body file goes with it.
 fn refuse(commit: Commit, error: StoreError) {
-    let Commit { incoming, mut answer, permit } = commit;
+    let Commit { incoming, mut answer, permit, .. } = commit;
     drop((incoming, permit));
     answer.give(Err(error));
 }
 
 /// Room and permit are given back before the answer, so that the caller finds them free.
-fn stored(commit: Commit) -> super::job::Answer<()> {
-    let Commit { incoming, answer, permit } = commit;
-    incoming.stored();
+fn stored(commit: Commit, unstored: &[QueueId]) -> (Answer<bool>, bool) {
+    let Commit { incoming, answer, permit, .. } = commit;
+    let is_stored = !unstored.contains(&incoming.id);
+    if is_stored {
+        incoming.stored();
+    }
     drop(permit);
-    answer
+    (answer, is_stored)
 }
 
-fn settled(settle: Settle) -> super::job::Answer<()> {
+fn settled(settle: Settle) -> Answer<()> {
     let Settle { guard, new_messages, answer, permit, .. } = settle;
     new_messages.into_iter().for_each(Incoming::stored);
     guard.settle();

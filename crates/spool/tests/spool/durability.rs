@@ -26,7 +26,7 @@ async fn a_committed_message_is_found_after_a_restart() {
     assert_eq!(claim.message_id, sent.message_id);
     assert_eq!(claim.recipients, sent.deliveries[0].recipients);
     assert_eq!((claim.tenant.as_str(), claim.accepted_at), ("contoso", NOW));
-    assert_eq!((claim.attempts, claim.uncertain), (0, 0));
+    assert_eq!((claim.progress.attempts, claim.progress.uncertain), (0, 0));
     assert_eq!(octets(&mut claim.body).await, b"hello\r\n");
 }
 
@@ -70,7 +70,7 @@ async fn a_crash_loses_nothing_and_makes_what_was_in_flight_uncertain() {
     }
     let flying = claim(&spool).await.unwrap();
     let _claimed = claim(&spool).await.unwrap();
-    spool.mark_in_flight(&flying.guard);
+    spool.mark_in_flight(&flying.guard, &lane());
     let seen = database(directory.path());
     until("the mark is written", || {
         seen.query_row("SELECT count(*) FROM delivery WHERE in_flight = 1", [], |row| row.get(0)) == Ok(1)
@@ -82,7 +82,7 @@ async fn a_crash_loses_nothing_and_makes_what_was_in_flight_uncertain() {
     assert_eq!((recovered.counts.messages, recovered.counts.queued, recovered.counts.uncertain), (3, 3, 1));
     let mut found = Vec::new();
     while let Some(claim) = claim(&spool).await {
-        found.push((claim.message, claim.uncertain));
+        found.push((claim.message, claim.progress.uncertain));
         let settlement = accepted(&claim);
         spool.settle(claim, settlement).await.unwrap();
     }
@@ -100,7 +100,7 @@ async fn a_settled_claim_is_not_uncertain_after_a_crash() {
     let (spool, _) = open(directory.path());
     put(&spool, b"body").await;
     let claim = claim(&spool).await.unwrap();
-    spool.mark_in_flight(&claim.guard);
+    spool.mark_in_flight(&claim.guard, &lane());
     let later = settlement(vec![part(&[0], Outcome::Deferred(said("later")), Next::Due(NOW))]);
     spool.settle(claim, later).await.unwrap();
     let crashed = copy_of(directory.path());
@@ -169,8 +169,8 @@ async fn closed_is_closed_however_often() {
     spool.close().await;
     assert_eq!(spool.commit(late, message(&["a@b.c"])).await, Err(StoreError::Closed));
     assert_eq!(spool.receive().err(), Some(StoreError::Closed));
-    assert_eq!(spool.claim(&lane(), NOW).await.err(), Some(StoreError::Closed));
-    assert_eq!(spool.next_due(&lane()).await, Err(StoreError::Closed));
+    assert_eq!(spool.claim(&lanes(), NOW).await.err(), Some(StoreError::Closed));
+    assert_eq!(spool.next_due(&lanes()).await, Err(StoreError::Closed));
     assert_eq!(spool.prune_history(NOW).await, Err(StoreError::Closed));
     assert_eq!(spool.counts().await, Err(StoreError::Closed));
     let log = std::fs::metadata(directory.path().join("queue.db-wal")).map_or(0, |file| file.len());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{ManualClock, WallTime};
-use mail::{BodyType, Diagnostic, Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath};
+use mail::{BodyType, Diagnostic, Envelope, EnvelopeId, ForwardPath, LaneId, LaneSet, Outcome, Recipient, Ret, ReversePath};
 use spool::{
-    BodySink, BodySource, Claim, NewDelivery, NewMessage, Next, Part, Recovered, Settlement, Spool, SpoolOptions,
-    SqliteSink, SqliteSource, SqliteSpool,
+    BodySink, BodySource, Claim, NewDelivery, NewMessage, Next, Origin, Part, Progress, Recovered, Settlement, Spool, SpoolOptions,
+    SqliteSink, SqliteSource, SqliteSpool, Usage,
 };
 
 /// When the clock of the tests begins.
@@ -32,6 +32,11 @@ pub(crate) fn lane() -> LaneId {
     LaneId::new("tenant", "scanner@contoso.com")
 }
 
+/// The queue of that lane alone.
+pub(crate) fn lanes() -> LaneSet {
+    LaneSet::from(&lane())
+}
+
 pub(crate) fn path(text: &str) -> Recipient {
     ForwardPath::parse(text.as_bytes()).unwrap().into()
 }
@@ -41,21 +46,25 @@ pub(crate) fn message(recipients: &[&str]) -> NewMessage {
         envelope: Envelope {
             body_type: BodyType::EightBitMime,
             smtputf8: true,
+            ret: Some(Ret::Headers),
+            envelope_id: EnvelopeId::parse("a+2Bb").ok(),
             ..Envelope::from(ReversePath::parse(b"erp@contoso.com").unwrap())
         },
         header: b"Subject: test\r\n".to_vec(),
         message_id: "<1@contoso.com>".to_owned(),
         listener: "main".to_owned(),
         client: "192.0.2.7".to_owned(),
+        origin: Origin::Submitted,
         accepted_at: NOW,
-        deliveries: vec![delivery(&lane(), recipients)],
+        deliveries: vec![delivery(&lanes(), recipients)],
     }
 }
 
-pub(crate) fn delivery(lane: &LaneId, recipients: &[&str]) -> NewDelivery {
+pub(crate) fn delivery(lanes: &LaneSet, recipients: &[&str]) -> NewDelivery {
     NewDelivery {
         tenant: "contoso".to_owned(),
-        lane: lane.clone(),
+        lanes: lanes.clone(),
+        route: "invoices".to_owned(),
         route_epoch: 7,
         recipients: recipients.iter().map(|text| path(text)).collect(),
     }
@@ -78,7 +87,7 @@ pub(crate) async fn put(spool: &SqliteSpool, body: &[u8]) -> spool::QueueId {
 }
 
 pub(crate) async fn claim(spool: &SqliteSpool) -> Option<Claim<SqliteSource>> {
-    spool.claim(&lane(), NOW).await.unwrap()
+    spool.claim(&lanes(), NOW).await.unwrap()
 }
 
 pub(crate) async fn octets(source: &mut SqliteSource) -> Vec<u8> {
@@ -94,11 +103,24 @@ pub(crate) fn said(text: &str) -> Diagnostic {
 }
 
 pub(crate) fn part(recipients: &[usize], outcome: Outcome, next: Next) -> Part {
-    Part { recipients: recipients.to_vec(), outcome, next }
+    Part { recipients: recipients.to_vec(), outcome, next, progress: Progress::default() }
+}
+
+/// With so many attempts and uncertainties behind it.
+pub(crate) fn counted(part: Part, attempts: u32, uncertain: u32) -> Part {
+    Part { progress: Progress { attempts, uncertain, ..Progress::default() }, ..part }
 }
 
 pub(crate) fn settlement(parts: Vec<Part>) -> Settlement<SqliteSink> {
-    Settlement { parts, at: NOW, mailbox: "scanner".to_owned(), new_messages: Vec::new() }
+    Settlement {
+        parts,
+        at: NOW,
+        lane: lane(),
+        mailbox: "scanner".to_owned(),
+        usage: Usage::default(),
+        new_messages: Vec::new(),
+        reports: Vec::new(),
+    }
 }
 
 /// All recipients accepted.

@@ -144,7 +144,7 @@ async fn a_full_disk_refuses_and_drains() {
     assert_eq!(spool.counts().await.unwrap().messages, queued);
     let mut drained = 0;
     while let Some(mut claim) = claim(&spool).await {
-        spool.mark_in_flight(&claim.guard);
+        spool.mark_in_flight(&claim.guard, &lane());
         assert!(!octets(&mut claim.body).await.is_empty());
         let settlement = accepted(&claim);
         spool.settle(claim, settlement).await.unwrap();

@@ -75,7 +75,7 @@ impl World {
             Step::Claim => self.claim().await,
             Step::Mark(at) if !self.claims.is_empty() => {
                 let at = at % self.claims.len();
-                self.spool.mark_in_flight(&self.claims[at].guard);
+                self.spool.mark_in_flight(&self.claims[at].guard, &lane());
                 self.marked.insert(keys(&self.claims[at]));
             }
             Step::Drop(at) if !self.claims.is_empty() => {
@@ -102,7 +102,7 @@ impl World {
     }
 
     async fn claim(&mut self) {
-        let found = self.spool.claim(&lane(), self.now).await.unwrap();
+        let found = self.spool.claim(&lanes(), self.now).await.unwrap();
         let held: Vec<_> = self.claims.iter().flat_map(keys).collect();
         let free = |(key, stands): &(&(QueueId, String), &Stands)| {
             matches!(stands, Stands::Queued(due) if *due <= self.now) && !held.contains(key)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mail::{Diagnostic, EnhancedCode, LaneId, Outcome, ReversePath};
+use mail::{Diagnostic, EnhancedCode, LaneId, LaneSet, Outcome, ReversePath};
 use spool::{BodySink, Counts, Next, Settlement, Spool, StoreError};
 
 use crate::harness::*;
@@ -18,19 +18,19 @@ async fn three_recipients_part_ways() {
     let gone = Diagnostic { code: Some(550), enhanced: Some(EnhancedCode::new(5, 1, 1)), text: "gone".to_owned() };
     let parts = vec![
         part(&[0], Outcome::Accepted(said("2.0.0 OK")), Next::Finished),
-        part(&[1], Outcome::Refused(gone), Next::Refused),
-        part(&[2], Outcome::Deferred(said("busy")), Next::Due(due)),
+        part(&[1], Outcome::Refused(gone), Next::Held),
+        counted(part(&[2], Outcome::Deferred(said("busy")), Next::Due(due)), 1, 0),
     ];
     spool.settle(first, settlement(parts)).await.unwrap();
     let counts = spool.counts().await.unwrap();
-    assert_eq!((counts.messages, counts.queued, counts.refused), (1, 1, 1));
+    assert_eq!((counts.messages, counts.queued, counts.held), (1, 1, 1));
     assert!(claim(&spool).await.is_none());
-    let later = spool.claim(&lane(), due).await.unwrap().unwrap();
-    assert_eq!((later.recipients.clone(), later.attempts), (vec![path("l@b.c")], 1));
+    let later = spool.claim(&lanes(), due).await.unwrap().unwrap();
+    assert_eq!((later.recipients.clone(), later.progress.attempts), (vec![path("l@b.c")], 1));
     let settlement = accepted(&later);
     spool.settle(later, settlement).await.unwrap();
     let counts = spool.counts().await.unwrap();
-    assert_eq!((counts.messages, counts.queued, counts.refused), (1, 0, 1), "the refused one still waits");
+    assert_eq!((counts.messages, counts.queued, counts.held), (1, 0, 1), "the held one still waits");
     assert_eq!(
         history(directory.path()),
         [
@@ -70,7 +70,7 @@ async fn a_bounce_and_the_refusal_that_made_it_are_one_transaction() {
 async fn a_message_lives_as_long_as_its_last_delivery() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
-    let other = LaneId::new("tenant", "other@contoso.com");
+    let other = LaneSet::from(&LaneId::new("tenant", "other@contoso.com"));
     let sink = sink(&spool, &pattern(50_000)).await;
     let mut two = message(&["a@b.c"]);
     two.deliveries.push(delivery(&other, &["d@e.f"]));
@@ -90,23 +90,21 @@ async fn a_message_lives_as_long_as_its_last_delivery() {
 async fn counts_follow_every_state() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
-    for (outcome, next) in [
-        (Outcome::Held { scope: mail::Scope::Mailbox, diagnostic: said("535") }, Next::Held),
-        (Outcome::Refused(said("no")), Next::Refused),
-        (Outcome::Refused(said("damaged")), Next::Quarantined),
-        (Outcome::Uncertain(said("lost")), Next::Due(NOW + Duration::from_secs(9))),
+    for (outcome, next, uncertain) in [
+        (Outcome::Held { scope: mail::Scope::Mailbox, diagnostic: said("535") }, Next::Held, 0),
+        (Outcome::Refused(said("damaged")), Next::Quarantined, 0),
+        (Outcome::Uncertain(said("lost")), Next::Due(NOW + Duration::from_secs(9)), 1),
     ] {
         put(&spool, b"12345").await;
         let claim = claim(&spool).await.unwrap();
-        spool.settle(claim, settlement(vec![part(&[0], outcome, next)])).await.unwrap();
+        spool.settle(claim, settlement(vec![counted(part(&[0], outcome, next), 0, uncertain)])).await.unwrap();
     }
     let header = message(&[]).header.len() as u64;
     let wanted = Counts {
-        messages: 4,
-        bytes: 4 * (5 + header),
+        messages: 3,
+        bytes: 3 * (5 + header),
         queued: 1,
         held: 1,
-        refused: 1,
         quarantined: 1,
         uncertain: 1,
         oldest: Some(NOW),
@@ -121,19 +119,19 @@ async fn the_earliest_due_is_that_of_all_lanes_and_only_of_what_is_queued() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
     assert_eq!(spool.earliest_due().await.unwrap(), None);
-    let other = mail::LaneId::new("tenant", "other@contoso.com");
-    for (lane, seconds) in [(lane(), 30), (other.clone(), 20), (lane(), 40)] {
+    let other = LaneSet::from(&LaneId::new("tenant", "other@contoso.com"));
+    for (lanes, seconds) in [(lanes(), 30), (other.clone(), 20), (lanes(), 40)] {
         let sink = sink(&spool, b"body").await;
         let accepted_at = NOW + Duration::from_secs(seconds);
-        let deliveries = vec![delivery(&lane, &["a@b.c"])];
+        let deliveries = vec![delivery(&lanes, &["a@b.c"])];
         spool.commit(sink, spool::NewMessage { accepted_at, deliveries, ..message(&[]) }).await.unwrap();
     }
     assert_eq!(spool.earliest_due().await.unwrap(), Some(NOW + Duration::from_secs(20)));
-    assert_eq!(spool.queued(&lane(), 10).await.unwrap(), 2);
-    assert_eq!(spool.queued(&lane(), 1).await.unwrap(), 1, "counted no further");
+    assert_eq!(spool.queued(&lanes(), 10).await.unwrap(), 2);
+    assert_eq!(spool.queued(&lanes(), 1).await.unwrap(), 1, "counted no further");
     let claim = spool.claim(&other, NOW + Duration::from_secs(20)).await.unwrap().unwrap();
-    let refused = part(&[0], Outcome::Refused(said("no")), Next::Refused);
-    spool.settle(claim, settlement(vec![refused])).await.unwrap();
+    let held = part(&[0], Outcome::Refused(said("no")), Next::Held);
+    spool.settle(claim, settlement(vec![held])).await.unwrap();
     assert_eq!(spool.earliest_due().await.unwrap(), Some(NOW + Duration::from_secs(30)));
     assert_eq!(spool.queued(&other, 10).await.unwrap(), 0);
 }
@@ -152,7 +150,7 @@ async fn trouble_told_again_is_no_new_history() {
     spool.settle(paced, settlement(vec![part(&[0], Outcome::Paced(said("slow")), Next::Due(NOW))])).await.unwrap();
     let replies: Vec<_> = history(directory.path()).into_iter().map(|(_, _, reply, _)| reply).collect();
     assert_eq!(replies, ["535", "535 5.7.3"]);
-    assert_eq!(claim(&spool).await.unwrap().attempts, 0);
+    assert_eq!(claim(&spool).await.unwrap().progress.attempts, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
