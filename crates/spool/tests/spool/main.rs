@@ -8,6 +8,8 @@ mod damage;
 mod durability;
 mod harness;
 mod limits;
+mod listing;
+mod migrating;
 mod model;
 mod opening;
 mod settling;
