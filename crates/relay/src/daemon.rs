@@ -127,7 +127,7 @@ impl Daemon {
         let plan = Plan::new(&settings.retry);
         bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
         let ground = Ground { settings, trust: &trust, clock: &clock, stop_tokens: &stop_tokens };
-        let lanes = Lanes::open(&ground)?;
+        let mut lanes = Lanes::open(&ground)?;
         lanes.remember(&*spool, &*clock).await;
         let stored = stored_lanes(&spool).await;
         let max_hold = settings.retry.max_hold.duration();
@@ -139,12 +139,12 @@ impl Daemon {
             reporting: Reporting::new(settings),
             clock: Arc::clone(&clock),
         });
-        for (id, view) in &lanes.views {
-            let queues = queues(id, &routing, &stored);
+        for (id, view) in &mut lanes.views {
+            view.queues = queues(id, &routing, &stored);
             let delivery = Delivery::new(
                 Arc::clone(&shared),
                 Arc::clone(&view.lane),
-                queues,
+                view.queues.clone(),
                 view.address.clone(),
                 Arc::clone(&view.refused_senders),
             );

@@ -86,6 +86,7 @@ impl Lanes {
             tenant: tenant_name.to_owned(),
             mailbox: name.to_owned(),
             address: address.clone(),
+            queues: Vec::new(),
             lane: Lane::new(parts),
             refused_senders: Arc::new(RefusedSenders::default()),
         };

@@ -245,7 +245,7 @@ impl Reporting {
             let until = now + carrier.max_age.saturating_sub(progress.age);
             accounts.extend(recipients(claim, positions).map(|recipient| Account {
                 recipient: recipient.clone(),
-                outcome: outcome.clone(),
+                outcome: (*outcome).clone(),
                 reason: None,
                 remedy: None,
                 will_retry_until: matches!(outcome, Outcome::Deferred(_)).then_some(until),
@@ -263,7 +263,7 @@ fn failed<B>(ended: &[Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>) -> Ve
         let (reason, remedy) = explained(why, outcome, claim, carrier);
         accounts.extend(recipients(claim, positions).map(|recipient| Account {
             recipient: recipient.clone(),
-            outcome: outcome.clone(),
+            outcome: (*outcome).clone(),
             reason: reason.clone(),
             remedy: remedy.clone(),
             will_retry_until: None,

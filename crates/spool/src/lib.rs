@@ -52,6 +52,9 @@ pub trait BodySource: Send + 'static {
 
     /// The next octets; none at the end. Fails with [`StoreError::Damaged`] if fewer are there than [`Self::total`].
     fn next(&mut self) -> impl Future<Output = Result<Option<&[u8]>, StoreError>> + Send;
+
+    /// Begins anew: the next octets are the first.
+    fn rewind(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The durable queue. Shared by every listener and lane; all methods are safe to call at once from many tasks.
@@ -85,7 +88,8 @@ pub trait Spool: Send + Sync + 'static {
         reports: Vec<i64>,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Notified (one permit) whenever a delivery of exactly these lanes may have become claimable earlier than it was.
+    /// A waker of the caller's own, notified (one permit) whenever a delivery of exactly these lanes may have become
+    /// claimable earlier than it was. Whoever else waits for the same lanes is woken too.
     fn waker(&self, lanes: &LaneSet) -> Arc<Notify>;
 
     /// When the earliest unclaimed delivery of exactly these lanes is due; none if there is none. May lie in the past.

@@ -43,8 +43,8 @@ fn complain(error: &AskError, queue: Option<&Path>, options: &Status) {
 fn at_rest(directory: &Path, found: Result<Counts, String>) -> String {
     let directory = directory.display();
     match found {
-        Ok(Counts { messages, queued, held, refused, quarantined, .. }) => format!(
-            "looked by itself at the queue in {directory}: {messages} messages, {queued} queued, {held} held, {refused} refused, {quarantined} damaged"
+        Ok(Counts { messages, queued, held, quarantined, .. }) => format!(
+            "looked by itself at the queue in {directory}: {messages} messages, {queued} queued, {held} held, {quarantined} damaged"
         ),
         Err(why) => format!("the queue in {directory} cannot be looked at: {why}"),
     }

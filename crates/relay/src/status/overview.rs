@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::{Clock, Monotonic, WallTime};
 use forwarder::{TroubleStatus, sender_advice};
-use mail::LaneId;
+use mail::LaneSet;
 use smtp_server::SessionWatch;
 use spool::{Spool, SqliteSpool, StoreError};
 use token_manager::TokenStatus;
@@ -72,6 +72,8 @@ pub(crate) struct LaneView {
     pub(crate) mailbox: String,
     /// The first one's address.
     pub(crate) address: mail::Mailbox,
+    /// Whose mail goes by it.
+    pub(crate) queues: Vec<LaneSet>,
     /// The lane.
     pub(crate) lane: Arc<forwarder::Lane<TenantTokens>>,
     /// Whose messages upstream does not take.
@@ -166,18 +168,23 @@ fn listener(view: &ListenerView) -> Listener {
 }
 
 async fn lanes(opened: &Opened, now: Now) -> Vec<Lane> {
-    let ids: Vec<_> = opened.lanes.iter().map(|view| view.lane.id().clone()).collect();
-    let queued = queued(&opened.spool, &ids).await;
+    let queues: Vec<_> = opened.lanes.iter().map(|view| view.queues.as_slice()).collect();
+    let queued = queued(&opened.spool, &queues).await;
     opened.lanes.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
 }
 
 /// How much waits for each lane; none for those that could not be counted in time.
-async fn queued(spool: &SqliteSpool, lanes: &[LaneId]) -> Vec<Option<u32>> {
+async fn queued(spool: &SqliteSpool, lanes: &[&[LaneSet]]) -> Vec<Option<u32>> {
     let mut counted = Vec::with_capacity(lanes.len());
     // A look that is cut leaves its count out, and that of those behind it.
     let _ = timeout(QUEUE_PATIENCE, async {
-        for lane in lanes {
-            counted.push(spool.queued(lane, COUNTED).await.ok());
+        for queues in lanes {
+            let mut sum = Some(0);
+            for lanes in *queues {
+                let queued = spool.queued(lanes, COUNTED).await.ok();
+                sum = sum.zip(queued).map(|(sum, queued)| sum + queued);
+            }
+            counted.push(sum);
         }
     })
     .await;
@@ -196,6 +203,10 @@ fn lane(view: &LaneView, queued: Option<u32>, now: Now) -> Lane {
         in_flight: status.in_flight,
         sent_last_minute: status.sent_in_last_minute,
         messages_per_minute: status.messages_per_minute,
+        allowed_connections: status.allowed.0,
+        allowed_messages_per_minute: status.allowed.1,
+        recipients_last_day: status.recipients_in_last_day,
+        recipients_per_day: status.recipients_per_day,
         queued,
         refused_senders: view.refused_senders.list().iter().map(refused_sender).collect(),
         trouble: status.trouble.map(|trouble| self::trouble(&trouble, now.wall)),
@@ -270,7 +281,6 @@ async fn counts(spool: &SqliteSpool) -> Result<QueueCounts, StoreError> {
         bytes: counts.bytes,
         queued: counts.queued,
         held: counts.held,
-        refused: counts.refused,
         quarantined: counts.quarantined,
         uncertain: counts.uncertain,
         oldest_accepted_at: counts.oldest.map(Time),

@@ -3,12 +3,13 @@
 //!
 //! Texts of upstream and of Entra ID are shown without control characters, so that they cannot play with the terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use clock::WallTime;
 
-use super::snapshot::{Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState};
+use super::snapshot::{Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble};
 
 /// Columns; longer sentences go on in the next line.
 const WIDTH: usize = 100;
@@ -41,9 +42,9 @@ pub(crate) fn verdict(snapshot: &Snapshot) -> String {
         let advice = token.last_failure.as_ref().map(|failure| failure.advice.as_str()).unwrap_or_default();
         format!("tenant {} gets no token: {advice}", token.tenant)
     });
-    let lanes = snapshot.lanes.iter().filter_map(|lane| {
+    let lanes = once_for_each_tenant(snapshot.lanes.iter()).filter_map(|lane| {
         let trouble = lane.trouble.as_ref().filter(|_| !waits_for_token(lane, &snapshot.tokens))?;
-        Some(format!("mailbox {} cannot send: {}", lane.mailbox, trouble.text))
+        Some(format!("{} cannot send: {}", whose(lane, trouble).to_lowercase(), trouble.text))
     });
     let senders = snapshot.lanes.iter().flat_map(|lane| &lane.refused_senders);
     let senders = senders.map(|refused| format!("mail from {} is not taken: {}", refused.sender, refused.text));
@@ -75,7 +76,8 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     }
     told.extend(snapshot.tokens.iter().filter_map(|token| token_trouble(token, now)));
     let lanes = snapshot.lanes.iter().filter(|lane| !waits_for_token(lane, &snapshot.tokens));
-    told.extend(lanes.filter_map(|lane| lane_trouble(lane, now)));
+    told.extend(once_for_each_tenant(lanes).filter_map(|lane| lane_trouble(lane, now)));
+    told.extend(snapshot.lanes.iter().filter_map(day));
     told.extend(snapshot.lanes.iter().flat_map(|lane| refused_senders(lane, now)));
     told.extend(snapshot.stranded.iter().map(|lane| {
         format!(
@@ -128,12 +130,40 @@ fn lane_trouble(lane: &Lane, now: WallTime) -> Option<String> {
         Some(next) => format!("Next try {}", relative(next.0, now)),
     };
     Some(format!(
-        "Mailbox {} has not been able to send since {}; its mail waits: {}. Do this: {}. {next}.",
-        lane.mailbox,
+        "{} has not been able to send since {}; its mail waits: {}. Do this: {}. {next}.",
+        whose(lane, trouble),
         time(trouble.since, now),
         trouble.text.trim_end_matches('.'),
         trouble.advice.trim_end_matches('.'),
     ))
+}
+
+/// How far a trouble reaches.
+fn whose(lane: &Lane, trouble: &Trouble) -> String {
+    match trouble.scope.as_str() {
+        "tenant" => format!("Tenant {}", lane.tenant),
+        _ => format!("Mailbox {}", lane.mailbox),
+    }
+}
+
+/// Trouble of a tenant is all its lanes', and told with the first of them.
+fn once_for_each_tenant<'a>(lanes: impl Iterator<Item = &'a Lane>) -> impl Iterator<Item = &'a Lane> {
+    let mut told = BTreeSet::new();
+    lanes.filter(move |lane| match &lane.trouble {
+        Some(trouble) if trouble.scope == "tenant" => told.insert((lane.tenant.as_str(), trouble.text.as_str())),
+        _ => true,
+    })
+}
+
+/// A day that is nearly used up.
+fn day(lane: &Lane) -> Option<String> {
+    let Lane { recipients_last_day: used, recipients_per_day: limit, mailbox, .. } = lane;
+    (*limit > 0 && used.saturating_mul(10) >= limit.saturating_mul(9)).then(|| {
+        format!(
+            "Mailbox {mailbox} has used {used} of its {limit} recipients of 24 hours; beyond them its mail waits, and goes on as \
+             the day slides. Do this: send less, or share the mail among several mailboxes by a [[route]]."
+        )
+    })
 }
 
 fn refused_senders(lane: &Lane, now: WallTime) -> impl Iterator<Item = String> {
@@ -150,8 +180,8 @@ fn refused_senders(lane: &Lane, now: WallTime) -> impl Iterator<Item = String> {
 }
 
 fn set_aside(counts: &QueueCounts) -> Option<String> {
-    let QueueCounts { held, refused, quarantined, .. } = counts;
-    let kinds = [(held, "held for the operator"), (refused, "refused"), (quarantined, "damaged")];
+    let QueueCounts { held, quarantined, .. } = counts;
+    let kinds = [(held, "held for the operator"), (quarantined, "damaged")];
     let kinds: Vec<_> =
         kinds.into_iter().filter(|(count, _)| **count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
     (!kinds.is_empty()).then(|| {
@@ -184,9 +214,13 @@ fn lanes(lanes: &[Lane]) -> String {
         vec![
             lane.mailbox.clone(),
             lane.login.clone(),
-            lane.trouble.as_ref().map_or("works", |trouble| trouble.kind.as_str()).to_owned(),
-            format!("{} of {}", lane.connections, lane.max_connections),
-            format!("{} of {}", lane.sent_last_minute, lane.messages_per_minute),
+            lane.trouble.as_ref().map_or(pace(lane), |trouble| trouble.kind.as_str()).to_owned(),
+            format!("{} of {}", lane.connections, at_most(lane.allowed_connections, lane.max_connections)),
+            format!(
+                "{} of {}",
+                lane.sent_last_minute,
+                at_most(lane.allowed_messages_per_minute, lane.messages_per_minute)
+            ),
             match lane.queued {
                 Some(queued @ 0..1000) => queued.to_string(),
                 Some(queued) => format!("{queued} or more"),
@@ -195,6 +229,18 @@ fn lanes(lanes: &[Lane]) -> String {
         ]
     });
     table(&["LANE", "LOGIN", "STATE", "CONNECTIONS", "LAST MINUTE", "QUEUED"], rows.collect())
+}
+
+/// Whether upstream takes less than is configured.
+fn pace(lane: &Lane) -> &'static str {
+    let slowed = at_most(lane.allowed_connections, lane.max_connections) < lane.max_connections
+        || at_most(lane.allowed_messages_per_minute, lane.messages_per_minute) < lane.messages_per_minute;
+    if slowed { "slowed" } else { "works" }
+}
+
+/// What is allowed now; an older daemon does not say.
+fn at_most(allowed: usize, configured: usize) -> usize {
+    if allowed == 0 { configured } else { allowed.min(configured) }
 }
 
 fn tokens(tokens: &[Token], now: WallTime) -> String {
@@ -218,14 +264,14 @@ fn tokens(tokens: &[Token], now: WallTime) -> String {
 
 fn queue(queue: &Queue, now: WallTime) -> String {
     let Some(counts) = &queue.counts else { return "\nQUEUE  cannot be read\n".to_owned() };
-    let QueueCounts { messages, bytes, queued, held, refused, quarantined, uncertain, .. } = counts;
+    let QueueCounts { messages, bytes, queued, held, quarantined, uncertain, .. } = counts;
     let (most_messages, most_bytes) = (queue.max_messages, size(queue.max_bytes));
     let mut text = format!("\nQUEUE  {messages} of {most_messages} messages, {} of {most_bytes}\n", size(*bytes));
     let _ = write!(text, "       {queued} queued");
     if *uncertain > 0 {
         let _ = write!(text, " ({uncertain} of them perhaps sent already)");
     }
-    let _ = writeln!(text, ", {held} held, {refused} refused, {quarantined} damaged");
+    let _ = writeln!(text, ", {held} held, {quarantined} damaged");
     if let Some(oldest) = counts.oldest_accepted_at {
         let _ = writeln!(text, "       oldest accepted {}", time(oldest, now));
     }
@@ -405,7 +451,6 @@ mod tests {
                     bytes: 36_280_000,
                     queued: 3,
                     held: 0,
-                    refused: 0,
                     quarantined: 0,
                     uncertain: 1,
                     oldest_accepted_at: Some(ago(190)),
@@ -427,6 +472,10 @@ mod tests {
             in_flight: 1,
             sent_last_minute: 12,
             messages_per_minute: 30,
+            allowed_connections: 3,
+            allowed_messages_per_minute: 30,
+            recipients_last_day: 400,
+            recipients_per_day: 10_000,
             queued: Some(3),
             trouble: None,
             refused_senders: Vec::new(),
@@ -480,7 +529,7 @@ TOKEN    STATE    VALID UNTIL                          NEXT REQUEST
 contoso  fetched  2026-11-21 08:52:20 UTC (in 58 min)  in 40 min
 
 QUEUE  3 of 1000000 messages, 34.5 MiB of 20 GiB
-       3 queued (1 of them perhaps sent already), 0 held, 0 refused, 0 damaged
+       3 queued (1 of them perhaps sent already), 0 held, 0 damaged
        oldest accepted 2026-11-21 07:50:50 UTC (3 min ago)
        earliest due 2026-11-21 07:54:10 UTC (in 10 s)
 ";
@@ -494,8 +543,8 @@ QUEUE  3 of 1000000 messages, 34.5 MiB of 20 GiB
     fn trouble_comes_first_with_its_remedy_and_each_is_told_once() {
         let mut snapshot = failing(well());
         snapshot.lanes.push(Lane { trouble: Some(trouble("refused", "535 5.7.3 no.")), ..lane("erp") });
-        if let Some(QueueCounts { refused, .. }) = snapshot.queue.as_mut().and_then(|queue| queue.counts.as_mut()) {
-            *refused = 2;
+        if let Some(QueueCounts { held, .. }) = snapshot.queue.as_mut().and_then(|queue| queue.counts.as_mut()) {
+            *held = 2;
         }
         snapshot.last_errors.push(LoggedEvent {
             at: ago(15),
@@ -512,8 +561,8 @@ serving since 2026-11-21 04:50:40 UTC (3 h ago)
   Secret ID. Next try in 45 s.
 ! Mailbox erp has not been able to send since 2026-11-21 07:50:00 UTC (4 min ago); its mail waits:
   535 5.7.3 no. Do this: check the service principal. Next try in 1 min.
-! Mail that does not go out by itself: 2 refused; the log says why. There is no command yet to look
-  at it or remove it; it hurts no other mail.
+! Mail that does not go out by itself: 2 held for the operator; the log says why. There is no
+  command yet to look at it or remove it; it hurts no other mail.
 
 LISTENER  ADDRESS         SESSIONS   ACCEPTED  TURNED AWAY
 local     127.0.0.1:2525  2 of 1000  1234      5
@@ -526,7 +575,7 @@ TOKEN    STATE    VALID UNTIL  NEXT REQUEST
 contoso  failing  none yet     in 45 s
 
 QUEUE  3 of 1000000 messages, 34.5 MiB of 20 GiB
-       3 queued (1 of them perhaps sent already), 0 held, 2 refused, 0 damaged
+       3 queued (1 of them perhaps sent already), 2 held, 0 damaged
        oldest accepted 2026-11-21 07:50:50 UTC (3 min ago)
        earliest due 2026-11-21 07:54:10 UTC (in 10 s)
 

@@ -86,7 +86,20 @@ pub(crate) struct Lane {
     pub(crate) sent_last_minute: usize,
     /// How many there may be in any minute.
     pub(crate) messages_per_minute: usize,
-    /// Deliveries queued for it, counted up to 1000; none when that cannot be read.
+    /// Connections at a time that upstream seems to take now, where that is less.
+    #[serde(default)]
+    pub(crate) allowed_connections: usize,
+    /// Messages in any minute that upstream seems to take now, where that is less.
+    #[serde(default)]
+    pub(crate) allowed_messages_per_minute: usize,
+    /// Recipients that upstream counts of the last 24 hours.
+    #[serde(default)]
+    pub(crate) recipients_last_day: u64,
+    /// How many there may be in any 24 hours.
+    #[serde(default)]
+    pub(crate) recipients_per_day: u64,
+    /// Deliveries that it may carry, those that it shares with other lanes included, each queue counted up to 1000; none
+    /// when that cannot be read.
     pub(crate) queued: Option<u32>,
     /// What is wrong; none when it works.
     pub(crate) trouble: Option<Trouble>,
@@ -197,8 +210,6 @@ pub(crate) struct QueueCounts {
     pub(crate) queued: u64,
     /// Deliveries that wait for an operator.
     pub(crate) held: u64,
-    /// Deliveries that upstream refused for good.
-    pub(crate) refused: u64,
     /// Deliveries whose stored message is damaged.
     pub(crate) quarantined: u64,
     /// Of the queued ones, those of which upstream may already have a copy.

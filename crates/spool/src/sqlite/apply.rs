@@ -336,9 +336,9 @@ impl Applier<'_> {
 
     /// A due time beyond `latest` comes from a clock that ran ahead; a client of a queue at a time, by the index.
     fn bring_forward(&self, latest: i64, now: i64, effects: &mut Effects) -> rusqlite::Result<u64> {
-        let mut statement = self
-            .connection
-            .prepare_cached("UPDATE delivery SET due = ?1 WHERE lane = ?2 AND state = 0 AND client = ?3 AND due > ?4")?;
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE delivery SET due = ?1 WHERE lane = ?2 AND state = 0 AND client = ?3 AND due > ?4",
+        )?;
         let mut moved = 0;
         for lanes in fetch::lanes(self.connection)? {
             let before = moved;

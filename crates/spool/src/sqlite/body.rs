@@ -8,7 +8,7 @@ use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::task::spawn_blocking;
 
 use super::space::{Memory, Reservation};
@@ -281,6 +281,14 @@ impl BodySource for SqliteSource {
                 self.open(&path).await?;
                 self.read().await
             }
+        }
+    }
+
+    async fn rewind(&mut self) -> Result<(), StoreError> {
+        self.given = 0;
+        match &mut self.state {
+            SourceState::Open(file) => file.rewind().await.map(drop).map_err(|error| read_failed(&error)),
+            SourceState::Inline | SourceState::Unopened(_) => Ok(()),
         }
     }
 }

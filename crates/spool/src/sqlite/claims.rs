@@ -3,7 +3,7 @@
 //! who holds it is therefore known by its id alone, whatever queue it was claimed from.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mail::{LaneId, LaneSet};
 use tokio::sync::Notify;
@@ -25,10 +25,29 @@ struct ClaimState {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waker: Arc<Notify>,
+    wakers: Wakers,
     turns: Turns,
     /// The message up to which a sweep through the oldest has come.
     swept: i64,
+}
+
+/// Whoever waits for a queue: several lanes may, and which of them can go is not known here, so that all are woken.
+#[derive(Debug, Default)]
+struct Wakers(Vec<Weak<Notify>>);
+
+impl Wakers {
+    fn add(&mut self) -> Arc<Notify> {
+        self.0.retain(|waker| waker.strong_count() > 0);
+        let waker = Arc::new(Notify::new());
+        self.0.push(Arc::downgrade(&waker));
+        waker
+    }
+
+    fn notify(&self) {
+        for waker in self.0.iter().filter_map(Weak::upgrade) {
+            waker.notify_one();
+        }
+    }
 }
 
 /// A delivery whose claim was dropped after the mark, in this boot.
@@ -49,7 +68,7 @@ pub(super) struct Arrival {
 
 impl Claims {
     pub(super) fn waker(&self, lanes: &LaneSet) -> Arc<Notify> {
-        Arc::clone(&self.state().queue(lanes).waker)
+        self.state().queue(lanes).wakers.add()
     }
 
     /// How many deliveries are claimed, of any queue.
@@ -108,7 +127,7 @@ impl Claims {
             let Some(queue) = state.queues.get_mut(lanes) else { continue };
             if free {
                 queue.turns.arrived(client, *due);
-                queue.waker.notify_one();
+                queue.wakers.notify();
             }
         }
     }
@@ -146,7 +165,7 @@ impl Claims {
         };
         if let Some(queue) = state.queues.get_mut(&back) {
             queue.turns.came_back(client, due);
-            queue.waker.notify_one();
+            queue.wakers.notify();
         }
     }
 
@@ -175,7 +194,7 @@ impl ClaimState {
 
     fn wake(&self, lanes: &LaneSet) {
         if let Some(queue) = self.queues.get(lanes) {
-            queue.waker.notify_one();
+            queue.wakers.notify();
         }
     }
 
@@ -191,7 +210,7 @@ impl ClaimState {
 impl Queue {
     fn forget(&mut self) {
         self.turns = Turns::default();
-        self.waker.notify_one();
+        self.wakers.notify();
     }
 }
 

@@ -394,7 +394,11 @@ pub(super) fn clients(connection: &Connection, lanes: &LaneSet) -> rusqlite::Res
 }
 
 /// When the first delivery of `lanes` that nobody holds is due.
-pub(super) fn next_due(connection: &Connection, claims: &Claims, lanes: &LaneSet) -> rusqlite::Result<Option<WallTime>> {
+pub(super) fn next_due(
+    connection: &Connection,
+    claims: &Claims,
+    lanes: &LaneSet,
+) -> rusqlite::Result<Option<WallTime>> {
     let (mut earliest, mut from) = (None, String::new());
     while let Some((client, due)) = head(connection, lanes, &from)? {
         if earliest.is_none_or(|earliest| due.at < earliest) {
@@ -463,7 +467,9 @@ fn last_accepted_before(connection: &Connection, before: i64) -> rusqlite::Resul
     let mut from = |id: i64| -> rusqlite::Result<Option<(i64, i64)>> {
         statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     };
-    let Some((mut early, _)) = from(i64::MIN)?.filter(|(_, accepted_at)| *accepted_at < before) else { return Ok(None) };
+    let Some((mut early, _)) = from(i64::MIN)?.filter(|(_, accepted_at)| *accepted_at < before) else {
+        return Ok(None);
+    };
     let mut late: i64 = connection
         .prepare_cached("SELECT max(id) FROM message")?
         .query_row([], |row| row.get::<_, Option<i64>>(0))?
@@ -494,8 +500,7 @@ pub(super) fn queued(connection: &Connection, lanes: &LaneSet, at_most: u32) -> 
 
 /// Messages to which upstream has answered `lane` since then: few, because a lane has its pace.
 pub(super) fn sent_since(connection: &Connection, lane: &LaneId, since: i64) -> rusqlite::Result<u64> {
-    let mut statement =
-        connection.prepare_cached(
+    let mut statement = connection.prepare_cached(
         "SELECT count(DISTINCT message) FROM history WHERE at > ?1 AND lane = ?2 AND event <> 'expired'",
     )?;
     let count: i64 = statement.query_row(params![since, lane.as_str()], |row| row.get(0))?;

@@ -428,9 +428,14 @@ mod tests {
         inbox.push_mark(mark(2));
         assert_eq!(inbox.state().gathering, until, "the first one's wait is everyone's");
         let (answer, _answered) = Answer::new();
-        inbox.push_chore(Chore { task: Task::Prune { history: WallTime::default(), usage: WallTime::default() }, answer });
+        inbox.push_chore(Chore {
+            task: Task::Prune { history: WallTime::default(), usage: WallTime::default() },
+            answer,
+        });
         assert_eq!(inbox.state().gathering(), None);
-        assert!(matches!(inbox.next(None), Work::Write(batch) if batch.marks == [mark(1), mark(2)] && batch.chores.len() == 1));
+        assert!(
+            matches!(inbox.next(None), Work::Write(batch) if batch.marks == [mark(1), mark(2)] && batch.chores.len() == 1)
+        );
     }
 
     #[test]

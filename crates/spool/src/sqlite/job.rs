@@ -104,7 +104,9 @@ pub(super) struct Settle {
 
 impl Settle {
     pub(super) fn weight(&self) -> usize {
-        1024 + 256 * self.recipients.len() + 512 * self.reports.len() + self.new_messages.iter().map(Incoming::weight).sum::<usize>()
+        1024 + 256 * self.recipients.len()
+            + 512 * self.reports.len()
+            + self.new_messages.iter().map(Incoming::weight).sum::<usize>()
     }
 }
 

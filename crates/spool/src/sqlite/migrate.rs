@@ -157,7 +157,8 @@ mod tests {
     use crate::sqlite::schema;
 
     fn objects(connection: &Connection) -> Vec<(String, String)> {
-        let mut statement = connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
+        let mut statement =
+            connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.map(Result::unwrap).collect()
     }

@@ -259,7 +259,10 @@ impl SqliteSpool {
         }
         let (new_messages, guard) = self.finish_all(new_messages, guard, &lane).await?;
         let sender = envelope.reverse_path.to_string();
-        let weight = new_messages.iter().map(Incoming::weight).sum::<usize>() + 1024 + 256 * recipients.len() + 512 * reports.len();
+        let weight = new_messages.iter().map(Incoming::weight).sum::<usize>()
+            + 1024
+            + 256 * recipients.len()
+            + 512 * reports.len();
         let permit = pass(&self.settle_gate, weight).await?;
         let (answer, answered) = Answer::new();
         self.shared.inbox.push_settle(Settle {
@@ -282,12 +285,7 @@ impl SqliteSpool {
         answered.await.map_err(|_| writer_stopped())?
     }
 
-    async fn store(
-        &self,
-        sink: SqliteSink,
-        message: NewMessage,
-        digest: Option<Vec<i64>>,
-    ) -> Result<bool, StoreError> {
+    async fn store(&self, sink: SqliteSink, message: NewMessage, digest: Option<Vec<i64>>) -> Result<bool, StoreError> {
         let incoming = self.finish(sink, message).await?;
         let permit = pass(&self.commit_gate, incoming.weight()).await?;
         let (answer, answered) = Answer::new();
@@ -423,12 +421,7 @@ impl Spool for SqliteSpool {
         self.readers.read(move |connection| fetch::queued(connection, &lanes, at_most)).await
     }
 
-    async fn list(
-        &self,
-        filter: &ListFilter,
-        after: Option<DeliveryId>,
-        limit: u32,
-    ) -> Result<Page, StoreError> {
+    async fn list(&self, filter: &ListFilter, after: Option<DeliveryId>, limit: u32) -> Result<Page, StoreError> {
         let filter = filter.clone();
         self.readers.read(move |connection| listing::page(connection, &filter, after, limit)).await
     }

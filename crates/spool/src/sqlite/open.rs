@@ -205,8 +205,9 @@ struct Interrupted {
 
 /// Found by their index: as many as transfers ran at once.
 fn interrupted(connection: &Connection) -> rusqlite::Result<Vec<Interrupted>> {
-    let mut statement = connection
-        .prepare("SELECT id, state, uncertain, recipients, lane FROM delivery WHERE in_flight IS NOT NULL ORDER BY id")?;
+    let mut statement = connection.prepare(
+        "SELECT id, state, uncertain, recipients, lane FROM delivery WHERE in_flight IS NOT NULL ORDER BY id",
+    )?;
     let rows = statement.query_map([], |row| {
         Ok(Interrupted {
             id: row.get(0)?,

@@ -42,7 +42,8 @@ pub(super) fn remainders(parts: &[Part], lanes: &LaneSet, lane: &LaneId, at: i64
         let Some((state, due)) = place(&part.next, at) else { continue };
         let progress = part.progress.in_millis();
         let lanes = if may_have_it(part) { LaneSet::from(lane) } else { lanes.clone() };
-        let same = |row: &&mut Remainder| (row.state, row.due, row.progress) == (state, due, progress) && row.lanes == lanes;
+        let same =
+            |row: &&mut Remainder| (row.state, row.due, row.progress) == (state, due, progress) && row.lanes == lanes;
         match rows.iter_mut().find(same) {
             Some(row) => row.recipients.extend(&part.recipients),
             None => rows.push(Remainder {

@@ -63,7 +63,11 @@ fn save(connection: &Connection, lane: &LaneId, minute: i64, usage: Usage) -> ru
 }
 
 /// What `lane` used in each minute since the one of `since`, in order.
-pub(super) fn since(connection: &Connection, lane: &LaneId, since: WallTime) -> rusqlite::Result<Vec<(WallTime, Usage)>> {
+pub(super) fn since(
+    connection: &Connection,
+    lane: &LaneId,
+    since: WallTime,
+) -> rusqlite::Result<Vec<(WallTime, Usage)>> {
     let mut statement = connection.prepare_cached(
         "SELECT minute, messages, recipients, external FROM usage WHERE lane = ?1 AND minute >= ?2 ORDER BY minute",
     )?;

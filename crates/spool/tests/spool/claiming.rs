@@ -30,8 +30,7 @@ async fn nobody_gets_what_another_holds() {
                 spool.mark_in_flight(&claim.guard, &lane());
                 // Every third claim is dropped once by each worker's first try of it.
                 if claim.progress.attempts == 0 && u32::try_from(done.len()).unwrap() % 3 == worker % 3 {
-                    let later =
-                        part(&[0], Outcome::Deferred(said("again")), Next::Due(claim.accepted_at));
+                    let later = part(&[0], Outcome::Deferred(said("again")), Next::Due(claim.accepted_at));
                     let later = settlement(vec![counted(later, 1, 0)]);
                     spool.settle(claim, later).await.unwrap();
                     continue;

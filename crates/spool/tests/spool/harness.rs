@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{ManualClock, WallTime};
-use mail::{BodyType, Diagnostic, Envelope, EnvelopeId, ForwardPath, LaneId, LaneSet, Outcome, Recipient, Ret, ReversePath};
+use mail::{
+    BodyType, Diagnostic, Envelope, EnvelopeId, ForwardPath, LaneId, LaneSet, Outcome, Recipient, Ret, ReversePath,
+};
 use spool::{
-    BodySink, BodySource, Claim, NewDelivery, NewMessage, Next, Origin, Part, Progress, Recovered, Settlement, Spool, SpoolOptions,
-    SqliteSink, SqliteSource, SqliteSpool, Usage,
+    BodySink, BodySource, Claim, NewDelivery, NewMessage, Next, Origin, Part, Progress, Recovered, Settlement, Spool,
+    SpoolOptions, SqliteSink, SqliteSource, SqliteSpool, Usage,
 };
 
 /// When the clock of the tests begins.

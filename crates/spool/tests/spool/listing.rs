@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mail::{LaneId, LaneSet, Outcome};
-use spool::{BodySink, DeliveryState, ListFilter, Listed, Next, NewMessage, Origin, Part, Progress, Spool, SqliteSpool};
+use spool::{
+    BodySink, DeliveryState, ListFilter, Listed, NewMessage, Next, Origin, Part, Progress, Spool, SqliteSpool,
+};
 
 use crate::harness::*;
 

@@ -64,11 +64,7 @@ async fn everything_of_the_first_format_is_found_and_can_be_sent() {
     assert_eq!(reported.deliveries[1].recipients[0].notify, Some(Notify::NEVER));
     assert_eq!(
         sent(&spool, &queue("erp")).await,
-        [
-            row("1-7", "large@b.c", 0, 0, 40_000),
-            row("1-8", "reported@b.c", 0, 0, 8),
-            row("1-9", "plain@b.c", 0, 0, 5),
-        ]
+        [row("1-7", "large@b.c", 0, 0, 40_000), row("1-8", "reported@b.c", 0, 0, 8), row("1-9", "plain@b.c", 0, 0, 5),]
     );
     let left = spool.list(&ListFilter::default(), None, 10).await.unwrap().deliveries;
     let left: Vec<_> = left.into_iter().map(|left| (left.state, left.client, left.diagnostic.unwrap())).collect();
@@ -178,7 +174,11 @@ async fn a_killed_migration_was_whole_or_nothing() {
         formats.push(format_of(directory.path()));
         let (spool, recovered) = open(directory.path());
         let counts = &recovered.counts;
-        assert_eq!((counts.messages, counts.queued), (u64::from(MESSAGES + 8), u64::from(MESSAGES + 6)), "killed at {log}");
+        assert_eq!(
+            (counts.messages, counts.queued),
+            (u64::from(MESSAGES + 8), u64::from(MESSAGES + 6)),
+            "killed at {log}"
+        );
         let other = database(directory.path());
         let one = |sql: &str| other.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
         assert_eq!(one("SELECT count(*) FROM delivery WHERE state = 0"), MESSAGES + 6);

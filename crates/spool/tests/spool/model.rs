@@ -153,7 +153,8 @@ impl World {
             assert!(due.is_empty(), "something was due: {due:?}");
             return;
         };
-        let earliest = due.iter().filter(|(_, stands)| stands.client == claim.client).filter_map(|(_, stands)| stands.due).min();
+        let earliest =
+            due.iter().filter(|(_, stands)| stands.client == claim.client).filter_map(|(_, stands)| stands.due).min();
         for key in keys(&claim) {
             assert!(!held.contains(&key), "{key:?} was given twice");
             let stands = &self.model[&key];
@@ -314,7 +315,9 @@ fn check_database(directory: &Path, model: &Model, counts: &spool::Counts) {
     let connection = database(directory);
     let mut statement = connection.prepare("SELECT message, recipients, state, lane FROM delivery").unwrap();
     let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?)))
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+        })
         .unwrap();
     let mut found = Vec::new();
     for (message, recipients, state, lane) in rows.map(Result::unwrap) {
