@@ -56,8 +56,8 @@ impl Digest<'_> {
     fn prose(&self, messages: &str) -> Prose {
         let mut prose = Prose::default();
         prose.paragraph(&format!(
-            "{messages} not delivered. Please look at the answers of the mail server below: the same answer again and again \
-             has one cause, and most often an administrator of Exchange can put it right."
+            "{messages} not delivered. Those with the same answer below have one cause, and most often an administrator \
+             of Exchange can put it right."
         ));
         for (at, entry) in self.entries.iter().enumerate() {
             entry.write(&mut prose, at + 1);
@@ -81,13 +81,14 @@ impl DigestEntry<'_> {
         let named = self.recipients.iter().take(MAX_NAMED).map(Recipient::to_string).collect::<Vec<_>>().join(", ");
         let unnamed = self.recipients.len().saturating_sub(MAX_NAMED);
         let recipients = if unnamed > 0 { format!("{named} and {unnamed} more") } else { named };
-        prose.beside(&format!("{number}. "), self.time);
+        let said = if self.reply.code.is_some() { "Answer:      " } else { "Cause:       " };
+        prose.beside(&format!("{:<4}", format!("{number}. ")), &notice::time(self.time));
         for (label, value) in [
             ("Queue id:    ", self.queue_id),
             ("Sender:      ", &sender),
             ("Recipients:  ", &recipients),
             ("Message-ID:  ", self.message_id),
-            ("Answer:      ", &self.reply.to_string()),
+            (said, &self.reply.to_string()),
         ] {
             if !one_line(value).is_empty() {
                 // Recipients have a bound of their own.

@@ -39,16 +39,17 @@ pub(super) fn original_id(notice: &Notice<'_>) -> Option<MessageId> {
 /// The text for people.
 pub(super) fn prose(notice: &Notice<'_>, whole: bool) -> Prose {
     let mut prose = Prose::default();
-    let explained: Vec<_> = notice.fates.iter().map(|fate| Explained::new(notice.kind, fate)).collect();
-    prose.paragraph(&opening(notice, &explained));
+    let explained: Vec<_> = notice.fates.iter().map(|fate| Explained::new(notice, fate)).collect();
+    let why = shared(&explained, |explained| &explained.why);
+    let remedy = shared(&explained, |explained| &explained.remedy);
+    prose.paragraph(&opening(notice, why.map(String::as_str)));
     if let Some(text) = consequence(notice) {
         prose.paragraph(&text);
     }
-    let remedy = shared(&explained, |explained| &explained.remedy);
     if let Some(Some(remedy)) = remedy {
         prose.paragraph(&format!("What to do: {remedy}"));
     }
-    answers(&mut prose, notice.kind, &explained, remedy.is_none());
+    answers(&mut prose, &explained, why.is_none(), remedy.is_none());
     details(&mut prose, notice);
     prose.paragraph(match (whole, is_to_sender(notice)) {
         (true, true) => "Your whole message is attached.",
@@ -75,11 +76,12 @@ struct Explained<'a> {
 }
 
 impl<'a> Explained<'a> {
-    fn new(kind: Kind, fate: &'a Fate<'a>) -> Self {
-        let usual = reason(kind, fate.reply);
+    fn new(notice: &Notice<'_>, fate: &'a Fate<'a>) -> Self {
+        let usual = reason(notice.kind, fate.reply);
         let why = cut(&one_line(fate.reason.unwrap_or(usual.why)), MAX_TEXT);
-        // A reason that the caller gave is not explained by a remedy for another one.
-        let remedy = fate.remedy.or_else(|| fate.reason.map_or(usual.remedy, |_| None));
+        // Ours is for our own reason, and for whoever can send the message again.
+        let fits = fate.reason.is_none() && is_to_sender(notice);
+        let remedy = fate.remedy.or(usual.remedy.filter(|_| fits));
         Self { fate, why: why.trim_end_matches('.').to_owned(), remedy: remedy.map(sentence) }
     }
 }
@@ -100,7 +102,7 @@ fn shared<'a, T: PartialEq>(all: &'a [Explained<'_>], part: impl Fn(&'a Explaine
 }
 
 /// `Your message "Invoice" to bob@x.example was not delivered: the mailbox is full.`
-fn opening(notice: &Notice<'_>, explained: &[Explained<'_>]) -> String {
+fn opening(notice: &Notice<'_>, why: Option<&str>) -> String {
     let whose = if is_to_sender(notice) { "Your message" } else { "The message" };
     let subject = subject(notice);
     let title = subject.as_ref().and_then(Subject::readable).map(|text| format!(" \"{text}\"")).unwrap_or_default();
@@ -112,12 +114,12 @@ fn opening(notice: &Notice<'_>, explained: &[Explained<'_>]) -> String {
     let what = match notice.kind {
         Kind::Failed => "was not delivered".to_owned(),
         Kind::Delayed => "has not been delivered yet".to_owned(),
-        Kind::Relayed => format!("was passed on to {}", remote(explained)),
+        Kind::Relayed => format!("was passed on to {}", remote(notice.fates)),
     };
-    let why = match shared(explained, |explained| &explained.why) {
+    let why = match why {
         _ if notice.kind == Kind::Relayed => ".".to_owned(),
         Some(why) => format!(": {why}."),
-        None => ". The reasons differ and stand below.".to_owned(),
+        None => ". The reason for each of them is given below.".to_owned(),
     };
     format!("{whose}{title}{sender} to {} {what}{why}", recipients(notice.fates))
 }
@@ -131,53 +133,67 @@ fn recipients(fates: &[Fate<'_>]) -> String {
     }
 }
 
-/// The server that answered, if it is one and known.
-fn remote(explained: &[Explained<'_>]) -> String {
-    let remote = shared(explained, |explained| &explained.fate.remote_mta);
-    remote.copied().flatten().map_or_else(|| "the mail server".to_owned(), one_line)
+/// The server that took it, if it is one and known.
+fn remote(fates: &[Fate<'_>]) -> String {
+    let first = fates.first().and_then(|fate| fate.remote_mta);
+    let known = first.filter(|_| fates.iter().all(|fate| fate.remote_mta == first));
+    known.map_or_else(|| "the mail server".to_owned(), one_line)
 }
 
 /// What follows from it for the reader.
 fn consequence(notice: &Notice<'_>) -> Option<String> {
-    match notice.kind {
-        Kind::Failed if is_to_sender(notice) => None,
-        Kind::Failed => Some("The sender has not been told.".to_owned()),
-        Kind::Delayed => {
+    match (notice.kind, &notice.envelope.reverse_path) {
+        (Kind::Failed, _) if is_to_sender(notice) => None,
+        (Kind::Failed, ReversePath::Null) => Some("It has no sender who could be told.".to_owned()),
+        (Kind::Failed, ReversePath::Mailbox(_)) => {
+            Some("The sender has not been told. If the message matters, please tell them.".to_owned())
+        }
+        (Kind::Delayed, _) => {
             let end = notice.fates.iter().filter_map(|fate| fate.will_retry_until).next_back();
-            let until = end.map(|end| format!(" until {end}")).unwrap_or_default();
+            let until = end.map(|end| format!(" until {}", time(end))).unwrap_or_default();
             Some(format!(
                 "It is not lost: it is kept and tried again{until}. You need not send it again; if it cannot be delivered \
                  in the end, you will be told."
             ))
         }
-        Kind::Relayed => Some(
-            "You asked to be told when it arrives. That server does not confirm deliveries, so no other confirmation will \
-             come; if the message cannot be delivered, it is returned to you. You need not do anything."
+        (Kind::Relayed, _) => Some(
+            "A confirmation of its delivery was asked for. That server does not confirm deliveries, so this is the only \
+             one; you should get a report if the message cannot be delivered. You need not do anything."
                 .to_owned(),
         ),
     }
 }
 
-/// What was answered for whom. Neighbours of whom the same was said stand together.
-fn answers(prose: &mut Prose, kind: Kind, explained: &[Explained<'_>], remedies_differ: bool) {
-    let reasons_differ = kind != Kind::Relayed && shared(explained, |explained| &explained.why).is_none();
-    let mut heading = String::new();
-    for alike in explained.chunk_by(|one, other| is_alike(one, other)) {
+/// What was answered for whom. Neighbours of whom the same was said stand together, and what holds for all was said before.
+fn answers(prose: &mut Prose, explained: &[Explained<'_>], whys_differ: bool, remedies_differ: bool) {
+    let heading = explained.first().map(|explained| heading(explained.fate)).unwrap_or_default();
+    let plain = !whys_differ && !remedies_differ && explained.iter().all(|other| self::heading(other.fate) == heading);
+    prose.paragraph(if plain {
+        &heading
+    } else {
+        "For each of them, with the answer of the mail server word for word:"
+    });
+    for alike in explained.chunk_by(is_alike) {
         let Some(first) = alike.first() else { continue };
-        let next = heading_of(first.fate);
-        if next != heading {
-            prose.paragraph(&next);
-            heading = next;
-        }
         for explained in alike {
             prose.indented(LIST, &explained.fate.recipient.to_string());
         }
-        prose.indented(REPLY, &cut(&one_line(&first.fate.reply.to_string()), MAX_TEXT));
-        if reasons_differ {
-            prose.indented(LIST, &format!("In other words: {}.", first.why));
-        }
-        if let Some(remedy) = first.remedy.as_ref().filter(|_| remedies_differ) {
-            prose.indented(LIST, &format!("What to do: {remedy}"));
+        let reply = cut(&one_line(&first.fate.reply.to_string()), MAX_TEXT);
+        if plain {
+            prose.indented(REPLY, &reply);
+        } else {
+            let why = format!("{}.", first.why);
+            let remedy = first.remedy.as_deref().unwrap_or_default();
+            let said = if first.fate.reply.code.is_some() { "Answer:     " } else { "Cause:      " };
+            for (label, text, shown) in [
+                ("Why:        ", why.as_str(), whys_differ),
+                ("What to do: ", remedy, remedies_differ && !remedy.is_empty()),
+                (said, reply.as_str(), true),
+            ] {
+                if shown {
+                    prose.beside(&format!("{REPLY}{label}"), text);
+                }
+            }
         }
         prose.gap();
     }
@@ -190,7 +206,7 @@ fn is_alike(one: &Explained<'_>, other: &Explained<'_>) -> bool {
         && one.remedy == other.remedy
 }
 
-fn heading_of(fate: &Fate<'_>) -> String {
+fn heading(fate: &Fate<'_>) -> String {
     match (fate.reply.code, fate.remote_mta) {
         (Some(_), Some(remote)) => format!("The answer of {remote}, word for word:"),
         (Some(_), None) => "The answer of the mail server, word for word:".to_owned(),
@@ -211,8 +227,8 @@ fn details(prose: &mut Prose, notice: &Notice<'_>) {
     for (label, value) in [
         ("Queue id:     ", notice.queue_id),
         ("Sender:       ", &sender),
-        ("Accepted:     ", notice.arrival),
-        ("Last attempt: ", last_attempt.unwrap_or_default()),
+        ("Accepted:     ", &time(notice.arrival)),
+        ("Last attempt: ", &time(last_attempt.unwrap_or_default())),
         ("Message-ID:   ", &message_id),
         ("Envelope id:  ", &envelope_id),
     ] {
@@ -221,6 +237,11 @@ fn details(prose: &mut Prose, notice: &Notice<'_>) {
         }
     }
     prose.gap();
+}
+
+/// A time as a person names its zone.
+pub(super) fn time(text: &str) -> String {
+    text.trim().strip_suffix("+0000").map_or_else(|| text.to_owned(), |time| format!("{time}UTC"))
 }
 
 /// Whether the reader is whoever sent the message.

@@ -36,7 +36,7 @@ fn recipient(fields: &mut Fields, kind: Kind, fate: &Fate<'_>) {
     fields.text("Action", action(kind));
     fields.text("Status", &status(kind, fate.reply).to_string());
     if let Some(remote_mta) = fate.remote_mta {
-        fields.text("Remote-MTA", &format!("dns;{}", remote_mta));
+        fields.text("Remote-MTA", &format!("dns;{remote_mta}"));
     }
     // What no server said is no diagnostic of SMTP (RFC 3464 section 2.3.6).
     let kind_of_diagnostic = if fate.reply.code.is_some() { "smtp" } else { "X-xoauth2-relay" };

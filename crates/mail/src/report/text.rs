@@ -13,8 +13,8 @@ const FIELD_WIDTH: usize = 76;
 const MAX_PIECE: usize = 900;
 /// Longest line of any message, in octets without its end (RFC 5321 section 4.5.3.1.6).
 const MAX_LINE: usize = 998;
-/// Longest line of quoted-printable, without the `=` that continues it (RFC 2045 section 6.7).
-const QUOTED_WIDTH: usize = 75;
+/// Longest line of quoted-printable, with the `=` that continues it (RFC 2045 section 6.7).
+const QUOTED_WIDTH: usize = 76;
 /// Most characters of a value of which more tells nobody anything.
 pub(super) const MAX_TEXT: usize = 2000;
 
@@ -244,7 +244,7 @@ fn quoted(line: &[u8]) -> Vec<u8> {
             octet => octet.is_ascii_graphic(),
         };
         let len = if plain { 1 } else { 3 };
-        if line_len + len > QUOTED_WIDTH {
+        if line_len + len + usize::from(!is_last) > QUOTED_WIDTH {
             out.push_str("=\r\n");
             line_len = 0;
         }

@@ -116,7 +116,7 @@ fn input() -> impl Strategy<Value = Input> {
         (mailbox(), mailbox(), prop::option::of(mailbox())),
         prop::array::uniform4(text()),
         header(),
-        prop::collection::vec(told(), 1..6),
+        prop::collection::vec(told(), 1..5),
         prop::option::of("[!-~]{1,100}"),
     )
         .prop_map(|((kind, returned, nonce), parties, texts, header, told, envelope_id)| Input {
@@ -180,6 +180,9 @@ fn has_its_fields(message: &Entity, own: &[&str]) -> bool {
 const BODY: &[u8] = b"Hello,\r\n--=_1-2A.\r\n\r\n--\r\nthe end without its line end";
 
 proptest! {
+    // Each case is a whole report of thousands of octets.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn a_notice_is_one_message_of_three_parts(input in input()) {
         let report = input.report();
