@@ -80,7 +80,7 @@ pub struct Notice<'a> {
 pub struct Fate<'a> {
     /// For whom.
     pub recipient: &'a Recipient,
-    /// The reply, or our own words where none came.
+    /// The reply, or our own words where none came. A failure whose class is 4 is one that was tried for too long.
     pub reply: &'a Diagnostic,
     /// The server that gave the reply.
     pub remote_mta: Option<&'a str>,
@@ -145,7 +145,7 @@ impl Notice<'_> {
             parts.octets.extend_from_slice(b"\r\n");
             Content::Around { before: parts.octets, after: format!("\r\n--{boundary}--\r\n").into_bytes() }
         } else {
-            // RFC 6522 section 3 lets a header that is not 7-bit be encoded here, as nothing else in a report may be.
+            // RFC 6522 lets a header that is not 7-bit be quoted-printable in this type.
             let (encoding, header) = encoded(self.original.as_bytes());
             parts.begin("text/rfc822-headers", encoding, "Header of your message");
             parts.octets.extend_from_slice(&header);

@@ -4,6 +4,7 @@
 use crate::outcome::{Diagnostic, EnhancedCode};
 
 use super::Kind;
+use super::status::class;
 
 /// Half a sentence that says why, and a sentence that says who must do what.
 pub(super) struct Reason {
@@ -14,20 +15,21 @@ pub(super) struct Reason {
 const ASK: Option<&str> = Some("Please show this report to the administrator of your mail system.");
 const CHECK: Option<&str> = Some("Please check the address for typing mistakes, then send the message again.");
 
-/// The reason in `reply`.
+/// The reason in `reply`. There is nothing to do about mail that is still tried, unless the caller knows of something.
 pub(super) fn reason(kind: Kind, reply: &Diagnostic) -> Reason {
-    if kind == Kind::Relayed {
-        return Reason { why: "the mail server took it", remedy: None };
+    match kind {
+        Kind::Relayed => Reason { why: "the mail server took it", remedy: None },
+        Kind::Delayed => Reason { remedy: None, ..reply.enhanced.and_then(by_code).unwrap_or_else(|| not_yet(reply)) },
+        // What was refused for now and given up at last was not refused for its reason alone.
+        Kind::Failed if class(reply) == Some(4) => Reason {
+            why: "it was tried again and again, and the time allowed for that is over",
+            remedy: Some("Please send the message again, or reach the recipient by other means."),
+        },
+        Kind::Failed => reply.enhanced.and_then(by_code).unwrap_or_else(|| never(reply)),
     }
-    let known = reply.enhanced.and_then(|code| by_code(code, kind));
-    known.unwrap_or_else(|| by_kind(kind, reply))
 }
 
-fn by_code(code: EnhancedCode, kind: Kind) -> Option<Reason> {
-    // What was refused for now and given up at last was not refused for its reason alone.
-    if kind == Kind::Failed && code.class == 4 {
-        return None;
-    }
+fn by_code(code: EnhancedCode) -> Option<Reason> {
     let (why, remedy) = match (code.subject, code.detail) {
         (1, 1 | 10) => ("this address does not exist", CHECK),
         (1, 2 | 3 | 6) => ("the address is not valid or no longer in use", CHECK),
@@ -40,7 +42,6 @@ fn by_code(code: EnhancedCode, kind: Kind) -> Option<Reason> {
             "the message is too large",
             Some("Please send it again with fewer or smaller attachments, or with a link to the files."),
         ),
-        (4, 7) => return Some(by_time()),
         (5, 3) => ("it has too many recipients", Some("Please send it again to fewer recipients at a time.")),
         (7, _) => ("the mail server does not permit it", ASK),
         _ => return None,
@@ -48,23 +49,20 @@ fn by_code(code: EnhancedCode, kind: Kind) -> Option<Reason> {
     Some(Reason { why, remedy })
 }
 
-fn by_kind(kind: Kind, reply: &Diagnostic) -> Reason {
-    let gave_up = reply.code.is_some_and(|code| code / 100 == 4);
-    let (why, remedy) = match (kind, reply.code) {
-        (Kind::Failed, Some(_)) if gave_up => return by_time(),
-        (Kind::Failed, Some(_)) => ("the mail server refused it", ASK),
-        (Kind::Failed, None) => ("it could not be handed to the mail server", ASK),
-        (_, Some(_)) => ("the mail server cannot take it now", None),
-        (_, None) => ("it could not yet be handed to the mail server", None),
+fn not_yet(reply: &Diagnostic) -> Reason {
+    let why = match reply.code {
+        Some(_) => "the mail server cannot take it now",
+        None => "it could not yet be handed to the mail server",
     };
-    Reason { why, remedy }
+    Reason { why, remedy: None }
 }
 
-fn by_time() -> Reason {
-    Reason {
-        why: "it was tried again and again, and the time allowed for that is over",
-        remedy: Some("Please send the message again, or reach the recipient by other means."),
-    }
+fn never(reply: &Diagnostic) -> Reason {
+    let why = match reply.code {
+        Some(_) => "the mail server refused it",
+        None => "it could not be handed to the mail server",
+    };
+    Reason { why, remedy: ASK }
 }
 
 #[cfg(test)]
@@ -83,6 +81,7 @@ mod tests {
             (Kind::Failed, "550 5.9.9", "the mail server refused it"),
             (Kind::Failed, "554 5.2.252", "the mail server refused it"),
             (Kind::Failed, "452 4.2.2", "it was tried again and again, and the time allowed for that is over"),
+            (Kind::Failed, "- 4.4.1", "it was tried again and again, and the time allowed for that is over"),
             (Kind::Failed, "- -", "it could not be handed to the mail server"),
             (Kind::Delayed, "451 -", "the mail server cannot take it now"),
             (Kind::Delayed, "- -", "it could not yet be handed to the mail server"),
@@ -90,7 +89,8 @@ mod tests {
             let (code, enhanced) = text.split_once(' ').unwrap();
             let enhanced = EnhancedCode::parse(enhanced);
             let reply = Diagnostic { code: code.parse().ok(), enhanced, text: String::new() };
-            assert_eq!(reason(kind, &reply).why, why, "{text}");
+            let found = reason(kind, &reply);
+            assert_eq!((found.why, found.remedy.is_some()), (why, kind == Kind::Failed), "{text}");
         }
     }
 }

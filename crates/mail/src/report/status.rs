@@ -61,9 +61,7 @@ fn action(kind: Kind) -> &'static str {
 
 /// The reply's status, in the class that the action needs (RFC 3464 section 2.3.4).
 fn status(kind: Kind, reply: &Diagnostic) -> EnhancedCode {
-    let class =
-        reply.enhanced.map(|code| code.class).or_else(|| reply.code.and_then(|code| u8::try_from(code / 100).ok()));
-    match (kind, reply.enhanced, class) {
+    match (kind, reply.enhanced, class(reply)) {
         (Kind::Failed, Some(code), Some(5)) | (Kind::Relayed, Some(code), Some(2)) => code,
         // It failed because it was tried for too long; why each try failed stands in the diagnostic.
         (Kind::Failed, _, Some(4)) => EXPIRED,
@@ -73,6 +71,11 @@ fn status(kind: Kind, reply: &Diagnostic) -> EnhancedCode {
         (Kind::Delayed, ..) => EnhancedCode::new(4, 0, 0),
         (Kind::Relayed, ..) => EnhancedCode::new(2, 0, 0),
     }
+}
+
+/// The class of a reply's enhanced code, or else of its code.
+pub(super) fn class(reply: &Diagnostic) -> Option<u8> {
+    reply.enhanced.map(|code| code.class).or_else(|| u8::try_from(reply.code? / 100).ok())
 }
 
 #[cfg(test)]
