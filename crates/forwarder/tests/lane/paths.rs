@@ -36,7 +36,7 @@ async fn mail_goes_through_a_proxy_that_resolves_the_name() {
             "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic cmVsYXk6aHVudGVyMg==\r\n\r\n"
         )
     );
-    let _joined = asked.tunnel(upstream.address()).await;
+    asked.tunnel(upstream.address()).await;
     let mut session = upstream.logged_in().await;
     assert!(session.take().await.contains("page 1"));
     assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
@@ -71,9 +71,9 @@ async fn a_banner_that_comes_with_the_proxys_answer_is_not_lost() {
             banner.push(char::from(within(far.read_u8()).await.unwrap()));
         }
         asked.say(&format!("HTTP/1.1 200 OK\r\n\r\n{banner}")).await;
-        asked.join(far)
+        asked.join(far);
     };
-    let (_joined, mut session) = tokio::join!(joining, upstream.logged_in());
+    let ((), mut session) = tokio::join!(joining, upstream.logged_in());
     session.take().await;
     assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
 }
@@ -87,7 +87,7 @@ async fn certificates_are_checked_through_a_proxy_too() {
         plan.endpoint.tls = trusting_nobody();
     });
     let sending = road.send(mail());
-    let _joined = proxy.asked().await.tunnel(upstream.address()).await;
+    proxy.asked().await.tunnel(upstream.address()).await;
     let mut session = upstream.connected().await;
     session.say("220 upstream.test ready").await;
     session.answer("EHLO relay.test", "250-upstream.test Hello\r\n250 STARTTLS").await;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use forwarder::{Authorization, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
 use crate::upstream::within;
 
@@ -67,16 +66,14 @@ impl Asked {
     }
 
     /// Says 200 and joins the ends.
-    pub(crate) async fn tunnel(mut self, upstream: SocketAddr) -> JoinHandle<()> {
+    pub(crate) async fn tunnel(mut self, upstream: SocketAddr) {
         let far = TcpStream::connect(upstream).await.unwrap();
         self.say("HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n").await;
-        self.join(far)
+        self.join(far);
     }
 
     /// Joins the ends and says nothing.
-    pub(crate) fn join(mut self, mut far: TcpStream) -> JoinHandle<()> {
-        tokio::spawn(async move {
-            let _ = copy_bidirectional(&mut self.stream, &mut far).await;
-        })
+    pub(crate) fn join(mut self, mut far: TcpStream) {
+        tokio::spawn(async move { copy_bidirectional(&mut self.stream, &mut far).await });
     }
 }

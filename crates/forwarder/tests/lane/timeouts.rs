@@ -8,7 +8,7 @@ use forwarder::{Attempt, TroubleKind};
 use crate::road::{Mail, Pieces, Plan, Sending, lane_with, mail};
 use crate::upstream::{Session, Tls, Upstream};
 
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 /// Far more often than [`SHORT`], so that a busy machine makes no gap of that length.
 const OFTEN: Duration = Duration::from_millis(20);
 
@@ -59,7 +59,7 @@ async fn an_answer_to_mail_that_drips_for_ever_ends() {
     let sending = lane_with(upstream.address(), |plan| plan.endpoint.timeouts.command = SHORT).send(mail());
     let mut session = upstream.logged_in().await;
     tokio::spawn(async move { session.drip(b"250-".iter().copied().chain(repeat(b'x')), OFTEN).await });
-    assert_eq!(sending.trouble().await, "upstream did not end its reply within 0.6 s");
+    assert_eq!(sending.trouble().await, "upstream did not end its reply within 2 s");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_last_reply_that_drips_for_ever_leaves_it_uncertain() {
     tokio::spawn(async move { session.drip(b"250-".iter().copied().chain(repeat(b'x')), OFTEN).await });
     assert_eq!(
         sending.outcomes().await,
-        ["uncertain: no reply after the final dot: upstream did not end its reply within 0.6 s"]
+        ["uncertain: no reply after the final dot: upstream did not end its reply within 2 s"]
     );
 }
 
@@ -91,16 +91,16 @@ async fn a_reply_that_comes_slowly_is_a_reply() {
 /// More than the buffers between hold, taken in many times the wait for a piece of it.
 #[tokio::test]
 async fn a_large_message_on_a_slow_line_takes_as_long_as_it_takes() {
-    const OCTETS: usize = 4 << 20;
+    const OCTETS: usize = 5 << 20;
     let upstream = Upstream::start_narrow();
     let line = [&[b'x'; 62][..], b"\r\n"].concat();
     let body = Pieces::of(&vec![&line.repeat(1024)[..]; OCTETS >> 16]);
-    let wait = Duration::from_millis(500);
+    let wait = SHORT;
     let mail = Mail { body, ..mail() };
     let (mut session, sending) =
         told_to_go_ahead(&upstream, mail, |plan| plan.endpoint.timeouts.data_block = wait).await;
     let started = tokio::time::Instant::now();
-    assert!(session.sip(OCTETS, 32 << 10, OFTEN).await, "the client gave up after {:?}", started.elapsed());
+    assert!(session.sip(OCTETS, 12 << 10, OFTEN).await, "the client gave up after {:?}", started.elapsed());
     assert!(started.elapsed() > wait * 3, "no slow line: {:?}", started.elapsed());
     assert!(session.message().await.ends_with("x\r\n"));
     session.say("250 2.0.0 OK").await;
