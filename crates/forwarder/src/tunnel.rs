@@ -129,6 +129,8 @@ fn first_line(header: &[u8], proxy: &Proxy) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+
     use super::*;
     use crate::proxy::Authorization;
 
@@ -184,5 +186,29 @@ mod tests {
         }
         let error = judge(b"HTTP/1.1 407 Login\r\n\r\n", &proxy(false)).unwrap_err();
         assert!(error.to_string().ends_with("it wants a user and password, which belong into the URL of smtp_proxy"));
+    }
+
+    proptest! {
+        /// Whatever comes behind an answer, and in whatever pieces: none of it is the answer's.
+        #[test]
+        fn what_comes_behind_the_answer_is_left(behind in any::<Vec<u8>>(), fields in 0..5_usize, cut in any::<usize>()) {
+            let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "Via: proxy\r\n".repeat(fields)).into_bytes();
+            let whole = [&answer[..], &behind].concat();
+            prop_assert!(matches!(judge(&whole, &proxy(true)), Ok(Some(end)) if end == answer.len()));
+            let part = &answer[..cut % answer.len()];
+            prop_assert!(matches!(judge(part, &proxy(true)), Ok(None)), "{:?}", String::from_utf8_lossy(part));
+        }
+
+        /// No answer is too strange to be judged, and none that is no answer opens a tunnel.
+        #[test]
+        fn only_a_200_opens_a_tunnel(octets in any::<Vec<u8>>(), tail in any::<Vec<u8>>()) {
+            let said = [&octets[..], b"HTTP/1.1 ", &tail[..]].concat();
+            for octets in [&octets, &said] {
+                if let Ok(Some(end)) = judge(octets, &proxy(false)) {
+                    let text = String::from_utf8_lossy(&octets[..end]);
+                    prop_assert!(text.contains(" 200"), "{text:?}");
+                }
+            }
+        }
     }
 }

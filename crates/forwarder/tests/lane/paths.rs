@@ -78,6 +78,22 @@ async fn a_banner_that_comes_with_the_proxys_answer_is_not_lost() {
     assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
 }
 
+#[tokio::test]
+async fn an_answer_that_comes_in_pieces_is_an_answer() {
+    let (upstream, proxy) = (Upstream::start().await, TestProxy::start().await);
+    let road = lane_with(upstream.address(), |plan| plan.endpoint.proxy = Some(proxy.way()));
+    let sending = road.send(mail());
+    let mut asked = proxy.asked().await;
+    let answer = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "long ".repeat(500));
+    for piece in answer.as_bytes().chunks(7) {
+        asked.say(std::str::from_utf8(piece).unwrap()).await;
+        tokio::task::yield_now().await;
+    }
+    asked.join(TcpStream::connect(upstream.address()).await.unwrap());
+    upstream.logged_in().await.take().await;
+    assert_eq!(sending.outcomes().await, ["accepted: 250 2.0.0 OK <id@x> [Hostname=X]"]);
+}
+
 /// The proxy sees ciphertext alone, and upstream's certificate is upstream's.
 #[tokio::test]
 async fn certificates_are_checked_through_a_proxy_too() {

@@ -51,8 +51,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Says all that the client hears of it before it goes.
     pub(crate) async fn say(&mut self, octets: &str) {
-        within(self.stream.write_all(octets.as_bytes())).await.unwrap();
+        let _ = within(self.stream.write_all(octets.as_bytes())).await;
     }
 
     /// Says octets one by one until the client has gone.
