@@ -148,6 +148,12 @@ async fn the_environments_proxy_is_for_tokens_alone_and_not_for_hosts_that_are_e
     let relay = relay_with(&world, &environment).await;
     submit(&relay, "excluded").await;
     world.wait_for(2).await;
+    relay.terminate().await;
+    // What the HTTP library would read by itself.
+    let environment = [("ALL_PROXY", proxy.url()), ("all_proxy", proxy.url())];
+    let relay = relay_with(&world, &environment).await;
+    submit(&relay, "not ours").await;
+    world.wait_for(3).await;
     assert_eq!(proxy.ports().len(), 1, "nothing more came to it");
 }
 
