@@ -28,6 +28,8 @@ mod run;
 mod sandbox_command;
 mod sandbox_orders;
 mod secret;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod tls;
 mod tokens;

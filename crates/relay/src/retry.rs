@@ -94,6 +94,18 @@ impl Plan {
         }
     }
 
+    /// The contract's defaults.
+    #[cfg(test)]
+    pub(crate) fn of_the_contract() -> Self {
+        let minutes = |minutes: &[u64]| minutes.iter().copied().map(Duration::from_mins).collect();
+        Self {
+            schedule: minutes(&[1, 5, 15, 30, 60]),
+            refused_sender_for: Duration::from_hours(24),
+            uncertain_delay: Duration::from_hours(1),
+            uncertain_resends: 2,
+        }
+    }
+
     /// No due time lies further ahead than this, jitter included, but one that waits for the day to have room.
     pub(crate) fn longest_wait(&self) -> Duration {
         let waits = self.schedule.iter().copied().chain([self.uncertain_delay, LANE_TROUBLE, REFUSED_SENDER.1]);
@@ -178,15 +190,8 @@ mod tests {
     const NOW: WallTime = WallTime::from_unix_millis(1_800_000_000_000);
     const DAY: Duration = Duration::from_hours(24);
 
-    /// The contract's defaults.
     fn plan() -> Plan {
-        let minutes = |minutes: &[u64]| minutes.iter().copied().map(Duration::from_mins).collect();
-        Plan {
-            schedule: minutes(&[1, 5, 15, 30, 60]),
-            refused_sender_for: DAY,
-            uncertain_delay: Duration::from_hours(1),
-            uncertain_resends: 2,
-        }
+        Plan::of_the_contract()
     }
 
     fn behind(progress: Progress) -> Attempted {

@@ -4,19 +4,16 @@
 //! The queue, the sockets and the disk are modelled here and tested elsewhere. What is shown: limits never exceeded, nobody
 //! lost, nobody served twice but by a counted uncertain resend, and nothing starves.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use clock::{Monotonic, WallTime};
-use forwarder::{
-    Allowance, Moment, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify,
-};
+use forwarder::{Allowance, Moment, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify};
 use mail::{Diagnostic, Domain, ForwardPath, Outcome, Recipient, Scope};
 use spool::Progress;
 use wire::{Reply, ReplyParser};
 
-use crate::config::Retry;
 use crate::retry::{Attempted, Plan, Verdict, Why};
 
 const SECOND: u64 = 1000;
@@ -178,6 +175,7 @@ struct World {
     queues: BTreeMap<Vec<usize>, BTreeMap<u64, BTreeSet<(u64, u64)>>>,
     cursor: BTreeMap<Vec<usize>, u64>,
     under_way: BTreeMap<u64, UnderWay>,
+    alarms: [Option<u64>; 3],
     /// What the spool knows of each lane's use: minute, messages' ends, recipients.
     ends: Vec<VecDeque<u64>>,
     usage: Vec<BTreeMap<u64, u64>>,
@@ -232,11 +230,12 @@ impl World {
             denied_until: 0,
             turns: (0..3).map(turns).collect(),
             tenant: TenantTurns::new(None),
-            plan: Plan::new(&Retry::default()),
+            plan: Plan::of_the_contract(),
             waiting: HashMap::new(),
             queues: BTreeMap::new(),
             cursor: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            alarms: [None; 3],
             ends: vec![VecDeque::new(); 3],
             usage: vec![BTreeMap::new(); 3],
             fates: HashMap::new(),
@@ -254,9 +253,17 @@ impl World {
         world
     }
 
+    /// A lane has one alarm, as the real one: the earliest counts.
     fn at(&mut self, after: u64, event: Event) {
+        let at = self.now + after;
+        if let Event::Wake(lane) = event {
+            if self.alarms[lane].is_some_and(|alarm| alarm <= at) {
+                return;
+            }
+            self.alarms[lane] = Some(at);
+        }
         self.order += 1;
-        self.events.push(Reverse((self.now + after, self.order, event)));
+        self.events.push(Reverse((at, self.order, event)));
     }
 
     fn run(&mut self, busy: u64, quiet: u64) {
@@ -271,7 +278,12 @@ impl World {
                 Event::Submit(client) if is_busy => self.submit(client),
                 Event::Outage if is_busy => self.outage(),
                 Event::Crash if is_busy => self.crash(),
-                Event::Wake(lane) => self.serve(lane),
+                Event::Wake(lane) if self.alarms[lane] == Some(at) => {
+                    self.alarms[lane] = None;
+                    self.serve(lane);
+                }
+                // An earlier alarm took its place.
+                Event::Wake(_) => {}
                 Event::End(attempt) => self.end(attempt),
                 Event::Submit(_) | Event::Outage | Event::Crash => {}
             }
@@ -280,7 +292,7 @@ impl World {
 
     /// Clients 0 to 2 share lanes 0 and 1, the others have lane 2; client 0 floods now and then, client 1 sends lists.
     fn submit(&mut self, client: u64) {
-        let messages = if client == 0 && self.chance.happens(20) { 600 } else { 1 };
+        let messages = if client == 0 && self.chance.happens(3) { 600 } else { 1 };
         for _ in 0..messages {
             let people = match client {
                 1 if self.chance.happens(10) => 1 + self.chance.below(700),
@@ -443,9 +455,7 @@ impl World {
                 return true;
             }
         };
-        if waiting.client == 4 && waiting.progress == Progress::default() && self.accounts[lane].off_until < waiting.accepted {
-            self.longest_quick_wait = self.longest_quick_wait.max(now - waiting.accepted.max(self.tenant_off_until));
-        }
+        self.note_wait(&waiting);
         if let Some(trouble) = self.no_login(lane) {
             let moment = Moment { now: monotonic(now), chance: self.chance.share() };
             let pause = self.turns[lane].troubled(&mut self.tenant, &mut turn, trouble, moment);
@@ -472,6 +482,16 @@ impl World {
         let took = 200 + self.chance.below(4 * SECOND);
         self.at(took, Event::End(attempt));
         true
+    }
+
+    /// Client 2 sends little, by the lanes that client 0 floods: how long it waits while nothing is out of order.
+    fn note_wait(&mut self, waiting: &Waiting) {
+        let is_first = waiting.client == 2 && waiting.progress == Progress::default();
+        let mended = self.tenant_off_until.max(self.accounts[0].off_until.min(self.accounts[1].off_until));
+        let since = waiting.accepted.max(mended);
+        if is_first {
+            self.longest_quick_wait = self.longest_quick_wait.max(self.now.saturating_sub(since));
+        }
     }
 
     fn no_login(&self, lane: usize) -> Option<Trouble> {
@@ -501,9 +521,10 @@ impl World {
         let waiting = self.waiting.remove(&delivery).unwrap();
         let people: Vec<Person> = chosen.iter().map(|position| waiting.recipients[*position]).collect();
         let outcomes = self.outcomes(lane, &waiting, &people, rate_refused, surplus);
-        let taken = people.iter().zip(&outcomes).filter(|(_, outcome)| {
-            matches!(outcome, Outcome::Accepted(_) | Outcome::Uncertain(_))
-        });
+        let taken = people
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Accepted(_) | Outcome::Uncertain(_)));
         let taken: Vec<Recipient> = taken.map(|(person, _)| recipient(*person)).collect();
         let spent = self.turns[lane].spent(taken.iter());
         let moment = Moment { now: monotonic(now), chance: self.chance.share() };
@@ -559,7 +580,10 @@ impl World {
     ) -> Vec<Outcome> {
         let all = |stage, line: &str| vec![classify(stage, &reply(line)); people.len()];
         if rate_refused {
-            return all(Stage::Mail, "421 4.4.2 Message submission rate for this client has exceeded the configured limit");
+            return all(
+                Stage::Mail,
+                "421 4.4.2 Message submission rate for this client has exceeded the configured limit",
+            );
         }
         if surplus {
             return all(Stage::EndOfData, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/x");
@@ -609,7 +633,7 @@ impl World {
 
 #[test]
 fn thirty_days_of_faults_lose_nobody_and_exceed_nothing() {
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let mut world = World::new(seed);
         // Ten more days without new mail let what was tried for five days come to its end.
         world.run(30 * DAY, 10 * DAY);
@@ -633,5 +657,6 @@ fn thirty_days_of_faults_lose_nobody_and_exceed_nothing() {
         assert!(lower.refusals.values().sum::<u64>() < 200, "seed {seed}: {:?}", lower.refusals);
         let longest = world.longest_quick_wait / MINUTE;
         println!("seed {seed}: the quiet client waited {longest} minutes at most");
+        assert!(longest < 30, "seed {seed}: one client's flood kept another waiting for {longest} minutes");
     }
 }

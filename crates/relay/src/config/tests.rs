@@ -367,7 +367,8 @@ fn what_is_not_built_is_refused_by_name() {
         for key in section.keys.iter().filter(|key| !key.built && section.built) {
             let value = (key.sample)(&mut Chance::new(7));
             let header = section.header().replace("NAME", "contoso").replace("[mailbox.contoso]", "[mailbox.scanner]");
-            let line = format!("{} = {}\n", key.name, Toml(&value));
+            let required = if section.name == "route" { "name = \"x\"\nmailbox = [\"scanner\"]\n" } else { "" };
+            let line = format!("{} = {}\n{required}", key.name, Toml(&value));
             let text = if SMALLEST.contains(&header) {
                 SMALLEST.replace(&header, &format!("{header}\n{line}"))
             } else {

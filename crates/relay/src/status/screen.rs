@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clock::WallTime;
 
-use super::snapshot::{Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble};
+use super::snapshot::{
+    Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble,
+};
 
 /// Columns; longer sentences go on in the next line.
 const WIDTH: usize = 100;
