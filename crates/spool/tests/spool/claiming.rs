@@ -1,11 +1,11 @@
 //! A delivery has one holder, lanes do not see each other, and nobody sleeps through work.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mail::{LaneId, LaneSet, Outcome};
-use spool::{Next, Part, Spool};
+use spool::{BodySink, NewMessage, Next, Part, Progress, QueueId, Settlement, Spool, SqliteSpool, Usage};
 use tokio::task::JoinSet;
 
 use crate::harness::*;
@@ -150,4 +150,236 @@ async fn every_lane_with_deliveries_is_listed_once() {
     }
     assert_eq!(spool.lanes().await.unwrap(), lanes);
     spool.close().await;
+}
+
+/// Stores a message of `client`, accepted so many seconds after the start.
+async fn put_from(spool: &SqliteSpool, client: &str, lanes: &LaneSet, seconds: u64) -> QueueId {
+    let sink = sink(spool, b"body").await;
+    let id = BodySink::id(&sink);
+    let accepted_at = NOW + Duration::from_secs(seconds);
+    let deliveries = vec![delivery(lanes, &["a@b.c"])];
+    let message = NewMessage { client: client.to_owned(), accepted_at, deliveries, ..message(&[]) };
+    spool.commit(sink, message).await.unwrap();
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_of_one_client_does_not_hold_up_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for _ in 0..300 {
+        put_from(&spool, "busy", &lanes(), 0).await;
+    }
+    put_from(&spool, "early", &lanes(), 0).await;
+    let mut served = Vec::new();
+    for at in 0..20 {
+        if at == 5 {
+            put_from(&spool, "late", &lanes(), 0).await;
+        }
+        let claim = claim(&spool).await.unwrap();
+        served.push(claim.client.clone());
+        let settlement = accepted(&claim);
+        spool.settle(claim, settlement).await.unwrap();
+    }
+    assert!(served[..2].contains(&"early".to_owned()), "{served:?}");
+    assert!(served[5..8].contains(&"late".to_owned()), "{served:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_due_again_has_its_turn_beside_a_long_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    put_from(&spool, "deferred", &lanes(), 0).await;
+    let first = claim(&spool).await.unwrap();
+    let due = NOW + Duration::from_mins(1);
+    let later = part(&[0], Outcome::Deferred(said("again")), Next::Due(due));
+    spool.settle(first, settlement(vec![later])).await.unwrap();
+    for _ in 0..200 {
+        put_from(&spool, "busy", &lanes(), 0).await;
+    }
+    let mut served = Vec::new();
+    for at in 0..6 {
+        let claim = spool.claim(&lanes(), if at < 3 { NOW } else { due }).await.unwrap().unwrap();
+        served.push(claim.client.clone());
+        let settlement = accepted(&claim);
+        spool.settle(claim, settlement).await.unwrap();
+    }
+    assert_eq!(served[..3], ["busy", "busy", "busy"]);
+    assert!(served[3..5].contains(&"deferred".to_owned()), "{served:?}");
+}
+
+fn one() -> LaneId {
+    LaneId::new("tenant", "one@contoso.com")
+}
+
+fn two() -> LaneId {
+    LaneId::new("tenant", "two@contoso.com")
+}
+
+fn both() -> LaneSet {
+    LaneSet::new(&one(), &[two()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_goes_by_the_lane_that_carried_it_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let id = put_from(&spool, "erp", &both(), 0).await;
+    let shared = spool.claim(&both(), NOW).await.unwrap().unwrap();
+    let waker = spool.waker(&LaneSet::from(&one()));
+    spool.mark_in_flight(&shared.guard, &one());
+    spool.prune_history(NOW).await.unwrap();
+    assert!(spool.claim(&LaneSet::from(&one()), NOW).await.unwrap().is_none(), "it is in flight");
+    drop(shared);
+    waker.notified().await;
+    assert!(spool.claim(&both(), NOW).await.unwrap().is_none());
+    assert_eq!(spool.next_due(&both()).await, Ok(None));
+    let cut = spool.claim(&LaneSet::from(&one()), NOW).await.unwrap().unwrap();
+    assert_eq!((cut.message, cut.progress.uncertain), (id, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_before_its_mark_was_written_is_claimed_once_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let single = LaneSet::from(&two());
+    for _ in 0..20 {
+        put_from(&spool, "erp", &both(), 0).await;
+        let waker = spool.waker(&single);
+        let shared = spool.claim(&both(), NOW).await.unwrap().unwrap();
+        spool.mark_in_flight(&shared.guard, &two());
+        drop(shared);
+        let cut = loop {
+            assert!(spool.claim(&both(), NOW).await.unwrap().is_none());
+            if let Some(cut) = spool.claim(&single, NOW).await.unwrap() {
+                break cut;
+            }
+            tokio::time::timeout(Duration::from_secs(10), waker.notified()).await.expect("its queue is woken");
+        };
+        let settlement = Settlement { lane: two(), ..accepted(&cut) };
+        spool.settle(cut, settlement).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_flight_in_a_crash_is_pinned_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    put_from(&spool, "erp", &both(), 0).await;
+    let shared = spool.claim(&both(), NOW).await.unwrap().unwrap();
+    spool.mark_in_flight(&shared.guard, &two());
+    spool.prune_history(NOW).await.unwrap();
+    let crashed = copy_of(directory.path());
+    let (spool, _) = open(crashed.path());
+    assert_eq!(spool.lanes().await.unwrap(), [LaneSet::from(&two())]);
+    assert_eq!(spool.used_lanes(NOW).await.unwrap(), [two()]);
+    let used = spool.usage_since(&two(), NOW).await.unwrap();
+    assert_eq!(used, [(NOW, Usage { messages: 1, recipients: 1, external: 0 })]);
+    let pinned = spool.claim(&LaneSet::from(&two()), NOW).await.unwrap().unwrap();
+    assert_eq!(pinned.progress.uncertain, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_upstream_may_have_is_pinned_by_a_settlement() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let sink = sink(&spool, b"body").await;
+    let deliveries = vec![delivery(&both(), &["sure@b.c", "unsure@b.c"])];
+    spool.commit(sink, NewMessage { deliveries, ..message(&[]) }).await.unwrap();
+    let shared = spool.claim(&both(), NOW).await.unwrap().unwrap();
+    spool.mark_in_flight(&shared.guard, &one());
+    let parts = vec![
+        counted(part(&[0], Outcome::Deferred(said("busy")), Next::Due(NOW)), 1, 0),
+        counted(part(&[1], Outcome::Uncertain(said("lost")), Next::Due(NOW)), 1, 1),
+    ];
+    spool.settle(shared, Settlement { lane: one(), ..settlement(parts) }).await.unwrap();
+    let free = spool.claim(&both(), NOW).await.unwrap().unwrap();
+    let pinned = spool.claim(&LaneSet::from(&one()), NOW).await.unwrap().unwrap();
+    assert_eq!((free.recipients[0].clone(), free.lanes.clone()), (path("sure@b.c"), both()));
+    assert_eq!((pinned.recipients[0].clone(), pinned.lanes.clone()), (path("unsure@b.c"), LaneSet::from(&one())));
+}
+
+/// Lanes that share a queue, cut transfers, settle some by halves, all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_in_two_hands_whichever_queue_it_came_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let spool = Arc::new(spool);
+    for at in 0..200 {
+        put_from(&spool, &format!("c{}", at % 7), &both(), 0).await;
+    }
+    let held = Arc::new(Mutex::new(HashSet::new()));
+    let mut workers = JoinSet::new();
+    for worker in 0..12_usize {
+        let (spool, held) = (Arc::clone(&spool), Arc::clone(&held));
+        workers.spawn(async move {
+            let lane = if worker % 2 == 0 { one() } else { two() };
+            let queues = [both(), LaneSet::from(&lane)];
+            let (mut done, mut turn) = (0, worker);
+            while spool.counts().await.unwrap().queued > 0 {
+                turn += 1;
+                let Some(claim) = spool.claim(&queues[turn % 2], NOW).await.unwrap() else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let id = claim.delivery;
+                assert!(held.lock().unwrap().insert(id), "{id} has two holders");
+                assert!(claim.lanes.contains(&lane));
+                if turn % 3 != 0 {
+                    spool.mark_in_flight(&claim.guard, &lane);
+                }
+                tokio::task::yield_now().await;
+                assert!(held.lock().unwrap().remove(&id));
+                if claim.progress.attempts == 0 && turn % 5 == 0 {
+                    let progress = Progress { attempts: 1, ..claim.progress };
+                    let later = Part { progress, ..part(&[0], Outcome::Deferred(said("busy")), Next::Due(NOW)) };
+                    spool.settle(claim, Settlement { lane: lane.clone(), ..settlement(vec![later]) }).await.unwrap();
+                } else if claim.progress.uncertain < 2 && turn % 4 == 0 {
+                    drop(claim);
+                } else {
+                    let settlement = Settlement { lane: lane.clone(), ..accepted(&claim) };
+                    spool.settle(claim, settlement).await.unwrap();
+                    done += 1;
+                }
+            }
+            done
+        });
+    }
+    assert_eq!(workers.join_all().await.into_iter().sum::<usize>(), 200);
+    assert_eq!(spool.counts().await.unwrap(), spool::Counts::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_are_claimed_whether_due_or_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut ids = Vec::new();
+    for seconds in 0..10 {
+        ids.push(put_from(&spool, "erp", &lanes(), seconds).await);
+        put_from(&spool, "erp", &both(), seconds).await;
+    }
+    let later = NOW + Duration::from_hours(1);
+    for _ in 0..3 {
+        let claim = spool.claim(&lanes(), later).await.unwrap().unwrap();
+        let held = Outcome::Held { scope: mail::Scope::Mailbox, diagnostic: said("535") };
+        spool.settle(claim, settlement(vec![part(&[0], held, Next::Due(later))])).await.unwrap();
+    }
+    let in_hand = spool.claim(&lanes(), later).await.unwrap().unwrap();
+    assert_eq!(in_hand.message, ids[3]);
+    let before = NOW + Duration::from_secs(6);
+    let mut given_up = Vec::new();
+    while let Some(claim) = spool.claim_accepted_before(&lanes(), before).await.unwrap() {
+        given_up.push(claim.message);
+        let diagnostic = said("held too long");
+        let expired = part(&[0], Outcome::Held { scope: mail::Scope::Mailbox, diagnostic }, Next::Finished);
+        spool.settle(claim, settlement(vec![expired])).await.unwrap();
+    }
+    assert_eq!(given_up, [ids[0], ids[1], ids[2], ids[4], ids[5]]);
+    drop(in_hand);
+    let last = spool.claim_accepted_before(&lanes(), before).await.unwrap().unwrap();
+    assert_eq!(last.message, ids[3], "the next sweep finds what was in hand in this one");
+    assert!(spool.claim_accepted_before(&lanes(), NOW).await.unwrap().is_none());
+    let expired = "SELECT count(*) FROM history WHERE event = 'expired' AND reply = 'held too long'";
+    let told: u32 = database(directory.path()).query_row(expired, [], |row| row.get(0)).unwrap();
+    assert_eq!(told, 5);
 }

@@ -192,5 +192,6 @@ async fn a_killed_migration_was_whole_or_nothing() {
         }
         log += 512 * 1024;
     }
+    println!("killed in formats {formats:?}");
     assert!(formats.contains(&1), "at least one was killed half-way: {formats:?}");
 }
