@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::{Clock, SystemClock};
-use mail::{Diagnostic, Envelope, ForwardPath, LaneId, Outcome, ReversePath};
-use spool::{BodySink, NewDelivery, NewMessage, Next, Part, Settlement, Spool, SpoolOptions, SqliteSpool};
+use mail::{Diagnostic, Envelope, ForwardPath, LaneId, LaneSet, Outcome, ReversePath};
+use spool::{
+    BodySink, NewDelivery, NewMessage, Next, Origin, Part, Settlement, Spool, SpoolOptions, SqliteSpool, Usage,
+};
 use tokio::task::JoinSet;
 
 const TASKS: usize = 100;
@@ -41,10 +43,12 @@ fn message() -> NewMessage {
         message_id: "<1@contoso.com>".to_owned(),
         listener: "main".to_owned(),
         client: "127.0.0.1".to_owned(),
+        origin: Origin::Submitted,
         accepted_at: SystemClock::new().wall(),
         deliveries: vec![NewDelivery {
             tenant: "contoso".to_owned(),
-            lane: lane(),
+            lanes: LaneSet::from(&lane()),
+            route: String::new(),
             route_epoch: 1,
             recipients: vec![ForwardPath::Postmaster.into()],
         }],
@@ -81,15 +85,20 @@ async fn drain(spool: &Arc<SqliteSpool>, workers: usize) {
         let spool = Arc::clone(spool);
         tasks.spawn(async move {
             let clock = SystemClock::new();
-            while let Some(claim) = spool.claim(&lane(), clock.wall()).await.expect("it reads") {
-                spool.mark_in_flight(&claim.guard);
+            while let Some(claim) = spool.claim(&LaneSet::from(&lane()), clock.wall()).await.expect("it reads") {
+                spool.mark_in_flight(&claim.guard, &lane());
                 let outcome = Outcome::Accepted(Diagnostic::local("250 2.0.0 OK"));
-                let parts = vec![Part { recipients: vec![0], outcome, next: Next::Finished }];
-                let (at, mailbox) = (clock.wall(), "scanner".to_owned());
-                spool
-                    .settle(claim, Settlement { parts, at, mailbox, new_messages: Vec::new() })
-                    .await
-                    .expect("it settles");
+                let parts = vec![Part { recipients: vec![0], outcome, next: Next::Finished, progress: claim.progress }];
+                let settlement = Settlement {
+                    parts,
+                    at: clock.wall(),
+                    lane: lane(),
+                    mailbox: "scanner".to_owned(),
+                    usage: Usage { messages: 1, recipients: 1, external: 1 },
+                    new_messages: Vec::new(),
+                    reports: Vec::new(),
+                };
+                spool.settle(claim, settlement).await.expect("it settles");
             }
         });
     }

@@ -46,7 +46,8 @@ mod tests {
     use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
     use super::*;
     use crate::{
-        BodySink, NewDelivery, NewMessage, Next, Origin, Part, Progress, QueueId, Settlement, Spool, StoreError, Usage,
+        BodySink, BodySource, NewDelivery, NewMessage, NewReport, Next, Origin, Part, Progress, QueueId, Settlement,
+        Spool, StoreError, Usage,
     };
 
     const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
@@ -168,6 +169,68 @@ mod tests {
             assert_eq!(spool.counts().await.unwrap().messages, 1);
             assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none());
         }
+    }
+
+    fn failure() -> NewReport {
+        NewReport {
+            tenant: "t".to_owned(),
+            lanes: lanes(),
+            to: "a@b.c".to_owned(),
+            at: NOW,
+            message: QueueId::new(1, 1),
+            message_id: String::new(),
+            sender: String::new(),
+            recipients: String::new(),
+            reply: String::new(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_digest_whose_commit_failed_is_there_or_its_failures_are() {
+        for log_has_it in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            commit(&spool, 10).await.unwrap();
+            let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            spool.settle(claim, Settlement { reports: vec![failure()], ..accepted() }).await.unwrap();
+            let entries = spool.report_entries("t", "a@b.c", 9).await.unwrap();
+            let ids: Vec<i64> = entries.into_iter().map(|(id, _)| id).collect();
+            let mut sink = spool.receive_own().unwrap();
+            sink.write(&[7; 100_000]).await.unwrap();
+            let faults = &spool.shared.faults;
+            let counter = if log_has_it { &faults.syncs } else { &faults.commits };
+            counter.store(1, Ordering::Relaxed);
+            assert!(matches!(spool.commit_digest(sink, message(), ids.clone()).await, Err(StoreError::Failed(_))));
+            until_reopened(&spool).await;
+            let left = spool.report_entries("t", "a@b.c", 9).await.unwrap().len();
+            assert_eq!(left, usize::from(!log_has_it));
+            let stored = usize::from(log_has_it);
+            assert_eq!((spool.counts().await.unwrap().messages, files(directory.path())), (stored as u64, stored));
+            let sink = spool.receive_own().unwrap();
+            assert_eq!(spool.commit_digest(sink, message(), ids).await, Ok(!log_has_it), "told once");
+            let mut claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            let first = claim.body.next().await.unwrap().map(<[u8]>::len);
+            assert_eq!(first.is_some(), log_has_it, "its body is there");
+        }
+    }
+
+    /// The mark leaves the queue together with the settlement; if that is refused, the row must still learn whose it is.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shared_delivery_whose_settlement_is_refused_is_pinned_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        let both = LaneSet::new(&lane(), &[LaneId::new("t", "d@e.f")]);
+        let sink = spool.receive().unwrap();
+        let mut shared = message();
+        shared.deliveries[0].lanes = both.clone();
+        spool.commit(sink, shared).await.unwrap();
+        let claim = spool.claim(&both, NOW).await.unwrap().unwrap();
+        spool.mark_in_flight(&claim.guard, &lane());
+        let nobody = Settlement { parts: Vec::new(), ..accepted() };
+        assert!(matches!(spool.settle(claim, nobody).await, Err(StoreError::Failed(_))));
+        spool.prune_history(NOW).await.unwrap();
+        assert_eq!(spool.lanes().await.unwrap(), [lanes()]);
+        assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none(), "it is kept");
     }
 
     #[tokio::test(flavor = "multi_thread")]

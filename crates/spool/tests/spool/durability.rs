@@ -26,6 +26,8 @@ async fn a_committed_message_is_found_after_a_restart() {
     assert_eq!(claim.message_id, sent.message_id);
     assert_eq!(claim.recipients, sent.deliveries[0].recipients);
     assert_eq!((claim.tenant.as_str(), claim.accepted_at), ("contoso", NOW));
+    assert_eq!((claim.lanes.clone(), claim.route.as_str(), claim.client.as_str()), (lanes(), "invoices", "192.0.2.7"));
+    assert_eq!(claim.origin, sent.origin);
     assert_eq!((claim.progress.attempts, claim.progress.uncertain), (0, 0));
     assert_eq!(octets(&mut claim.body).await, b"hello\r\n");
 }

@@ -1,9 +1,15 @@
-//! A settlement is one transaction: it parts the delivery, writes history, stores bounces, and ends the message.
+//! A settlement is one transaction: it parts the delivery, writes history and usage, stores bounces and failures
+//! for a digest, and ends the message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use clock::{ManualClock, WallTime};
 use mail::{Diagnostic, EnhancedCode, LaneId, LaneSet, Outcome, ReversePath};
-use spool::{BodySink, Counts, Next, Settlement, Spool, StoreError};
+use spool::{
+    BodySink, Counts, NewMessage, NewReport, Next, Origin, QueueId, ReportGroup, Settlement, Spool, SqliteSpool,
+    StoreError, Usage,
+};
 
 use crate::harness::*;
 
@@ -182,6 +188,172 @@ async fn a_settlement_that_forgets_somebody_is_refused_and_the_claim_kept() {
     assert!(matches!(spool.settle(first, short).await, Err(StoreError::Failed(_))));
     assert!(claim(&spool).await.is_none());
     assert_eq!(spool.counts().await.unwrap().queued, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_to_wait_and_is_given_up_has_expired() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let sink = sink(&spool, b"body").await;
+    spool.commit(sink, message(&["a@b.c", "d@b.c", "h@b.c", "p@b.c", "u@b.c", "r@b.c"])).await.unwrap();
+    let claim = claim(&spool).await.unwrap();
+    let held = Outcome::Held { scope: mail::Scope::Tenant, diagnostic: said("token") };
+    let parts = vec![
+        part(&[0], Outcome::Accepted(said("ok")), Next::Finished),
+        part(&[1], Outcome::Deferred(said("busy")), Next::Finished),
+        part(&[2], held, Next::Finished),
+        part(&[3], Outcome::Paced(said("slow")), Next::Finished),
+        part(&[4], Outcome::Uncertain(said("lost")), Next::Finished),
+        part(&[5], Outcome::Refused(said("no")), Next::Finished),
+    ];
+    spool.settle(claim, settlement(parts)).await.unwrap();
+    let events: Vec<_> = history(directory.path()).into_iter().map(|(event, ..)| event).collect();
+    assert_eq!(events, ["accepted", "expired", "expired", "expired", "expired", "refused"]);
+    assert_eq!(spool.counts().await.unwrap(), Counts::default());
+    let before = WallTime::from_unix_millis(0);
+    assert_eq!(spool.sent_since(&lane(), before).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_s_usage_is_summed_by_the_minute() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let other = LaneId::new("tenant", "other@contoso.com");
+    let usage = |messages, recipients, external| Usage { messages, recipients, external };
+    for (lane, seconds, used) in [
+        (lane(), 1, usage(1, 3, 2)),
+        (lane(), 59, usage(1, 1, 0)),
+        (lane(), 61, usage(1, 2, 1)),
+        (other.clone(), 3, usage(1, 1, 1)),
+        (LaneId::new("tenant", "idle@contoso.com"), 3, Usage::default()),
+    ] {
+        put(&spool, b"body").await;
+        let claim = claim(&spool).await.unwrap();
+        let settlement = Settlement { lane, usage: used, at: NOW + Duration::from_secs(seconds), ..accepted(&claim) };
+        spool.settle(claim, settlement).await.unwrap();
+    }
+    spool.close().await;
+    let (spool, _) = open(directory.path());
+    let minute = NOW + Duration::from_mins(1);
+    assert_eq!(
+        spool.usage_since(&lane(), NOW + Duration::from_secs(30)).await.unwrap(),
+        [(NOW, usage(2, 4, 2)), (minute, usage(1, 2, 1))]
+    );
+    assert_eq!(spool.usage_since(&lane(), minute).await.unwrap(), [(minute, usage(1, 2, 1))]);
+    assert_eq!(spool.used_lanes(NOW).await.unwrap(), [other, lane()]);
+    assert_eq!(spool.used_lanes(minute).await.unwrap(), [lane()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_forgotten_after_a_day_and_an_hour() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (spool, _) = SqliteSpool::open(options(directory.path()), clock.clone()).unwrap();
+    put(&spool, b"body").await;
+    let claim = claim(&spool).await.unwrap();
+    let used = Usage { messages: 1, recipients: 1, external: 0 };
+    let settlement = Settlement { usage: used, ..accepted(&claim) };
+    spool.settle(claim, settlement).await.unwrap();
+    clock.advance(Duration::from_hours(25));
+    spool.prune_history(NOW).await.unwrap();
+    assert_eq!(spool.used_lanes(NOW).await.unwrap(), [lane()]);
+    clock.advance(Duration::from_mins(1));
+    spool.prune_history(NOW).await.unwrap();
+    assert_eq!(spool.used_lanes(NOW).await.unwrap(), []);
+}
+
+/// A failure of `message` for `to`, so many seconds after the start.
+fn failure(to: &str, seconds: u64) -> NewReport {
+    NewReport {
+        tenant: "contoso".to_owned(),
+        lanes: lanes(),
+        to: to.to_owned(),
+        at: NOW + Duration::from_secs(seconds),
+        message: QueueId::new(1, 1),
+        message_id: "<1@contoso.com>".to_owned(),
+        sender: "erp@contoso.com".to_owned(),
+        recipients: "x@b.c".to_owned(),
+        reply: "550 5.1.1 gone".to_owned(),
+    }
+}
+
+/// Stores failures for later, as a settlement does.
+async fn fail(spool: &SqliteSpool, reports: Vec<NewReport>) {
+    put(spool, b"body").await;
+    let claim = claim(spool).await.unwrap();
+    let settlement = Settlement { reports, ..accepted(&claim) };
+    spool.settle(claim, settlement).await.unwrap();
+}
+
+/// A digest that tells of `reports`.
+async fn tell(spool: &SqliteSpool, reports: Vec<i64>) -> bool {
+    let mut sink = spool.receive_own().unwrap();
+    sink.write(&pattern(50_000)).await.unwrap();
+    let digest = NewMessage { origin: Origin::Report, ..message(&["postmaster@contoso.com"]) };
+    spool.commit_digest(sink, digest, reports).await.unwrap()
+}
+
+async fn ids(spool: &SqliteSpool, to: &str) -> Vec<i64> {
+    spool.report_entries("contoso", to, 100).await.unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_wait_for_their_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    assert_eq!(spool.reports(10).await.unwrap(), []);
+    fail(&spool, vec![failure("b@contoso.com", 5), failure("a@contoso.com", 9), failure("a@contoso.com", 3)]).await;
+    spool.close().await;
+    let (spool, _) = open(directory.path());
+    let group = |to: &str, count, seconds| ReportGroup {
+        tenant: "contoso".to_owned(),
+        to: to.to_owned(),
+        count,
+        oldest: NOW + Duration::from_secs(seconds),
+    };
+    assert_eq!(spool.reports(10).await.unwrap(), [group("a@contoso.com", 2, 3), group("b@contoso.com", 1, 5)]);
+    assert_eq!(spool.reports(1).await.unwrap().len(), 1);
+    let entries = spool.report_entries("contoso", "a@contoso.com", 10).await.unwrap();
+    let failures: Vec<_> = entries.into_iter().map(|(_, failure)| failure).collect();
+    assert_eq!(failures, [failure("a@contoso.com", 3), failure("a@contoso.com", 9)], "oldest first");
+    assert_eq!(spool.report_entries("contoso", "a@contoso.com", 1).await.unwrap().len(), 1);
+    assert_eq!(spool.report_entries("fabrikam", "a@contoso.com", 1).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_and_the_end_of_its_failures_are_one_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    fail(&spool, vec![failure("a@contoso.com", 1), failure("a@contoso.com", 2)]).await;
+    let told = ids(&spool, "a@contoso.com").await;
+    fail(&spool, vec![failure("a@contoso.com", 3)]).await;
+    let before = spool.transactions();
+    assert!(tell(&spool, told).await);
+    assert_eq!(spool.transactions(), before + 1);
+    assert_eq!(spool.reports(9).await.unwrap()[0].count, 1, "the later one waits for the next");
+    let crashed = copy_of(directory.path());
+    let (spool, _) = open(crashed.path());
+    assert_eq!(ids(&spool, "a@contoso.com").await.len(), 1);
+    let mut digest = claim(&spool).await.unwrap();
+    assert_eq!(digest.origin, Origin::Report);
+    assert_eq!(octets(&mut digest.body).await, pattern(50_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_of_failures_that_are_gone_is_not_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    fail(&spool, vec![failure("a@contoso.com", 1), failure("a@contoso.com", 2)]).await;
+    let told = ids(&spool, "a@contoso.com").await;
+    assert!(tell(&spool, told[..1].to_vec()).await);
+    for wrong in [told.clone(), told[..1].to_vec(), vec![], vec![i64::MAX]] {
+        assert!(!tell(&spool, wrong.clone()).await, "{wrong:?}");
+        assert_eq!(ids(&spool, "a@contoso.com").await, told[1..], "nothing is forgotten untold");
+    }
+    assert_eq!(spool.counts().await.unwrap().messages, 1);
+    assert_eq!(body_files(directory.path()).len(), 1);
+    assert!(tell(&spool, told[1..].to_vec()).await);
+    assert_eq!(spool.counts().await.unwrap().messages, 2);
 }
 
 type Event = (String, String, String, u32);
