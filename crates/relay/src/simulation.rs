@@ -182,6 +182,8 @@ struct World {
     fates: HashMap<Person, Fate>,
     next_person: Person,
     next_delivery: u64,
+    /// When the day of a login was last used up: what one client uses of it is missing to all.
+    day_used_up: u64,
     longest_quick_wait: u64,
     crashes: u64,
     alerts: u64,
@@ -241,6 +243,7 @@ impl World {
             fates: HashMap::new(),
             next_person: 0,
             next_delivery: 0,
+            day_used_up: 0,
             longest_quick_wait: 0,
             crashes: 0,
             alerts: 0,
@@ -395,6 +398,7 @@ impl World {
             let turn = match self.turns[lane].begin(&mut self.tenant, monotonic(self.now)) {
                 Ok(turn) => turn,
                 Err(Some(wait)) => {
+                    self.note_day();
                     let wait = u64::try_from(wait.as_millis()).unwrap() + 1;
                     return self.at(wait, Event::Wake(lane));
                 }
@@ -484,11 +488,18 @@ impl World {
         true
     }
 
+    fn note_day(&mut self) {
+        let is_used_up = |turns: &Turns| turns.day(monotonic(self.now)).0 + 10 >= CONFIGURED.recipients;
+        if self.turns[..2].iter().any(is_used_up) {
+            self.day_used_up = self.now;
+        }
+    }
+
     /// Client 2 sends little, by the lanes that client 0 floods: how long it waits while nothing is out of order.
     fn note_wait(&mut self, waiting: &Waiting) {
         let is_first = waiting.client == 2 && waiting.progress == Progress::default();
         let mended = self.tenant_off_until.max(self.accounts[0].off_until.min(self.accounts[1].off_until));
-        let since = waiting.accepted.max(mended);
+        let since = waiting.accepted.max(mended).max(self.day_used_up);
         if is_first {
             self.longest_quick_wait = self.longest_quick_wait.max(self.now.saturating_sub(since));
         }

@@ -65,6 +65,18 @@ impl FromStr for QueueId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(pub(crate) i64);
 
+impl DeliveryId {
+    /// As a number, for whoever asks for the next page of a list from outside the process.
+    pub fn to_i64(self) -> i64 {
+        self.0
+    }
+
+    /// From that number.
+    pub fn from_i64(id: i64) -> Self {
+        Self(id)
+    }
+}
+
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

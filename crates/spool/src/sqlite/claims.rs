@@ -159,7 +159,7 @@ impl Claims {
         state.claimed.remove(&due.delivery);
         let back = match fate {
             Fate::Settled => return drop(state.cut.remove(&due.delivery)),
-            Fate::Stale => return state.wake(lanes),
+            Fate::Stale => return state.doubt(lanes),
             Fate::Unused => lanes.clone(),
             Fate::Cut(lane) => state.cut(due.delivery, &lane),
         };
@@ -192,8 +192,10 @@ impl ClaimState {
         self.is_free(lanes, delivery) && self.claimed.insert(delivery)
     }
 
-    fn wake(&self, lanes: &LaneSet) {
-        if let Some(queue) = self.queues.get(lanes) {
+    /// While a delivery was held by mistake its arrival was passed over, and others were told that nothing is due.
+    fn doubt(&mut self, lanes: &LaneSet) {
+        if let Some(queue) = self.queues.get_mut(lanes) {
+            queue.turns.doubt();
             queue.wakers.notify();
         }
     }
@@ -298,7 +300,7 @@ impl ClaimGuard {
         let claims = Arc::clone(&self.claims);
         drop(self);
         if let Some(actual) = actual {
-            claims.state().wake(actual);
+            claims.state().doubt(actual);
         }
     }
 }

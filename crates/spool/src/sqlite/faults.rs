@@ -196,7 +196,7 @@ mod tests {
             let entries = spool.report_entries("t", "a@b.c", 9).await.unwrap();
             let ids: Vec<i64> = entries.into_iter().map(|(id, _)| id).collect();
             let mut sink = spool.receive_own().unwrap();
-            sink.write(&[7; 100_000]).await.unwrap();
+            sink.write(&vec![7; 100_000]).await.unwrap();
             let faults = &spool.shared.faults;
             let counter = if log_has_it { &faults.syncs } else { &faults.commits };
             counter.store(1, Ordering::Relaxed);

@@ -373,7 +373,7 @@ fn scan(connection: &Connection, lanes: &LaneSet, cursor: Option<&str>, now: i64
                 if due.at <= now {
                     scan.heads.push((client, due));
                 } else {
-                    scan.again = Some(scan.again.map_or(due.at, |again: i64| again.min(due.at)));
+                    scan.again = scan.again.into_iter().chain([due.at]).min();
                 }
             }
             (None, Some(_)) => return Ok(Scan { whole: true, ..scan }),

@@ -88,7 +88,7 @@ impl Turns {
                     }
                     return Step::Serve(client, due);
                 }
-                Some(due) => self.again = Some(self.again.map_or(due.at, |again| again.min(due.at))),
+                Some(due) => self.again = self.again.into_iter().chain([due.at]).min(),
                 None if turn.more => {
                     let client = turn.client.clone();
                     self.round.push_front(turn);
@@ -108,7 +108,9 @@ impl Turns {
             && self.served.saturating_mul(AHEAD) >= self.looked_at
     }
 
-    fn scan(&self) -> Step {
+    /// Whoever leaves the round for later while the scan is at it is remembered beside what it finds.
+    fn scan(&mut self) -> Step {
+        self.again = None;
         Step::Scan(self.cursor.clone(), Seen(self.passed_over))
     }
 
@@ -126,7 +128,7 @@ impl Turns {
     pub(super) fn scanned(&mut self, scan: Scan, seen: Seen, is_free: impl Fn(Due) -> bool) {
         self.whole = scan.whole && seen.0 == self.passed_over;
         self.cursor = if scan.whole { None } else { scan.heads.last().map(|(client, _)| client.clone()) };
-        self.again = scan.again;
+        self.again = self.again.into_iter().chain(scan.again).min();
         self.looked_at = scan.looked_at;
         self.served = 0;
         for (client, due) in scan.heads {
@@ -152,6 +154,12 @@ impl Turns {
             self.whole = false;
             self.passed_over += 1;
         }
+    }
+
+    /// Something given was not what it was taken for, so that somebody may be missing in the round: look for all anew.
+    pub(super) fn doubt(&mut self) {
+        self.whole = false;
+        self.passed_over += 1;
     }
 
     /// A delivery that was given came back: it is its client's turn again.
@@ -242,16 +250,16 @@ mod tests {
             self.turns.arrived(client, due);
         }
 
-        fn scan(&mut self, cursor: Option<String>, now: i64) -> Scan {
+        fn scan(&mut self, cursor: Option<&str>, now: i64) -> Scan {
             let mut scan = Scan::default();
             let (before, behind): (Vec<_>, Vec<_>) =
-                self.rows.iter().partition(|(client, _)| cursor.as_ref().is_some_and(|cursor| *client <= cursor));
+                self.rows.iter().partition(|(client, _)| cursor.is_some_and(|cursor| client.as_str() <= cursor));
             for (client, rows) in behind.into_iter().chain(before) {
                 let Some(first) = rows.first() else { continue };
                 self.reads += 1;
                 scan.looked_at += 1;
                 if first.at > now {
-                    scan.again = Some(scan.again.map_or(first.at, |again: i64| again.min(first.at)));
+                    scan.again = scan.again.into_iter().chain([first.at]).min();
                     continue;
                 }
                 scan.heads.push((client.clone(), *first));
@@ -281,7 +289,7 @@ mod tests {
                     }
                     Step::Scan(..) if looked => return None,
                     Step::Scan(cursor, seen) => {
-                        let scan = self.scan(cursor, now);
+                        let scan = self.scan(cursor.as_deref(), now);
                         looked = scan.whole;
                         self.turns.scanned(scan, seen, |_| true);
                     }

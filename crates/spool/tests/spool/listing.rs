@@ -74,8 +74,8 @@ async fn pages_go_on_where_the_last_one_ended() {
         spool.commit(sink(&spool, b"body").await, message).await.unwrap();
     }
     let held = claim(&spool).await.unwrap();
-    let hold = part(&[0], Outcome::Paced(said("hold")), Next::Held);
-    spool.settle(held, settlement(vec![hold])).await.unwrap();
+    let parts = vec![part(&[0], Outcome::Paced(said("hold")), Next::Held)];
+    spool.settle(held, settlement(parts)).await.unwrap();
     for (filter, wanted) in [
         (ListFilter::default(), 20),
         (ListFilter { lanes: Some(other), state: None }, 5),

@@ -167,17 +167,17 @@ async fn a_killed_migration_was_whole_or_nothing() {
     }
     let long = long_first_format();
     let mut formats = Vec::new();
-    let mut log = 0;
+    let mut octets = 0;
     loop {
         let directory = copy_of(long.path());
-        let killed = kill_at(directory.path(), log);
+        let killed = kill_at(directory.path(), octets);
         formats.push(format_of(directory.path()));
         let (spool, recovered) = open(directory.path());
         let counts = &recovered.counts;
         assert_eq!(
             (counts.messages, counts.queued),
             (u64::from(MESSAGES + 8), u64::from(MESSAGES + 6)),
-            "killed at {log}"
+            "killed at {octets}"
         );
         let other = database(directory.path());
         let one = |sql: &str| other.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
@@ -190,7 +190,7 @@ async fn a_killed_migration_was_whole_or_nothing() {
         if !killed {
             break;
         }
-        log += 512 * 1024;
+        octets += 512 * 1024;
     }
     println!("killed in formats {formats:?}");
     assert!(formats.contains(&1), "at least one was killed half-way: {formats:?}");
