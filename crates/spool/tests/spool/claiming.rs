@@ -383,3 +383,24 @@ async fn the_oldest_are_claimed_whether_due_or_not() {
     let told: u32 = database(directory.path()).query_row(expired, [], |row| row.get(0)).unwrap();
     assert_eq!(told, 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let year = 365 * 24 * 3600;
+    for (client, lanes, seconds) in
+        [("a", lanes(), year), ("b", lanes(), year), ("b", both(), year), ("c", lanes(), 60)]
+    {
+        put_from(&spool, client, &lanes, seconds).await;
+    }
+    assert!(claim(&spool).await.is_none());
+    let waker = spool.waker(&lanes());
+    let latest = NOW + Duration::from_hours(1);
+    assert_eq!(spool.bring_forward(latest, NOW).await, Ok(3));
+    waker.notified().await;
+    let (first, second) = (claim(&spool).await.unwrap(), claim(&spool).await.unwrap());
+    assert_eq!((first.client.as_str(), second.client.as_str()), ("a", "b"));
+    assert!(spool.claim(&both(), NOW).await.unwrap().is_some());
+    assert!(claim(&spool).await.is_none());
+}

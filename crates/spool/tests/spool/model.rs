@@ -22,6 +22,8 @@ enum Step {
     },
     /// From the queue of these lanes.
     Claim(usize),
+    /// From the queue of these lanes, of what was accepted so many seconds ago.
+    Sweep(usize, u8),
     /// One of the claims, by one of its lanes.
     Mark(usize, usize),
     Drop(usize),
@@ -38,6 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1..4_usize, octets, 0..3_usize, 0..3_u8)
             .prop_map(|(recipients, octets, lanes, client)| Step::Commit { recipients, octets, lanes, client }),
         6 => (0..3_usize).prop_map(Step::Claim),
+        2 => (0..3_usize, 0..5_u8).prop_map(|(lanes, ago)| Step::Sweep(lanes, ago)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(claim, lane)| Step::Mark(claim, lane)),
         2 => any::<usize>().prop_map(Step::Drop),
         4 => (any::<usize>(), proptest::collection::vec(0..5_u8, 3)).prop_map(|(claim, ways)| Step::Settle(claim, ways)),
@@ -80,6 +83,7 @@ struct World {
     spool: SqliteSpool,
     model: Model,
     bodies: BTreeMap<QueueId, usize>,
+    accepted: BTreeMap<QueueId, WallTime>,
     claims: Vec<Claim<SqliteSource>>,
     /// Marked in this boot and not settled since, whoever holds them: due at once, and uncertain, after the next start.
     marked: BTreeMap<Vec<Key>, LaneId>,
@@ -100,6 +104,7 @@ impl World {
             spool,
             model: Model::new(),
             bodies: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             claims: Vec::new(),
             marked: BTreeMap::new(),
             flying: BTreeSet::new(),
@@ -115,6 +120,7 @@ impl World {
                 self.commit(recipients, octets, queue(lanes), format!("192.0.2.{client}")).await;
             }
             Step::Claim(lanes) => self.claim(&queue(lanes)).await,
+            Step::Sweep(lanes, ago) => self.sweep(&queue(lanes), Duration::from_secs(ago.into())).await,
             Step::Mark(at, lane) if !self.claims.is_empty() => self.mark(at % self.claims.len(), lane),
             Step::Drop(at) if !self.claims.is_empty() => self.drop(at % self.claims.len()).await,
             Step::Settle(at, ways) if !self.claims.is_empty() => self.settle(at % self.claims.len(), &ways).await,
@@ -135,33 +141,55 @@ impl World {
             spool::NewMessage { accepted_at: self.now, client: client.clone(), deliveries, ..message(&names) };
         self.spool.commit(sink, message).await.unwrap();
         self.bodies.insert(id, octets);
+        self.accepted.insert(id, self.now);
         let stands = Stands { due: Some(self.now), lanes, client, progress: Progress::default() };
         self.model.extend(names.iter().map(|name| ((id, (*name).to_owned()), stands.clone())));
     }
 
     async fn claim(&mut self, lanes: &LaneSet) {
         let found = self.spool.claim(lanes, self.now).await.unwrap();
-        let held: BTreeSet<_> = self.claims.iter().flat_map(keys).collect();
-        let due: Vec<_> = self
-            .model
-            .iter()
-            .filter(|(key, stands)| {
-                !held.contains(key) && stands.lanes == *lanes && stands.due.is_some_and(|due| due <= self.now)
-            })
-            .collect();
-        let Some(mut claim) = found else {
+        let due: Vec<_> = self.free(lanes).filter(|(_, stands)| stands.due <= Some(self.now)).collect();
+        let Some(claim) = found else {
             assert!(due.is_empty(), "something was due: {due:?}");
             return;
         };
-        let earliest =
-            due.iter().filter(|(_, stands)| stands.client == claim.client).filter_map(|(_, stands)| stands.due).min();
+        let own = due.iter().filter(|(_, stands)| stands.client == claim.client);
+        let earliest = own.filter_map(|(_, stands)| stands.due).min();
         for key in keys(&claim) {
-            assert!(!held.contains(&key), "{key:?} was given twice");
-            let stands = &self.model[&key];
-            assert_eq!((stands.due, &stands.lanes), (earliest, lanes), "{key:?} is not its client's longest due");
+            assert_eq!(self.model[&key].due, earliest, "{key:?} is not its client's longest due");
+        }
+        self.take_in_hand(claim, lanes).await;
+    }
+
+    /// All that is old enough and free, the oldest first.
+    async fn sweep(&mut self, lanes: &LaneSet, ago: Duration) {
+        let before = self.now - ago;
+        let old = |key: &Key| self.accepted[&key.0] < before;
+        let wanted: BTreeSet<Key> = self.free(lanes).map(|(key, _)| key.clone()).filter(old).collect();
+        let mut found = Vec::new();
+        while let Some(claim) = self.spool.claim_accepted_before(lanes, before).await.unwrap() {
+            found.extend(keys(&claim));
+            self.take_in_hand(claim, lanes).await;
+        }
+        assert!(found.is_sorted_by_key(|(id, _)| *id));
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+    }
+
+    /// What is queued for these lanes and in nobody's hand.
+    fn free<'a>(&'a self, lanes: &'a LaneSet) -> impl Iterator<Item = (&'a Key, &'a Stands)> {
+        let held: BTreeSet<_> = self.claims.iter().flat_map(keys).collect();
+        let queued = self.model.iter().filter(|(_, stands)| stands.due.is_some());
+        queued.filter(move |(key, stands)| !held.contains(key) && stands.lanes == *lanes)
+    }
+
+    /// Every claim is of the queue it was asked of, in no other hand, and as it was stored.
+    async fn take_in_hand(&mut self, mut claim: Claim<SqliteSource>, lanes: &LaneSet) {
+        let free: BTreeSet<Key> = self.free(lanes).map(|(key, _)| key.clone()).collect();
+        for key in keys(&claim) {
+            assert!(free.contains(&key), "{key:?} is not free");
+            let before = self.model[&key].progress;
             let cuts = self.cuts.get(&key).copied().unwrap_or(0);
-            let wanted = Progress { uncertain: stands.progress.uncertain + cuts, ..stands.progress };
-            assert_eq!(claim.progress, wanted, "{key:?}");
+            assert_eq!(claim.progress, Progress { uncertain: before.uncertain + cuts, ..before }, "{key:?}");
         }
         assert!(octets(&mut claim.body).await == pattern(self.bodies[&claim.message]));
         self.claims.push(claim);
