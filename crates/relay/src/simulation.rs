@@ -182,8 +182,6 @@ struct World {
     fates: HashMap<Person, Fate>,
     next_person: Person,
     next_delivery: u64,
-    /// When the day of a login was last used up: what one client uses of it is missing to all.
-    day_used_up: u64,
     longest_quick_wait: u64,
     crashes: u64,
     alerts: u64,
@@ -206,13 +204,15 @@ fn wall(now: u64) -> WallTime {
 }
 
 /// Configured for each login; what Exchange really allows may be less.
-const CONFIGURED: Limits = Limits { connections: 3, messages: 30, recipients: 2_000 };
+const CONFIGURED: Limits = Limits { connections: 3, messages: 30, recipients: 10_000 };
+/// Of the third login, whose clients want about as many.
+const SHORT_DAY: u64 = 1_200;
 
 fn turns(login: usize) -> Turns {
     let allowance = Allowance {
         connections: CONFIGURED.connections,
         messages_per_minute: CONFIGURED.messages,
-        recipients_per_day: CONFIGURED.recipients,
+        recipients_per_day: if login == 2 { SHORT_DAY } else { CONFIGURED.recipients },
         recipients_per_message: 50,
         internal_domains: vec![Domain::parse("contoso.com").unwrap()],
     };
@@ -221,7 +221,7 @@ fn turns(login: usize) -> Turns {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let lower = Limits { connections: 2, messages: 20, ..CONFIGURED };
+        let lower = Limits { connections: 2, messages: 20, recipients: SHORT_DAY };
         let mut world = Self {
             now: 60 * DAY,
             order: 0,
@@ -243,7 +243,6 @@ impl World {
             fates: HashMap::new(),
             next_person: 0,
             next_delivery: 0,
-            day_used_up: 0,
             longest_quick_wait: 0,
             crashes: 0,
             alerts: 0,
@@ -398,7 +397,6 @@ impl World {
             let turn = match self.turns[lane].begin(&mut self.tenant, monotonic(self.now)) {
                 Ok(turn) => turn,
                 Err(Some(wait)) => {
-                    self.note_day();
                     let wait = u64::try_from(wait.as_millis()).unwrap() + 1;
                     return self.at(wait, Event::Wake(lane));
                 }
@@ -488,18 +486,11 @@ impl World {
         true
     }
 
-    fn note_day(&mut self) {
-        let is_used_up = |turns: &Turns| turns.day(monotonic(self.now)).0 + 10 >= CONFIGURED.recipients;
-        if self.turns[..2].iter().any(is_used_up) {
-            self.day_used_up = self.now;
-        }
-    }
-
     /// Client 2 sends little, by the lanes that client 0 floods: how long it waits while nothing is out of order.
     fn note_wait(&mut self, waiting: &Waiting) {
         let is_first = waiting.client == 2 && waiting.progress == Progress::default();
         let mended = self.tenant_off_until.max(self.accounts[0].off_until.min(self.accounts[1].off_until));
-        let since = waiting.accepted.max(mended).max(self.day_used_up);
+        let since = waiting.accepted.max(mended);
         if is_first {
             self.longest_quick_wait = self.longest_quick_wait.max(self.now.saturating_sub(since));
         }
@@ -665,9 +656,11 @@ fn thirty_days_of_faults_lose_nobody_and_exceed_nothing() {
         }
         let lower = &world.accounts[2];
         println!("seed {seed}: the login with lower limits: {:?}", lower.refusals);
+        assert_eq!(lower.refusals.get("day"), None, "seed {seed}");
         assert!(lower.refusals.values().sum::<u64>() < 200, "seed {seed}: {:?}", lower.refusals);
         let longest = world.longest_quick_wait / MINUTE;
         println!("seed {seed}: the quiet client waited {longest} minutes at most");
-        assert!(longest < 30, "seed {seed}: one client's flood kept another waiting for {longest} minutes");
+        // Its own backlog after an outage of a weekend included.
+        assert!(longest < 120, "seed {seed}: one client's flood kept another waiting for {longest} minutes");
     }
 }
