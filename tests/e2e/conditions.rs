@@ -249,7 +249,7 @@ async fn a_tarpit_delays_the_refusal_of_one_recipient_and_nothing_else() {
     world.sandbox.change_conditions(|conditions| conditions.tarpit = Duration::from_secs(1));
     let relay = world.relay().await;
     submit(&relay, "two", &[UNKNOWN, RECIPIENT]).await;
-    relay.log().wait_for(|line| line.contains("refused by upstream") && line.contains("550 5.1.1 User unknown"));
+    relay.log().wait_for(|line| line.contains("not delivered") && line.contains("550 5.1.1 User unknown"));
     world.wait_for(1).await;
     is_healthy(&world, &relay, 1).await;
 }

@@ -272,7 +272,7 @@ impl Run {
                 self.line("the message's trouble with the reply", is_it).await.map(drop)
             }
             Told::ForGood => {
-                let is_it = |line: &str| line.contains("refused by upstream") && line.contains(reply);
+                let is_it = |line: &str| line.contains("not delivered") && line.contains(reply);
                 self.line("the refusal with the reply", is_it).await.map(drop)
             }
             Told::Token(classes) => {

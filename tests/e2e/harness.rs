@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandbox::{Limits, Mailbox, Message, Sandbox, SandboxOptions};
@@ -234,22 +234,27 @@ impl Drop for Relay {
 }
 
 impl Log {
+    /// A test that failed while it looked is told by its own words alone.
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn add(&self, line: String) {
-        self.lines.lock().unwrap().0.push(line);
+        self.lock().0.push(line);
         self.grown.notify_all();
     }
 
     fn end(&self) {
-        self.lines.lock().unwrap().1 = true;
+        self.lock().1 = true;
         self.grown.notify_all();
     }
 
     pub(crate) fn text(&self) -> String {
-        self.lines.lock().unwrap().0.join("\n")
+        self.lock().0.join("\n")
     }
 
     pub(crate) fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
-        self.lines.lock().unwrap().0.iter().filter(|line| wanted(line)).count()
+        self.lock().0.iter().filter(|line| wanted(line)).count()
     }
 
     /// Blocks until a line is there; gives it.
@@ -259,7 +264,7 @@ impl Log {
 
     /// The same of one more line than `before`.
     pub(crate) fn wait_for_another(&self, before: usize, wanted: impl Fn(&str) -> bool) -> String {
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lock();
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = lines.0.iter().filter(|line| wanted(line)).nth(before) {
@@ -272,7 +277,7 @@ impl Log {
     }
 
     fn wait_for_end(&self) {
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lock();
         let end = Instant::now() + PATIENCE;
         while !lines.1 {
             let left = end.saturating_duration_since(Instant::now());

@@ -427,9 +427,7 @@ impl<T: TokenSource> Lane<T> {
         let wait = wait.as_secs_f64().ceil();
         if is_news && trouble.kind == TroubleKind::NoToken {
             // Whoever gives tokens has warned, once, with the advice.
-            info!(lane = %self.id, reason = %trouble, "the tenant's lanes wait for a token");
-        } else if is_news && trouble.scope == Scope::Tenant {
-            warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "all lanes of the tenant stand still; its mail stays queued and goes out by itself once this is mended");
+            info!(lane = %self.id, reason = %trouble, "lane waits for a token");
         } else if is_news {
             warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
         } else {

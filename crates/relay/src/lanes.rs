@@ -120,7 +120,7 @@ impl Lanes {
             match spool.sent_since(id, now - MINUTE).await {
                 Ok(messages) => view.lane.assume_sent(usize::try_from(messages).unwrap_or(usize::MAX)),
                 Err(error) => {
-                    warn!(lane = %id, %error, "the messages of the last minute cannot be counted; the pace starts anew")
+                    warn!(lane = %id, %error, "the messages of the last minute cannot be counted; the pace starts anew");
                 }
             }
         }

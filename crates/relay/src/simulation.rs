@@ -129,6 +129,10 @@ struct Waiting {
 }
 
 type Person = u64;
+/// For each client, what is due when.
+type Queue = BTreeMap<u64, BTreeSet<(u64, u64)>>;
+/// What must be alike for two recipients to stay together.
+type Way = (u64, u32, u32, Duration, Duration);
 
 struct UnderWay {
     delivery: u64,
@@ -172,7 +176,7 @@ struct World {
     plan: Plan,
     waiting: HashMap<u64, Waiting>,
     /// For each set of lanes, for each client, what is due when.
-    queues: BTreeMap<Vec<usize>, BTreeMap<u64, BTreeSet<(u64, u64)>>>,
+    queues: BTreeMap<Vec<usize>, Queue>,
     cursor: BTreeMap<Vec<usize>, u64>,
     under_way: BTreeMap<u64, UnderWay>,
     alarms: [Option<u64>; 3],
@@ -284,10 +288,9 @@ impl World {
                     self.alarms[lane] = None;
                     self.serve(lane);
                 }
-                // An earlier alarm took its place.
-                Event::Wake(_) => {}
                 Event::End(attempt) => self.end(attempt),
-                Event::Submit(_) | Event::Outage | Event::Crash => {}
+                // An earlier alarm took its place, or the busy days are over.
+                Event::Wake(_) | Event::Submit(_) | Event::Outage | Event::Crash => {}
             }
         }
     }
@@ -410,9 +413,8 @@ impl World {
     }
 
     fn due_set(&self, lane: usize) -> Option<Vec<usize>> {
-        let is_due = |queue: &BTreeMap<u64, BTreeSet<(u64, u64)>>| {
-            queue.values().any(|waiting| waiting.first().is_some_and(|(due, _)| *due <= self.now))
-        };
+        let is_due =
+            |queue: &Queue| queue.values().any(|waiting| waiting.first().is_some_and(|(due, _)| *due <= self.now));
         let mut sets = self.queues.iter().filter(|(set, _)| set.contains(&lane));
         sets.find(|(_, queue)| is_due(queue)).map(|(set, _)| set.clone())
     }
@@ -539,7 +541,7 @@ impl World {
         *self.usage[lane].entry(now / MINUTE).or_default() += spent.recipients;
         let took = Duration::from_millis(now - began);
         let attempted = Attempted { progress: waiting.progress, took, max_age: MAX_AGE };
-        let mut ways: BTreeMap<(u64, u32, u32, Duration, Duration), (Waiting, bool)> = BTreeMap::new();
+        let mut ways: BTreeMap<Way, Waiting> = BTreeMap::new();
         for (person, outcome) in people.iter().zip(&outcomes) {
             let chance = self.chance.share();
             match self.plan.verdict(outcome, attempted, wall(now), chance) {
@@ -550,14 +552,13 @@ impl World {
                 Verdict::GivenUp(_) => self.finish(&[*person], "expired"),
                 Verdict::Again(due, progress) => {
                     let due = u64::try_from(due.unix_millis()).unwrap();
-                    let is_uncertain = matches!(outcome, Outcome::Uncertain(_));
-                    if is_uncertain {
+                    if matches!(outcome, Outcome::Uncertain(_)) {
                         self.fates.get_mut(person).unwrap().uncertain += 1;
                     }
                     let key = (due, progress.attempts, progress.uncertain, progress.age, progress.denied);
                     let lanes = if progress.uncertain > 0 { vec![lane] } else { waiting.lanes.clone() };
                     let again = Waiting { recipients: Vec::new(), lanes, due, progress, ..waiting.clone() };
-                    ways.entry(key).or_insert((again, is_uncertain)).0.recipients.push(*person);
+                    ways.entry(key).or_insert(again).recipients.push(*person);
                 }
             }
         }
@@ -566,7 +567,7 @@ impl World {
         if !rest.is_empty() {
             self.enqueue(Waiting { recipients: rest, due: now, ..waiting });
         }
-        for (again, _) in ways.into_values() {
+        for again in ways.into_values() {
             self.enqueue(again);
         }
         self.wake_all();
@@ -601,7 +602,7 @@ impl World {
         if waiting.sender_denied && self.now < self.denied_until {
             return all(Stage::EndOfData, "554 5.2.252 SendAsDenied; a not allowed to send as b");
         }
-        let gone = |person: &Person| person % 50 == 0;
+        let gone = |person: &Person| person.is_multiple_of(50);
         let good = people.iter().filter(|person| !gone(person)).count() as u64;
         if !self.accounts[lane].may_serve(good, self.now) {
             return all(Stage::EndOfData, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException");

@@ -168,8 +168,8 @@ fn listener(view: &ListenerView) -> Listener {
 }
 
 async fn lanes(opened: &Opened, now: Now) -> Vec<Lane> {
-    let queues: Vec<_> = opened.lanes.iter().map(|view| view.queues.as_slice()).collect();
-    let queued = queued(&opened.spool, &queues).await;
+    let served: Vec<_> = opened.lanes.iter().map(|view| view.queues.as_slice()).collect();
+    let queued = queued(&opened.spool, &served).await;
     opened.lanes.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
 }
 
