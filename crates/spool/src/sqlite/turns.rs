@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 pub(super) const AHEAD: usize = 64;
 /// Clients in the round at once; if more wait, they come after those.
 pub(super) const CLIENTS: usize = 64;
+/// Clients that a scan looks at for each delivery given before it, so that many who wait for later cost little.
+const LOOKED_AT_EACH: usize = 8;
 
 /// When a delivery is due, in milliseconds; orders the deliveries of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,11 +103,11 @@ impl Turns {
     }
 
     /// Whether somebody outside the round has something due. Looked for once a round at most, and so that a scan of many
-    /// clients is shared by as many claims as a look-up is.
+    /// clients is shared by many claims.
     fn is_scan_due(&self, now: i64) -> bool {
         self.again.is_some_and(|again| again <= now)
             && self.served >= self.round.len().max(1)
-            && self.served.saturating_mul(AHEAD) >= self.looked_at
+            && self.served.saturating_mul(LOOKED_AT_EACH) >= self.looked_at
     }
 
     /// Whoever leaves the round for later while the scan is at it is remembered beside what it finds.

@@ -79,6 +79,23 @@ fn the_floor_names_itself() {
     assert!(spool.receive_own().is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_queue_gives_its_pages_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for _ in 0..800 {
+        put(&spool, &pattern(30_000)).await;
+    }
+    let len = || std::fs::metadata(directory.path().join("queue.db")).unwrap().len();
+    until("it is long", || len() > 16 << 20).await;
+    while let Some(claim) = claim(&spool).await {
+        let settlement = accepted(&claim);
+        spool.settle(claim, settlement).await.unwrap();
+    }
+    until("it is short", || len() < 6 << 20).await;
+    assert_eq!(spool.counts().await.unwrap().messages, 0);
+}
+
 /// A file system of 12 MiB; unmounted when dropped.
 struct TinyDisk {
     path: PathBuf,
