@@ -29,9 +29,12 @@ pub(super) enum Step {
     Scan(Option<String>, Seen),
 }
 
-/// What was known when a read began: arrivals that were passed over since may be missing in it.
+/// What was known when a read began: what was passed over or put off since may be missing in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen(u64);
+pub(super) struct Seen {
+    passed_over: u64,
+    put_off: u64,
+}
 
 /// The clients found by a scan, in order.
 #[derive(Debug, Default)]
@@ -61,6 +64,8 @@ pub(super) struct Turns {
     looked_at: usize,
     /// Arrivals that were passed over because a look-up would find them.
     passed_over: u64,
+    /// Clients that left the round because nothing of theirs was due yet.
+    put_off: u64,
 }
 
 /// A client in the round.
@@ -90,11 +95,14 @@ impl Turns {
                     }
                     return Step::Serve(client, due);
                 }
-                Some(due) => self.again = self.again.into_iter().chain([due.at]).min(),
+                Some(due) => {
+                    self.again = self.again.into_iter().chain([due.at]).min();
+                    self.put_off += 1;
+                }
                 None if turn.more => {
                     let client = turn.client.clone();
                     self.round.push_front(turn);
-                    return Step::LookUp(client, Seen(self.passed_over));
+                    return Step::LookUp(client, self.seen());
                 }
                 None => {}
             }
@@ -110,27 +118,30 @@ impl Turns {
             && self.served.saturating_mul(LOOKED_AT_EACH) >= self.looked_at
     }
 
-    /// Whoever leaves the round for later while the scan is at it is remembered beside what it finds.
-    fn scan(&mut self) -> Step {
-        self.again = None;
-        Step::Scan(self.cursor.clone(), Seen(self.passed_over))
+    fn scan(&self) -> Step {
+        Step::Scan(self.cursor.clone(), self.seen())
+    }
+
+    fn seen(&self) -> Seen {
+        Seen { passed_over: self.passed_over, put_off: self.put_off }
     }
 
     /// The first of `client` (in order), none of them held by anybody. `complete` if there are no others.
     pub(super) fn looked_up(&mut self, client: &str, found: impl Iterator<Item = Due>, complete: bool, seen: Seen) {
-        let complete = complete && seen.0 == self.passed_over;
+        let complete = complete && seen.passed_over == self.passed_over;
         let Some(turn) = self.turn(client) else { return };
+        turn.more = !complete;
         for due in found {
             turn.insert(due);
         }
-        turn.more = !complete || turn.is_cut_short();
     }
 
     /// What a scan found. `is_free` tells what nobody holds.
     pub(super) fn scanned(&mut self, scan: Scan, seen: Seen, is_free: impl Fn(Due) -> bool) {
-        self.whole = scan.whole && seen.0 == self.passed_over;
+        self.whole = scan.whole && seen.passed_over == self.passed_over;
         self.cursor = if scan.whole { None } else { scan.heads.last().map(|(client, _)| client.clone()) };
-        self.again = self.again.into_iter().chain(scan.again).min();
+        let put_off_since = self.again.filter(|_| seen.put_off != self.put_off);
+        self.again = put_off_since.into_iter().chain(scan.again).min();
         self.looked_at = scan.looked_at;
         self.served = 0;
         for (client, due) in scan.heads {
@@ -195,7 +206,7 @@ impl Turn {
         if self.ahead.get(at) != Some(&due) {
             self.ahead.insert(at, due);
         }
-        if self.is_cut_short() {
+        if self.ahead.len() > AHEAD {
             self.ahead.truncate(AHEAD);
             self.more = true;
         }
@@ -210,10 +221,6 @@ impl Turn {
         }
         self.insert(due);
         true
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.ahead.len() > AHEAD
     }
 }
 
@@ -330,6 +337,50 @@ mod tests {
         assert_eq!(queue.served(3), ["a", "a", "a"]);
         let (first, second) = (queue.serve(50).unwrap().0, queue.serve(50).unwrap().0);
         assert!([&first, &second].contains(&&"late".to_owned()), "{first} {second}");
+    }
+
+    #[test]
+    fn what_becomes_due_later_is_remembered_while_nothing_is_due() {
+        let mut queue = Queue::default();
+        queue.arrive("late", due(50, 1));
+        assert_eq!((queue.serve(0), queue.serve(0)), (None, None));
+        for delivery in 2..100 {
+            queue.arrive("a", due(0, delivery));
+        }
+        assert_eq!(queue.served(3), ["a", "a", "a"]);
+        let (first, second) = (queue.serve(50).unwrap().0, queue.serve(50).unwrap().0);
+        assert!([&first, &second].contains(&&"late".to_owned()), "{first} {second}");
+    }
+
+    #[test]
+    fn what_is_put_off_during_a_scan_is_not_forgotten() {
+        let mut turns = Turns::default();
+        let Step::Scan(_, seen) = turns.next(0) else { panic!("nothing is known yet") };
+        turns.scanned(Scan { whole: true, ..Scan::default() }, seen, |_| true);
+        let Step::Scan(_, seen) = turns.next(0) else { panic!("nothing is due yet") };
+        // Committed behind what this scan sees, and met by somebody else.
+        turns.arrived("late", due(50, 1));
+        assert!(matches!(turns.next(0), Step::Scan(..)));
+        turns.scanned(Scan { whole: true, ..Scan::default() }, seen, |_| true);
+        for delivery in 2..9 {
+            turns.arrived("a", due(0, delivery));
+        }
+        assert!(matches!(turns.next(50), Step::Serve(..)));
+        assert!(matches!(turns.next(50), Step::Scan(..)));
+    }
+
+    #[test]
+    fn a_look_up_that_finds_more_than_is_kept_loses_nothing() {
+        let mut queue = Queue::of(&[("a", 1)]);
+        assert_eq!(queue.served(1), ["a"]);
+        let Step::LookUp(client, seen) = queue.turns.next(0) else { panic!("others of it may follow") };
+        let found: Vec<_> = (0..100).map(|delivery| due(0, delivery)).collect();
+        queue.rows.insert(client.clone(), found.iter().copied().collect());
+        queue.turns.looked_up(&client, found.into_iter(), true, seen);
+        let endless = (0..1_000).map(|delivery| due(0, 5_000 + delivery));
+        endless.for_each(|due| queue.arrive("endless", due));
+        let served = queue.served(200);
+        assert_eq!(served.iter().filter(|client| *client == "a").count(), 100, "half of the turns are its own");
     }
 
     #[test]
