@@ -118,11 +118,22 @@ pub struct Slot<T> {
     spent: Option<Spent>,
 }
 
+/// What upstream told.
+#[derive(Debug)]
+pub struct Told {
+    /// One for each recipient, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// What it counts of them.
+    pub spent: Spent,
+    /// Whether it takes the client's wishes for reports (RFC 3461) with the message.
+    pub takes_wishes: bool,
+}
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Attempt<E> {
-    /// Upstream was spoken to: one outcome for each recipient, in their order, and what it counts of them.
-    Told(Vec<Outcome>, Spent),
+    /// Upstream was spoken to.
+    Told(Told),
     /// The lane is in trouble and upstream has not heard of the message.
     NotStarted(Trouble),
     /// Upstream heard of the message and hung up before it decided anything or had content.
@@ -519,6 +530,7 @@ impl<T: TokenSource> Slot<T> {
                 started();
             }
             self.seen = true;
+            let takes_wishes = connection.extensions.dsn;
             match transfer(&mut connection, message, body).await {
                 Ok(Ended::Stale) => debug!(lane = %lane.id, "an idle connection had gone; opening another"),
                 Ok(Ended::Confused(reply)) if !was_confused => {
@@ -530,7 +542,7 @@ impl<T: TokenSource> Slot<T> {
                     connection.quit().await;
                     let outcomes = vec![classify(Stage::Mail, &reply); message.recipients.len()];
                     self.told(message, &outcomes);
-                    return Attempt::Told(outcomes, Spent::default());
+                    return Attempt::Told(Told { outcomes, spent: Spent::default(), takes_wishes });
                 }
                 Ok(Ended::Lost(text)) => {
                     return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
@@ -544,7 +556,8 @@ impl<T: TokenSource> Slot<T> {
                     } else if usable {
                         connection.quit().await;
                     }
-                    return Attempt::Told(outcomes, self.spent.unwrap_or_default());
+                    let spent = self.spent.unwrap_or_default();
+                    return Attempt::Told(Told { outcomes, spent, takes_wishes });
                 }
                 Err(error) => return Attempt::BodyFailed(error),
             }

@@ -28,7 +28,7 @@ pub use batch::Spent;
 pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
 pub use health::{Pause, Trouble, TroubleKind, TroubleStatus};
-pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot};
+pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot, Told};
 pub use proxy::{Authorization, Proxy};
 pub use tenant::Tenant;
 pub use token::{BearerToken, TokenSource, TokenTrouble};

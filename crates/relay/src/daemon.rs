@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::clock_watch::ClockWatch;
 use crate::config::{Listener, Settings};
 use crate::control::{Service, SocketError};
-use crate::delivery::{Delivery, Road};
+use crate::delivery::{Delivery, Road, give_up_held};
 use crate::http;
 use crate::intake::{ListenerIntake, Rooms};
 use crate::lanes::{Ground, Lanes};
@@ -134,11 +134,11 @@ impl Daemon {
         let shared = Arc::new(Road {
             spool: Arc::clone(&spool),
             plan: plan.clone(),
-            max_hold: Some(max_hold).filter(|hold| !hold.is_zero()),
             routing: Arc::clone(&routing),
             reporting: Reporting::new(settings),
             clock: Arc::clone(&clock),
         });
+        let mut deliveries = Vec::new();
         for (id, view) in &mut lanes.views {
             view.queues = queues(id, &routing, &stored);
             let delivery = Delivery::new(
@@ -149,8 +149,11 @@ impl Daemon {
                 Arc::clone(&view.refused_senders),
             );
             attendants.spawn(sweep(Arc::clone(&view.lane)));
-            attendants.spawn(Arc::clone(&delivery).give_up_held());
-            road.spawn(delivery.run(stop.clone()));
+            road.spawn(Arc::clone(&delivery).run(stop.clone()));
+            deliveries.push(delivery);
+        }
+        if !max_hold.is_zero() {
+            attendants.spawn(give_up_held(deliveries, max_hold));
         }
         let hostname = settings.hostname.as_str().to_owned();
         let _ = rooms.set(Arc::new(Rooms { spool: Arc::clone(&spool), hostname, routing, clock: Arc::clone(&clock) }));

@@ -3,6 +3,7 @@
 //! One loop for each lane, over every queue that it serves. A turn comes before a claim, so that nothing is claimed that
 //! cannot go; the claim is marked in flight before upstream can see anything of it, so that a crash leaves a trace.
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::refused_senders::RefusedSenders;
-use crate::reporting::{Carrier, Ended, Reporting, Told};
+use crate::reporting::{Carrier, Ended, Reporting, Reports};
 use crate::retry::{Attempted, Plan, Verdict, Why, time_held};
 use crate::routing::Routing;
 
@@ -42,8 +43,6 @@ pub(crate) struct Road<S> {
     pub(crate) spool: Arc<S>,
     /// When what is tried again.
     pub(crate) plan: Plan,
-    /// How long held mail is kept; none: for ever.
-    pub(crate) max_hold: Option<Duration>,
     /// How long each route's mail is tried.
     pub(crate) routing: Arc<Routing>,
     /// Who hears of what did not go.
@@ -119,20 +118,6 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.lane.close_idle().await;
     }
 
-    /// Gives up what was held for longer than it may be, for as long as the lane stands still; runs until dropped.
-    pub(crate) async fn give_up_held(self: Arc<Self>) {
-        let Some(max_hold) = self.road.max_hold else { return };
-        loop {
-            sleep(HOLD_LOOK).await;
-            let Some(trouble) = self.lane.trouble() else { continue };
-            for lanes in &self.queues {
-                if let Err(error) = self.give_up(lanes, max_hold, &trouble.text).await {
-                    debug!(lane = %self.lane.id(), %error, "what was held too long cannot be looked for now");
-                }
-            }
-        }
-    }
-
     async fn give_up(&self, lanes: &LaneSet, max_hold: Duration, reason: &str) -> Result<(), StoreError> {
         let now = self.road.clock.wall();
         let mut spared = Vec::new();
@@ -147,7 +132,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             let outcome = Outcome::Held { scope: Scope::Mailbox, diagnostic: Diagnostic::local(reason) };
             let verdict = Verdict::GivenUp(Why::HeldTooLong);
             let fates = vec![whole(&claim, outcome, verdict)];
-            self.settle(claim, fates, Usage::default()).await;
+            self.settle(claim, fates, Contact::default()).await;
         }
         Ok(())
     }
@@ -193,7 +178,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             let outcome = Outcome::Uncertain(Diagnostic::local(text));
             let held = Verdict::Held(claim.progress);
             let fates = vec![whole(&claim, outcome, held)];
-            return self.settle(claim, fates, Usage::default()).await;
+            return self.settle(claim, fates, Contact::default()).await;
         }
         let chosen = match slot.admit(&claim.recipients) {
             Ok(chosen) => chosen,
@@ -203,7 +188,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 let later = Verdict::Again(self.road.clock.wall() + wait, claim.progress);
                 drop(slot);
                 let fates = vec![whole(&claim, outcome, later)];
-                return self.settle(claim, fates, Usage::default()).await;
+                return self.settle(claim, fates, Contact::default()).await;
             }
         };
         let recipients: Vec<Recipient> =
@@ -217,8 +202,12 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         };
         let attempt = slot.deliver(&message, &mut StoredBody(&mut claim.body), started).await;
         let attempted = self.attempted(&claim, began);
-        let (mut fates, usage) = match attempt {
-            Attempt::Told(outcomes, spent) => (self.fates(outcomes, &chosen, attempted), usage(spent)),
+        let (mut fates, contact) = match attempt {
+            Attempt::Told(told) => {
+                let contact = Contact { usage: usage(told.spent), takes_wishes: told.takes_wishes };
+                let shared = !claim.lanes.is_single();
+                (self.fates(told.outcomes, &chosen, attempted, shared), contact)
+            }
             Attempt::NotStarted(trouble) => {
                 debug!(id = %claim.message, lane = %self.lane.id(), %trouble, "not sent, the lane is in trouble");
                 if !marked {
@@ -227,13 +216,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 // Marked for a connection that turned out to be gone: nothing is uncertain, and the mark must go.
                 let outcome = Outcome::Held { scope: trouble.scope, diagnostic: Diagnostic::local(trouble.text) };
                 let again = Verdict::Again(self.road.clock.wall(), claim.progress);
-                (vec![Fate { positions: chosen.clone(), outcome, verdict: again }], Usage::default())
+                (vec![Fate { positions: chosen.clone(), outcome, verdict: again }], Contact::default())
             }
             Attempt::NotTaken(trouble) => {
                 // Upstream heard of it and hung up. Probably the lane's trouble, but should this message be the cause, the
                 // next probe must go with another: it counts as an attempt.
                 let outcome = Outcome::Deferred(Diagnostic::local(trouble.text));
-                (vec![self.fate(&chosen, outcome, attempted)], usage(Spent::default()))
+                let contact = Contact { usage: usage(Spent::default()), ..Contact::default() };
+                (vec![self.fate(&chosen, outcome, attempted)], contact)
             }
             Attempt::BodyFailed(StoreError::Damaged(text)) => {
                 error!(id = %claim.message, %text, "the stored message is damaged; it is set aside");
@@ -242,11 +232,11 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             Attempt::BodyFailed(error) => {
                 error!(id = %claim.message, %error, "the stored message cannot be read now; trying again");
                 let outcome = Outcome::Deferred(Diagnostic::local(error.to_string()));
-                (vec![self.fate(&chosen, outcome, attempted)], Usage::default())
+                (vec![self.fate(&chosen, outcome, attempted)], Contact::default())
             }
         };
         fates.extend(self.rest(&claim, &chosen));
-        self.settle(claim, fates, usage).await;
+        self.settle(claim, fates, contact).await;
     }
 
     fn attempted(&self, claim: &Claim<S::Source>, began: Monotonic) -> Attempted {
@@ -268,8 +258,9 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         Fate { positions: chosen.to_vec(), outcome, verdict }
     }
 
-    /// Recipients that met the same go the same way. `chosen` are the positions of those that the outcomes are of.
-    fn fates(&self, outcomes: Vec<Outcome>, chosen: &[usize], attempted: Attempted) -> Vec<Fate> {
+    /// Recipients that met the same go the same way. `chosen` are the positions of those that the outcomes are of; `shared`,
+    /// whether another mailbox may carry them.
+    fn fates(&self, outcomes: Vec<Outcome>, chosen: &[usize], attempted: Attempted, shared: bool) -> Vec<Fate> {
         let progressed = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)));
         let mut fates: Vec<Fate> = Vec::new();
         for (outcome, position) in outcomes.into_iter().zip(chosen) {
@@ -277,8 +268,8 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 fate.positions.push(*position);
                 continue;
             }
-            let verdict = if progressed && is_one_too_many(&outcome) {
-                // The message was full for it: the next one goes at once, and no attempt has failed.
+            // The message was full for it, or another mailbox may take it: no attempt has failed, and it need not wait.
+            let verdict = if (progressed && is_one_too_many(&outcome)) || (shared && is_of_mailbox(&outcome)) {
                 Verdict::Again(self.road.clock.wall(), attempted.progress)
             } else {
                 self.verdict(&outcome, attempted)
@@ -324,23 +315,29 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.write(claim, settlement).await;
     }
 
-    async fn settle(&self, mut claim: Claim<S::Source>, mut fates: Vec<Fate>, usage: Usage) {
-        let told = self.report(&mut claim, &mut fates).await;
+    async fn settle(&self, mut claim: Claim<S::Source>, mut fates: Vec<Fate>, contact: Contact) {
+        let reports = self.report(&mut claim, &mut fates, &contact).await;
         for fate in &fates {
             if self.is_news(&claim, fate) {
                 tell(&claim, fate, self.lane.login());
             }
         }
-        let mut settlement = self.settlement(fates.into_iter().map(Fate::part).collect(), usage);
-        settlement.new_messages = told.messages;
-        settlement.reports = told.reports;
+        let mut settlement = self.settlement(fates.into_iter().map(Fate::part).collect(), contact.usage);
+        settlement.new_messages = reports.messages;
+        settlement.reports = reports.gathered;
         self.write(claim, settlement).await;
     }
 
     /// Who must hear of it hears of it in the settlement's own transaction.
-    async fn report(&self, claim: &mut Claim<S::Source>, fates: &mut [Fate]) -> Told<S::Sink> {
+    async fn report(&self, claim: &mut Claim<S::Source>, fates: &mut [Fate], contact: &Contact) -> Reports<S::Sink> {
         let max_age = self.road.routing.max_age(&claim.route);
-        let carrier = Carrier { lane: self.lane.id(), address: &self.address, host: self.lane.host(), max_age };
+        let carrier = Carrier {
+            lane: self.lane.id(),
+            address: &self.address,
+            host: self.lane.host(),
+            max_age,
+            takes_wishes: contact.takes_wishes,
+        };
         let ended: Vec<Ended<'_>> = fates
             .iter_mut()
             .map(|Fate { positions, outcome, verdict }| Ended { positions, outcome, verdict })
@@ -365,6 +362,36 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         if let Err(error) = self.road.spool.settle(claim, settlement).await {
             error!(%id, %error, "what became of a message could not be written down; it is kept and written once the queue can be written");
         }
+    }
+}
+
+/// Gives up what was held for longer than it may be, for as long as no lane can carry it; runs until dropped.
+pub(crate) async fn give_up_held<S: Spool, T: TokenSource>(deliveries: Vec<Arc<Delivery<S, T>>>, max_hold: Duration) {
+    let queues: BTreeSet<_> = deliveries.iter().flat_map(|delivery| &delivery.queues).cloned().collect();
+    loop {
+        sleep(HOLD_LOOK.min(max_hold).max(STORE_PAUSE)).await;
+        for lanes in &queues {
+            let serving = deliveries.iter().filter(|delivery| delivery.queues.contains(lanes));
+            let troubles: Option<Vec<_>> =
+                serving.map(|delivery| delivery.lane.trouble().map(|trouble| (delivery, trouble))).collect();
+            let Some((delivery, trouble)) = troubles.and_then(|mut troubles| troubles.pop()) else { continue };
+            if let Err(error) = delivery.give_up(lanes, max_hold, &trouble.text).await {
+                debug!(%lanes, %error, "what was held too long cannot be looked for now");
+            }
+        }
+    }
+}
+
+/// What upstream had to do with a message.
+struct Contact {
+    usage: Usage,
+    takes_wishes: bool,
+}
+
+/// It never heard of it.
+impl Default for Contact {
+    fn default() -> Self {
+        Self { usage: Usage::default(), takes_wishes: true }
     }
 }
 
@@ -400,6 +427,11 @@ async fn woken(wakers: &[Arc<Notify>]) {
         if is_woken { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+/// Trouble of the mailbox that contact it.
+fn is_of_mailbox(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Held { scope: Scope::Mailbox, .. })
 }
 
 /// 452 4.5.3: a message had as many recipients as it may.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use clock::{Clock, WallTime};
 use mail::report::Kind;
 use mail::{Domain, LaneId, LaneSet, Mailbox, Outcome, Recipient, Ret, Scope};
-use spool::{Claim, NewMessage, NewReport, Origin, Spool};
+use spool::{BodySink, Claim, NewMessage, NewReport, Origin, Spool};
 use tracing::{info, warn};
 
 use crate::config::{BounceContent, Settings};
@@ -52,6 +52,8 @@ pub(crate) struct Carrier<'a> {
     pub(crate) host: &'a str,
     /// How long the delivery's route tries.
     pub(crate) max_age: Duration,
+    /// Whether the server took the client's wishes for reports with the message, if it took the message.
+    pub(crate) takes_wishes: bool,
 }
 
 /// What became of some recipients of a delivery.
@@ -65,16 +67,16 @@ pub(crate) struct Ended<'a> {
 }
 
 /// What a settlement stores of it.
-pub(crate) struct Told<Sink> {
+pub(crate) struct Reports<Sink> {
     /// Reports, each a message.
     pub(crate) messages: Vec<(Sink, NewMessage)>,
     /// For the next digest.
-    pub(crate) reports: Vec<NewReport>,
+    pub(crate) gathered: Vec<NewReport>,
 }
 
-impl<Sink> Default for Told<Sink> {
+impl<Sink> Default for Reports<Sink> {
     fn default() -> Self {
-        Self { messages: Vec::new(), reports: Vec::new() }
+        Self { messages: Vec::new(), gathered: Vec::new() }
     }
 }
 
@@ -125,17 +127,21 @@ impl Reporting {
         mut ended: Vec<Ended<'_>>,
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
-    ) -> Told<S::Sink> {
-        let mut told = Told::default();
+    ) -> Reports<S::Sink> {
+        let mut reports = Reports::default();
         let failed = failed(&ended, claim, carrier);
         if !failed.is_empty() {
-            self.tell_failure(spool, claim, failed, carrier, clock, &mut told).await;
+            self.tell_failure(spool, claim, failed, carrier, clock, &mut reports).await;
+        }
+        let passed_on = passed_on(&ended, claim, carrier);
+        if !passed_on.is_empty() {
+            self.tell_sender(spool, claim, Kind::Relayed, &passed_on, carrier, clock, &mut reports).await;
         }
         let late = self.late(&mut ended, claim, carrier, clock.wall());
         if !late.is_empty() {
-            self.tell_delay(spool, claim, late, carrier, clock, &mut told).await;
+            self.tell_sender(spool, claim, Kind::Delayed, &late, carrier, clock, &mut reports).await;
         }
-        told
+        reports
     }
 
     async fn tell_failure<S: Spool>(
@@ -145,7 +151,7 @@ impl Reporting {
         failed: Vec<Account>,
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
-        told: &mut Told<S::Sink>,
+        reports: &mut Reports<S::Sink>,
     ) {
         let id = claim.message;
         let to = match self.addressee(claim) {
@@ -160,12 +166,16 @@ impl Reporting {
             let returned = self.returned(claim);
             let words = Words { kind: Kind::Failed, to: &to, accounts: &wanted, returned };
             match self.compose(spool, claim, &words, carrier, clock).await {
-                Ok(message) => return told.messages.push(message),
+                Ok((sink, message)) => {
+                    let report = sink.id();
+                    info!(%id, %report, %to, "its failure is reported");
+                    return reports.messages.push((sink, message));
+                }
                 Err(error) => warn!(%id, %error, "the report of a failure cannot be stored; it goes into a digest"),
             }
         }
         info!(%id, %to, "its failure goes into the next digest");
-        told.reports.extend(wanted.iter().map(|account| NewReport {
+        reports.gathered.extend(wanted.iter().map(|account| NewReport {
             tenant: claim.tenant.clone(),
             lanes: LaneSet::from(carrier.lane),
             to: to.to_string(),
@@ -178,26 +188,31 @@ impl Reporting {
         }));
     }
 
-    /// What cannot be told is not told later: failure comes last, and is.
-    async fn tell_delay<S: Spool>(
+    /// What is no failure is the sender's alone, and is told now or not at all: failure comes last, and is told.
+    #[allow(clippy::too_many_arguments, reason = "what a report is made of")]
+    async fn tell_sender<S: Spool>(
         &self,
         spool: &S,
         claim: &mut Claim<S::Source>,
-        late: Vec<Account>,
+        kind: Kind,
+        accounts: &[Account],
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
-        told: &mut Told<S::Sink>,
+        reports: &mut Reports<S::Sink>,
     ) {
-        // A postmaster has the log and `status` for what may still arrive.
-        let Some(sender) = self.internal_sender(claim).cloned() else { return };
-        let wanted: Vec<_> = late.into_iter().filter(|account| account.recipient.notify().delay).collect();
-        if wanted.is_empty() || !self.may_tell(&sender, clock) {
+        let Some(to) = self.internal_sender(claim).cloned() else { return };
+        if !self.may_tell(&to, clock) {
             return;
         }
-        let words = Words { kind: Kind::Delayed, to: &sender, accounts: &wanted, returned: Ret::Headers };
+        let id = claim.message;
+        let words = Words { kind, to: &to, accounts, returned: Ret::Headers };
         match self.compose(spool, claim, &words, carrier, clock).await {
-            Ok(message) => told.messages.push(message),
-            Err(error) => warn!(id = %claim.message, %error, "the notice of a delay cannot be stored"),
+            Ok((sink, message)) => {
+                let report = sink.id();
+                info!(%id, %report, %to, ?kind, "its sender is told");
+                reports.messages.push((sink, message));
+            }
+            Err(error) => warn!(%id, ?kind, %error, "its sender cannot be told"),
         }
     }
 
@@ -242,8 +257,9 @@ impl Reporting {
                 continue;
             }
             progress.delay_told = true;
+            let wanted = recipients(claim, positions).filter(|recipient| recipient.notify().delay);
             let until = now + carrier.max_age.saturating_sub(progress.age);
-            accounts.extend(recipients(claim, positions).map(|recipient| Account {
+            accounts.extend(wanted.map(|recipient| Account {
                 recipient: recipient.clone(),
                 outcome: (*outcome).clone(),
                 reason: None,
@@ -270,6 +286,22 @@ fn failed<B>(ended: &[Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>) -> Ve
         }));
     }
     accounts
+}
+
+/// Those whose client wants to hear of success, from a server that will not report it (RFC 3461 section 5.2.2).
+fn passed_on<B>(ended: &[Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>) -> Vec<Account> {
+    let delivered = ended.iter().filter(|ended| !carrier.takes_wishes && *ended.verdict == Verdict::Delivered);
+    let accounts = delivered.flat_map(|Ended { positions, outcome, .. }| {
+        let wanted = recipients(claim, positions).filter(|recipient| recipient.notify().success);
+        wanted.map(|recipient| Account {
+            recipient: recipient.clone(),
+            outcome: (*outcome).clone(),
+            reason: None,
+            remedy: None,
+            will_retry_until: None,
+        })
+    });
+    accounts.collect()
 }
 
 /// In plain words, where the relay knows more than the reply says.

@@ -195,7 +195,7 @@ impl Sending {
     /// The outcomes in short, as `550 5.1.1 ... (refused)`.
     pub(crate) async fn outcomes(self) -> Vec<String> {
         match self.ended().await {
-            Attempt::Told(outcomes, _) => outcomes.iter().map(short).collect(),
+            Attempt::Told(told) => told.outcomes.iter().map(short).collect(),
             other => panic!("upstream was spoken to, and yet: {other:?}"),
         }
     }

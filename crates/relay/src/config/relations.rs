@@ -30,11 +30,13 @@ pub(crate) fn check(settings: &Settings, names: &Names, reading: &Reading<'_>) {
         relations.check_mailbox(name, mailbox);
     }
     relations.check_twins();
+    relations.check_tenant_twins();
     if settings.retry.schedule.is_empty() {
         reading.relation(&["retry.schedule"], "is empty; give at least one wait");
     }
     for (at, route) in settings.routes.iter().enumerate() {
         relations.check_route(at + 1, route);
+        relations.check_route_name(at + 1, route);
     }
 }
 
@@ -324,6 +326,22 @@ impl Relations<'_> {
         }
     }
 
+    /// Applications of one Entra tenant share its limit.
+    fn check_tenant_twins(&self) {
+        let tenants: Vec<_> = self.settings.tenants.iter().collect();
+        for (at, (name, tenant)) in tenants.iter().enumerate() {
+            let same = |other: &&(&String, &Tenant)| {
+                other.1.tenant_id.as_str().eq_ignore_ascii_case(tenant.tenant_id.as_str())
+                    && other.1.external_recipients_per_day != tenant.external_recipients_per_day
+            };
+            if let Some((other, _)) = tenants[..at].iter().find(same) {
+                let text =
+                    format!("differs from that of tenant {other}, which is the same Entra tenant and shares the limit");
+                self.tell(&[&format!("tenant.{name}.external_recipients_per_day")], text);
+            }
+        }
+    }
+
     /// What Exchange counts by: directory and login.
     fn lane(&self, mailbox: &Mailbox) -> Option<(String, String)> {
         let (_, tenant) = self.settings.tenant_of(mailbox)?;
@@ -351,6 +369,25 @@ impl Relations<'_> {
             }
         }
         self.check_route_mailboxes(at, route);
+    }
+
+    /// Mail in the queue knows its route by name.
+    fn check_route_name(&self, at: usize, route: &Route) {
+        let before = self.settings.routes.iter().take(at - 1);
+        if before.clone().any(|other| other.name.as_str() == route.name.as_str()) {
+            self.tell(&[&format!("route.{at}.name")], "is the name of another route already");
+        }
+        let takes_all = |route: &Route| {
+            route.listeners.is_none()
+                && route.networks.is_none()
+                && route.users.is_none()
+                && route.senders.is_none()
+                && route.recipients.is_none()
+        };
+        if let Some(other) = before.clone().find(|other| takes_all(other)) {
+            let text = format!("can never match: route {:?} before it takes everything", other.name.as_str());
+            self.tell(&[&format!("route.{at}.name")], text);
+        }
     }
 
     fn check_route_mailboxes(&self, at: usize, route: &Route) {
