@@ -375,7 +375,9 @@ mod tests {
         let claims = claims();
         arrive(&claims, one(), due(9, 10));
         assert!(claim(&claims, &one(), 8).is_none());
-        arrive(&claims, one(), due(9, 10));
+        let Step::Scan(_, seen) = claims.next(&one(), 9) else { panic!("it is due now") };
+        let heads = vec![("c".to_owned(), due(9, 10))];
+        claims.scanned(&one(), Scan { heads, whole: true, ..Scan::default() }, seen);
         assert!(claim(&claims, &one(), 9).is_some());
     }
 

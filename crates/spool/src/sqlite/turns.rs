@@ -72,7 +72,7 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Turn {
     client: String,
-    /// Its first deliveries, in order.
+    /// Its first deliveries that nobody holds, in order and without a gap: what is not due tells that nothing is.
     ahead: VecDeque<Due>,
     /// Whether it may have others behind these.
     more: bool,
@@ -155,13 +155,11 @@ impl Turns {
 
     /// A delivery of `client` was committed, and nobody holds it.
     pub(super) fn arrived(&mut self, client: &str, due: Due) {
-        let (whole, room) = (self.whole, self.round.len() < CLIENTS);
-        if let Some(turn) = self.turn(client) {
-            if !turn.arrived(due) {
-                self.passed_over += 1;
-            }
-        } else if whole && room {
-            self.turn_or_last(client).insert(due);
+        if self.turn(client).is_some() {
+            self.join(client, due);
+        } else if self.whole && self.round.len() < CLIENTS {
+            let turn = self.first_turn(client, due);
+            self.round.push_back(turn);
         } else {
             // A scan will come by it.
             self.whole = false;
@@ -177,13 +175,27 @@ impl Turns {
 
     /// A delivery that was given came back: it is its client's turn again.
     pub(super) fn came_back(&mut self, client: &str, due: Due) {
-        if self.turn(client).is_none() {
-            // Its others may not be in the round.
-            self.round.push_front(Turn { client: client.to_owned(), ahead: VecDeque::new(), more: true });
+        if self.turn(client).is_some() {
+            self.join(client, due);
+        } else {
+            let turn = self.first_turn(client, due);
+            self.round.push_front(turn);
         }
-        if let Some(turn) = self.turn(client) {
-            turn.insert(due);
+    }
+
+    /// Into a turn that is there.
+    fn join(&mut self, client: &str, due: Due) {
+        if self.turn(client).is_some_and(|turn| !turn.joined(due)) {
+            self.passed_over += 1;
         }
+    }
+
+    /// Of a client that was not in the round: if all who have anything are in it, this is all that it has. Else something
+    /// of it may be due before this, and is looked up.
+    fn first_turn(&self, client: &str, due: Due) -> Turn {
+        let is_all = self.whole && self.again.is_none();
+        let ahead = if is_all { VecDeque::from([due]) } else { VecDeque::new() };
+        Turn { client: client.to_owned(), ahead, more: !is_all }
     }
 
     fn turn(&mut self, client: &str) -> Option<&mut Turn> {
@@ -212,8 +224,8 @@ impl Turn {
         }
     }
 
-    /// Takes it in unless a look-up would find it in any case; false if that is to find it.
-    fn arrived(&mut self, due: Due) -> bool {
+    /// Takes it in unless it stands behind what is known, with others between; false if a look-up is to find it.
+    fn joined(&mut self, due: Due) -> bool {
         let behind = self.ahead.back().is_none_or(|last| *last < due);
         if behind && (self.more || self.ahead.len() >= AHEAD) {
             self.more = true;
@@ -362,11 +374,7 @@ mod tests {
         turns.arrived("late", due(50, 1));
         assert!(matches!(turns.next(0), Step::Scan(..)));
         turns.scanned(Scan { whole: true, ..Scan::default() }, seen, |_| true);
-        for delivery in 2..9 {
-            turns.arrived("a", due(0, delivery));
-        }
-        assert!(matches!(turns.next(50), Step::Serve(..)));
-        assert!(matches!(turns.next(50), Step::Scan(..)));
+        assert_eq!(turns.again, Some(50));
     }
 
     #[test]
@@ -434,6 +442,29 @@ mod tests {
                 left -= 1;
             }
             prop_assert_eq!(left, 0);
+        }
+
+        /// Beside a client that never ends, everyone who has something due is served within a few rounds.
+        #[test]
+        fn nobody_waits_beyond_a_few_rounds(steps in proptest::collection::vec((0..6_usize, 0..30_i64, 0..3_u8), 1..400)) {
+            let mut queue = Queue::default();
+            for delivery in 0..5_000 {
+                queue.arrive("endless", due(0, 1_000_000 + delivery));
+            }
+            let mut waiting = [0; 6];
+            let calm = (0..300).map(|_| (0, 0, 9));
+            for (now, (client, wait, arrivals)) in (0_i64..).zip(steps.into_iter().chain(calm)) {
+                for arrival in 0..i64::from(arrivals % 9) {
+                    queue.arrive(&format!("c{client}"), due(now + wait, now * 10 + arrival));
+                }
+                let (served, _) = queue.serve(now).unwrap();
+                for (at, waits) in waiting.iter_mut().enumerate() {
+                    let name = format!("c{at}");
+                    let is_due = queue.rows.get(&name).and_then(BTreeSet::first).is_some_and(|first| first.at <= now);
+                    *waits = if is_due && served != name { *waits + 1 } else { 0 };
+                    prop_assert!(*waits < 25, "{name} waits at {now}");
+                }
+            }
         }
     }
 }
