@@ -26,6 +26,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Free pages kept for what comes next (4 MiB), and given back at once.
 const SPARE_PAGES: i64 = 1024;
 const VACUUM: &str = "PRAGMA incremental_vacuum(512)";
+/// Octets logged for it, roughly: few pages of those given back have to be moved.
+const VACUUM_BYTES: usize = 512 * 1024;
 /// Octets written between two checkpoints, roughly: pages are counted by the payload and the rows' neighbours.
 const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 const ROW_BYTES: usize = 8 * 1024;
@@ -176,7 +178,11 @@ impl Writer {
     fn note_logged(&mut self, batch: &Batch) {
         let settles: usize = batch.settles.iter().map(|settle| settle.weight() + ROW_BYTES).sum();
         let commits: usize = batch.commits.iter().map(|commit| commit.incoming.weight() + ROW_BYTES).sum();
-        self.logged += settles + commits + ROW_BYTES * batch.marks.len();
+        self.note_octets(settles + commits + ROW_BYTES * batch.marks.len());
+    }
+
+    fn note_octets(&mut self, octets: usize) {
+        self.logged += octets;
         if self.logged >= CHECKPOINT_BYTES {
             self.logged = 0;
             self.shared.janitor.checkpoint();
@@ -313,7 +319,11 @@ impl Writer {
     /// Gives free pages back, a few at a time, then lets the janitor empty the log.
     fn tidy(&mut self) {
         match self.vacuum() {
-            Ok(true) => self.rest = Rest::Vacuum,
+            Ok(true) => {
+                self.rest = Rest::Vacuum;
+                // The file shortens with each checkpoint; without one the log would grow until all is given back.
+                self.note_octets(VACUUM_BYTES);
+            }
             Ok(false) => {
                 self.rest = Rest::Nothing;
                 self.shared.janitor.empty_log();
