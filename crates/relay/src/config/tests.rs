@@ -436,6 +436,7 @@ fn configuration(chance: &mut Chance) -> Json {
             tenant.remove(key);
         }
         tenant.remove("grant");
+        tenant.remove("external_recipients_per_day");
         if tenant.contains_key("source_address") {
             // It has a family of its own.
             tenant.remove("address_family");
@@ -450,10 +451,11 @@ fn configuration(chance: &mut Chance) -> Json {
         mailbox["connections"] = json!(chance.between(2, 1000));
     }
     let mut routes = Vec::new();
-    for _ in 0..=chance.below(2) {
+    for at in 0..=chance.below(2) {
         let keys = SECTIONS.iter().find(|known| known.name == "route").unwrap().keys;
         let mut route = chance.table(keys);
         let all = ["local".to_owned(), "lan".to_owned()];
+        route["name"] = json!(format!("route {at}"));
         route["mailbox"] = one_of(&mailboxes, chance);
         route["users"] = one_of(&users, chance);
         route["listeners"] = one_of(&all, chance);
@@ -572,7 +574,7 @@ proptest! {
         let is_told = |line: &str| {
             let (here, next) = (format!("test.toml:{}:", at + 1), format!("test.toml:{}:", at + 2));
             let by_a_bracket = "[]{}\"'\\".contains(old) || new.contains(['[', ']', '{', '}', '"', '\'', '\\', '#']);
-            let by_another = line.contains(&key) || ["max_connections", "same login", "spool.max_bytes"].iter().any(|text| line.contains(text));
+            let by_another = line.contains(&key) || ["max_connections", "same login", "same Entra tenant", "another route", "never match", "spool.max_bytes"].iter().any(|text| line.contains(text));
             line.starts_with(&here) || by_a_bracket && line.starts_with(&next) || by_another
         };
         prop_assert!(said.lines().any(is_told), "line {}\n{said}\n{text}", at + 1);
