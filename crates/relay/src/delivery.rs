@@ -185,6 +185,8 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             Err(wait) => {
                 // Others may go meanwhile: it is the tenant's day that has no room for these.
                 let outcome = Outcome::Paced(Diagnostic::local("the day has no room for more recipients"));
+                // Looked at again before long: whoever else counts may have learned better.
+                let wait = wait.min(self.road.plan.longest_wait());
                 let later = Verdict::Again(self.road.clock.wall() + wait, claim.progress);
                 drop(slot);
                 let fates = vec![whole(&claim, outcome, later)];

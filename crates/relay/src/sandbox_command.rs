@@ -121,8 +121,8 @@ struct Stage {
 /// Starts both.
 async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let (limits, pace) = match options.limits {
-        LimitsSwitch::Exchange => (Limits::Exchange, 30),
-        LimitsSwitch::Off => (Limits::Off, 1_000_000),
+        LimitsSwitch::Exchange => (Limits::Exchange, ""),
+        LimitsSwitch::Off => (Limits::Off, "messages_per_minute = 1_000_000\nrecipients_per_day = 1_000_000_000"),
     };
     let tenant = sandbox::Sandbox::start(SandboxOptions { limits, ..SandboxOptions::default() }).await?;
     let tenant = Arc::new(tenant);
@@ -157,7 +157,7 @@ fn settings(
     tenant: &sandbox::Sandbox,
     directory: &Path,
     port: u16,
-    pace: u32,
+    pace: &str,
     level: &str,
 ) -> Result<Settings, Failure> {
     let (ca_file, secret) = (directory.join("ca.pem"), directory.join("tenant.secret"));
@@ -178,7 +178,7 @@ smtp = {{ host = "{host}", port = {smtp_port}, ca_file = {ca_file:?} }}
 
 [mailbox.scanner]
 address = "{DEFAULT_MAILBOX}"
-messages_per_minute = {pace}
+{pace}
 
 [spool]
 directory = {state:?}

@@ -31,7 +31,7 @@ impl Subject for Relay {
         Description {
             name: self.name.clone(),
             product: self.product.clone(),
-            setup: "client credentials, XOAUTH2, one lane; messages_per_minute out of reach, otherwise defaults"
+            setup: "client credentials, XOAUTH2, one lane; messages_per_minute and recipients_per_day out of reach, otherwise defaults"
                 .to_owned(),
         }
     }
@@ -80,6 +80,7 @@ fn configuration(setting: &Setting<'_>, address: std::net::SocketAddr, port: u16
          address = \"{user}\"\n\
          connections = {connections}\n\
          messages_per_minute = 1000000000\n\
+         recipients_per_day = 1000000000\n\
          max_message_size = \"{size} B\"\n\
          [spool]\n\
          directory = \"{directory}/state\"\n\
