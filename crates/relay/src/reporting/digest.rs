@@ -12,7 +12,7 @@ use super::composition::{Posting, new_message};
 /// Addresses that get a digest in one round.
 const GROUPS: u32 = 100;
 /// Failures that one digest replaces, and how many of them it lists.
-const ENTRIES: u32 = 2000;
+const ENTRIES: u32 = 10_000;
 const LISTED: usize = 100;
 
 impl Reporting {
@@ -49,7 +49,8 @@ impl Reporting {
         let date = now.rfc5322();
         let told: Vec<Told> = entries.iter().take(LISTED).map(|(_, report)| Told::new(report)).collect();
         let listed: Vec<_> = told.iter().map(Told::entry).collect();
-        let beyond = group.count.saturating_sub(listed.len() as u64);
+        // What this one does not replace is told by the next.
+        let beyond = (entries.len() - listed.len()) as u64;
         let digest = Digest { letter: self.letter(&posting, &date, &message_id), entries: &listed, beyond };
         let report = digest.report();
         if let Content::Whole(body) = &report.content {

@@ -1,6 +1,6 @@
 //! The relay itself, with its queue: as an operator would set it up, but with pacing off.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Setting, Spawned, Subject, ground};
@@ -51,14 +51,20 @@ impl Subject for Relay {
         let at = |name| setting.directory.join(name);
         ground::write(&at("secret"), 0o600, &setting.upstream.client_secret)?;
         ground::make_directory(&at("state"), 0o700)?;
-        ground::write(&at("relay.toml"), 0o644, configuration(setting, address, port))?;
+        ground::write(&at("relay.toml"), 0o644, configuration(setting, &self.program, address, port))?;
         let mut command = setting.command(&self.program);
         command.args(["run", "--config"]).arg(at("relay.toml"));
         Spawned::start(ground::logged(command, &at("relay.log"))?, address)
     }
 }
 
-fn configuration(setting: &Setting<'_>, address: std::net::SocketAddr, port: u16) -> String {
+/// Whether this relay counts recipients: an older one refuses the key.
+fn counts_recipients(program: &Path) -> bool {
+    let reference = Command::new(program).args(["check", "--reference"]).output();
+    reference.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("| `recipients_per_day` |"))
+}
+
+fn configuration(setting: &Setting<'_>, program: &Path, address: std::net::SocketAddr, port: u16) -> String {
     let upstream = setting.upstream;
     let ca_file = upstream.ca_file.display();
     let directory = setting.directory.display();
@@ -80,7 +86,7 @@ fn configuration(setting: &Setting<'_>, address: std::net::SocketAddr, port: u16
          address = \"{user}\"\n\
          connections = {connections}\n\
          messages_per_minute = 1000000000\n\
-         recipients_per_day = 1000000000\n\
+         {day}\
          max_message_size = \"{size} B\"\n\
          [spool]\n\
          directory = \"{directory}/state\"\n\
@@ -97,5 +103,6 @@ fn configuration(setting: &Setting<'_>, address: std::net::SocketAddr, port: u16
         scope = upstream.scope,
         user = upstream.user,
         connections = setting.upstream_connections,
+        day = if counts_recipients(program) { "recipients_per_day = 1000000000\n" } else { "" },
     )
 }
