@@ -61,6 +61,10 @@ const fn enhanced(stages: &'static [Stage], enhanced: (u8, u16, u16), verdict: V
     Row { stages, code: None, enhanced: Some(enhanced), text: None, verdict }
 }
 
+const fn basic(stages: &'static [Stage], code: u16, verdict: Verdict) -> Row {
+    Row { stages, code: Some(code), enhanced: None, text: None, verdict }
+}
+
 const fn text(stages: &'static [Stage], text: &'static str, verdict: Verdict) -> Row {
     Row { stages, code: None, enhanced: None, text: Some(text), verdict }
 }
@@ -77,25 +81,27 @@ const ROWS: &[Row] = &[
     text(RCPT, "Too many recipients (AS", Verdict::Paced),
     // The login is not, or no longer, authenticated: the lane's trouble.
     enhanced(SENDER, (5, 7, 57), Verdict::Held(Scope::Mailbox)),
-    code(SENDER, 535, (5, 7, 3), Verdict::Held(Scope::Mailbox)),
+    basic(SENDER, 530, Verdict::Held(Scope::Mailbox)),
+    basic(SENDER, 535, Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 30), Verdict::Held(Scope::Mailbox)),
     // The mailbox: its kind, its quota, its limits, its standing.
-    enhanced(MESSAGE, (5, 2, 240), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 2, 240), Verdict::Held(Scope::Mailbox)),
     text(SENDER, "SubmissionQuotaExceeded", Verdict::Held(Scope::Mailbox)),
     text(SENDER, "OutboundSpamException", Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 2, 2), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 1, 8), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 1, 8), Verdict::Held(Scope::Mailbox)),
     enhanced(MESSAGE, (5, 1, 90), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 7, 236), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 7, 501), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 7, 502), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 7, 503), Verdict::Held(Scope::Mailbox)),
-    enhanced(MESSAGE, (5, 7, 800), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 236), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 501), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 502), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 503), Verdict::Held(Scope::Mailbox)),
+    enhanced(SENDER, (5, 7, 800), Verdict::Held(Scope::Mailbox)),
     // The tenant.
-    enhanced(MESSAGE, (5, 7, 232), Verdict::Held(Scope::Tenant)),
-    enhanced(MESSAGE, (5, 7, 233), Verdict::Held(Scope::Tenant)),
-    enhanced(MESSAGE, (5, 7, 705), Verdict::Held(Scope::Tenant)),
-    enhanced(MESSAGE, (5, 7, 708), Verdict::Held(Scope::Tenant)),
-    enhanced(MESSAGE, (5, 7, 750), Verdict::Held(Scope::Tenant)),
+    enhanced(SENDER, (5, 7, 232), Verdict::Held(Scope::Tenant)),
+    enhanced(SENDER, (5, 7, 233), Verdict::Held(Scope::Tenant)),
+    enhanced(SENDER, (5, 7, 705), Verdict::Held(Scope::Tenant)),
+    enhanced(SENDER, (5, 7, 708), Verdict::Held(Scope::Tenant)),
+    enhanced(SENDER, (5, 7, 750), Verdict::Held(Scope::Tenant)),
     // The message: its From may not be sent as, until somebody grants it.
     text(SENDER, "SendAsDenied", Verdict::Held(Scope::Message)),
     enhanced(SENDER, (5, 2, 252), Verdict::Held(Scope::Message)),
@@ -236,6 +242,16 @@ mod tests {
             (Stage::Auth, "451 4.7.0 Temporary server error. Please try again later. PRX4 [X]", "deferred"),
             (Stage::Greeting, "421 4.3.2 Service not active", "deferred"),
             (Stage::Mail, "250 2.1.0 Sender OK", "accepted"),
+            (Stage::Mail, "530 Authentication required", "held mailbox"),
+            (Stage::Mail, "530 5.7.0 Authentication required", "held mailbox"),
+            (Stage::Mail, "535 5.7.139 Authentication unsuccessful", "held mailbox"),
+            (Stage::Mail, "550 5.7.30 Basic authentication is not supported for Client Submission.", "held mailbox"),
+            (Stage::Rcpt, "550 5.7.705 Access denied, tenant has exceeded threshold", "held tenant"),
+            (Stage::Rcpt, "550 5.7.233 external recipients", "held tenant"),
+            (Stage::Rcpt, "550 5.1.8 Access denied, bad outbound sender", "held mailbox"),
+            (Stage::Rcpt, "550 5.7.501 Access denied, spam abuse detected", "held mailbox"),
+            (Stage::Rcpt, "550 5.7.1 Unable to relay", "refused"),
+            (Stage::Rcpt, "550 5.2.2 mailbox full", "refused"),
             (Stage::Mail, "530 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 x", "held mailbox"),
             (
                 Stage::Mail,

@@ -9,6 +9,9 @@ use std::time::Duration;
 use clock::{Monotonic, jitter};
 use mail::Scope;
 
+/// Trouble of a kind that comes back within this is no news.
+const SAME_TROUBLE: Duration = Duration::from_hours(1);
+
 /// What kind of trouble, which decides how soon to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TroubleKind {
@@ -77,6 +80,8 @@ impl fmt::Display for Trouble {
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     illness: Option<Illness>,
+    /// What kind of trouble ended last, and when.
+    ended: Option<(TroubleKind, Monotonic)>,
 }
 
 /// A lane's trouble as an operator sees it.
@@ -149,22 +154,47 @@ impl Health {
     }
 
     /// The lane works. Gives the trouble that ended, if there was one.
-    pub(crate) fn well(&mut self) -> Option<Trouble> {
-        self.illness.take().map(|illness| illness.trouble)
+    pub(crate) fn well(&mut self, now: Monotonic) -> Option<Trouble> {
+        let trouble = self.illness.take()?.trouble;
+        self.ended = Some((trouble.kind, now));
+        Some(trouble)
     }
 
-    /// The lane does not work.
-    pub(crate) fn troubled(&mut self, trouble: Trouble, now: Monotonic, chance: f64) -> Pause {
+    /// The lane does not work. Only its probe makes the next wait longer: connections that fail together, or that began
+    /// before the trouble, are one failure.
+    pub(crate) fn troubled(&mut self, trouble: Trouble, is_probe: bool, now: Monotonic, chance: f64) -> Pause {
         let before = self.illness.take();
-        let since = before.as_ref().map_or(now, |illness| illness.since);
         let same = before.as_ref().filter(|illness| illness.trouble.kind == trouble.kind);
-        let is_news = same.is_none();
-        // Several connections that fail together are one failure: only the probe's counts further.
-        let failures = same.map_or(1, |illness| if illness.probing { illness.failures + 1 } else { illness.failures });
+        if let (Some(illness), false) = (same, is_probe) {
+            let pause = Pause { wait: illness.until.saturating_since(now), is_news: false };
+            self.illness = before;
+            return pause;
+        }
+        let is_news = same.is_none() && !self.ended_lately(trouble.kind, now);
+        let failures = same.map_or(1, |illness| illness.failures + 1);
+        let since = before.as_ref().map_or(now, |illness| illness.since);
+        let probing = !is_probe && before.as_ref().is_some_and(|illness| illness.probing);
         let (first, longest) = trouble.kind.waits();
         let wait = jitter(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest), 0.2, chance);
-        self.illness = Some(Illness { trouble, since, failures, until: now + wait, probing: false });
+        self.illness = Some(Illness { trouble, since, failures, until: now + wait, probing });
         Pause { wait, is_news }
+    }
+
+    /// Trouble that comes and goes, as with some messages of many, is told once.
+    fn ended_lately(&self, kind: TroubleKind, now: Monotonic) -> bool {
+        self.ended.is_some_and(|(ended, at)| ended == kind && now < at + SAME_TROUBLE)
+    }
+
+    /// The probe was answered without an end of the trouble: it is over if it was none of what upstream takes, else the next
+    /// probe comes after a first wait.
+    pub(crate) fn answered(&mut self, now: Monotonic, chance: f64) -> Option<Trouble> {
+        let illness = self.illness.as_mut()?;
+        if illness.trouble.kind != TroubleKind::Refused {
+            return self.well(now);
+        }
+        illness.probing = false;
+        illness.until = now + jitter(illness.trouble.kind.waits().0, 0.2, chance);
+        None
     }
 
     /// The probe ended without telling anything: another may follow at once.
@@ -208,7 +238,7 @@ mod tests {
         let mut now = at(0);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            let Pause { wait, .. } = health.troubled(trouble(TroubleKind::Unreachable), now, 0.5);
+            let Pause { wait, .. } = health.troubled(trouble(TroubleKind::Unreachable), true, now, 0.5);
             waits.push(wait.as_secs());
             assert_eq!(health.permission(now), Permission::Wait(wait));
             now = now + wait;
@@ -216,16 +246,16 @@ mod tests {
             assert_eq!(health.permission(now), Permission::WaitForProbe);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert!(health.well().is_some());
+        assert!(health.well(now).is_some());
         assert_eq!(health.permission(now), Permission::Well);
-        assert!(health.well().is_none());
+        assert!(health.well(now).is_none());
     }
 
     #[test]
     fn connections_that_fail_together_are_one_failure_and_one_warning() {
         let mut health = Health::default();
         let mut told = |kind| {
-            let Pause { wait, is_news } = health.troubled(trouble(kind), at(0), 0.5);
+            let Pause { wait, is_news } = health.troubled(trouble(kind), false, at(0), 0.5);
             (wait.as_secs(), is_news)
         };
         assert_eq!(told(TroubleKind::Unreachable), (1, true));
@@ -237,24 +267,58 @@ mod tests {
     fn the_status_tells_since_when_and_when_next() {
         let mut health = Health::default();
         assert_eq!(health.status(at(0)), None);
-        health.troubled(trouble(TroubleKind::Unreachable), at(10), 0.5);
-        health.troubled(trouble(TroubleKind::Refused), at(20), 0.5);
+        health.troubled(trouble(TroubleKind::Unreachable), false, at(10), 0.5);
+        health.troubled(trouble(TroubleKind::Refused), false, at(20), 0.5);
         let status = health.status(at(50)).unwrap();
         assert_eq!(status.trouble.kind, TroubleKind::Refused);
         assert_eq!((status.lasting.as_secs(), status.next_probe), (40, Some(Duration::from_secs(30))));
         assert_eq!(health.status(at(90)).unwrap().next_probe, Some(Duration::ZERO));
         assert_eq!(health.permission(at(90)), Permission::Probe);
         assert_eq!(health.status(at(90)).unwrap().next_probe, None);
-        health.well();
+        health.well(at(91));
         assert_eq!(health.status(at(91)), None);
     }
 
     #[test]
     fn a_probe_that_tells_nothing_leaves_room_for_another() {
         let mut health = Health::default();
-        health.troubled(trouble(TroubleKind::Throttled), at(0), 0.5);
+        health.troubled(trouble(TroubleKind::Throttled), false, at(0), 0.5);
         assert_eq!(health.permission(at(15)), Permission::Probe);
         health.unknown();
         assert_eq!(health.permission(at(15)), Permission::Probe);
+    }
+
+    #[test]
+    fn a_straggler_neither_ends_a_probe_nor_makes_the_wait_longer() {
+        let mut health = Health::default();
+        health.troubled(trouble(TroubleKind::Unreachable), false, at(0), 0.5);
+        assert_eq!(health.permission(at(1)), Permission::Probe);
+        let pause = health.troubled(trouble(TroubleKind::Unreachable), false, at(1), 0.5);
+        assert!(!pause.is_news);
+        assert_eq!(health.permission(at(1)), Permission::WaitForProbe);
+        let pause = health.troubled(trouble(TroubleKind::Unreachable), true, at(1), 0.5);
+        assert_eq!(pause.wait, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn trouble_that_comes_and_goes_is_told_once_an_hour() {
+        let mut health = Health::default();
+        assert!(health.troubled(trouble(TroubleKind::Refused), false, at(0), 0.5).is_news);
+        health.well(at(60));
+        assert!(!health.troubled(trouble(TroubleKind::Refused), false, at(120), 0.5).is_news);
+        assert!(health.troubled(trouble(TroubleKind::Throttled), true, at(121), 0.5).is_news);
+        health.well(at(200));
+        assert!(health.troubled(trouble(TroubleKind::Throttled), true, at(200 + 3600), 0.5).is_news);
+    }
+
+    #[test]
+    fn an_answer_ends_what_it_disproves_and_no_more() {
+        let mut health = Health::default();
+        health.troubled(trouble(TroubleKind::Unreachable), false, at(0), 0.5);
+        assert!(health.answered(at(1), 0.5).is_some());
+        health.troubled(trouble(TroubleKind::Refused), false, at(2), 0.5);
+        assert_eq!(health.permission(at(62)), Permission::Probe);
+        assert!(health.answered(at(62), 0.5).is_none());
+        assert_eq!(health.permission(at(62)), Permission::Wait(Duration::from_mins(1)));
     }
 }

@@ -216,7 +216,8 @@ impl<T: TokenSource> Lane<T> {
         self.trouble_status().map(|status| status.trouble)
     }
 
-    fn trouble_status(&self) -> Option<TroubleStatus> {
+    /// The same, with how long it lasts and when it is probed.
+    pub fn trouble_status(&self) -> Option<TroubleStatus> {
         let now = self.clock.monotonic();
         let own = self.state().turns.trouble(now);
         own.or_else(|| self.tenant.trouble(now))
@@ -248,9 +249,10 @@ impl<T: TokenSource> Lane<T> {
     /// Waits for a turn: a connection's place, the pace, the day, and a lane and tenant that are well or may be probed.
     /// Safe to drop.
     pub async fn slot(self: &Arc<Self>) -> Slot<T> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await;
-        let permit = permit.expect("the semaphore of a lane is never closed");
         loop {
+            // Given back while it waits: an idle connection that is to be closed needs a place meanwhile.
+            let permit = Arc::clone(&self.connections).acquire_owned().await;
+            let permit = permit.expect("the semaphore of a lane is never closed");
             let (changed, tenant_changed) = (self.changed.notified(), self.tenant.changed.notified());
             let wait = match self.turns(Turns::begin) {
                 Ok(turn) => {
@@ -259,6 +261,7 @@ impl<T: TokenSource> Lane<T> {
                 }
                 Err(wait) => wait,
             };
+            drop(permit);
             tokio::select! {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = changed => {}
@@ -559,7 +562,11 @@ impl<T: TokenSource> Slot<T> {
                     let spent = self.spent.unwrap_or_default();
                     return Attempt::Told(Told { outcomes, spent, takes_wishes });
                 }
-                Err(error) => return Attempt::BodyFailed(error),
+                Err(error) => {
+                    // No final dot went out: upstream counts nothing of it.
+                    self.spent = Some(Spent::default());
+                    return Attempt::BodyFailed(error);
+                }
             }
         }
     }

@@ -195,8 +195,12 @@ impl Turns {
         open: usize,
         moment: Moment,
     ) -> Lesson {
-        let Some((kind, scope, diagnostic)) = outcomes.iter().find_map(symptom) else {
-            return Lesson::Well(self.well(tenant, turn));
+        let was_accepted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)));
+        let signs = outcomes.iter().filter_map(symptom);
+        // Where others were accepted, one that was put off says nothing of the login.
+        let mut signs = signs.filter(|(kind, ..)| !(was_accepted && *kind == TroubleKind::Throttled));
+        let Some((kind, scope, diagnostic)) = signs.next() else {
+            return Lesson::Well(self.answered(tenant, turn, was_accepted, moment));
         };
         if kind == TroubleKind::Throttled {
             self.paced(pacing(diagnostic), open, moment.now);
@@ -210,10 +214,29 @@ impl Turns {
         Lesson::Troubled(trouble, pause)
     }
 
-    /// Upstream took a message. Gives the troubles that have ended by that.
-    fn well(&mut self, tenant: &mut TenantTurns, turn: &mut Turn) -> Vec<Trouble> {
-        (turn.probes_lane, turn.probes_tenant) = (false, false);
-        self.health.well().into_iter().chain(tenant.health.well()).collect()
+    /// Upstream answered without a sign of trouble. Gives the troubles that have ended by that.
+    fn answered(
+        &mut self,
+        tenant: &mut TenantTurns,
+        turn: &mut Turn,
+        was_accepted: bool,
+        moment: Moment,
+    ) -> Vec<Trouble> {
+        let Moment { now, chance } = moment;
+        let probes = [
+            (std::mem::take(&mut turn.probes_lane), &mut self.health),
+            (std::mem::take(&mut turn.probes_tenant), &mut tenant.health),
+        ];
+        let ended = probes.into_iter().filter_map(|(is_probe, health)| {
+            if was_accepted {
+                health.well(now)
+            } else if is_probe {
+                health.answered(now, chance)
+            } else {
+                None
+            }
+        });
+        ended.collect()
     }
 
     /// The turn met trouble.
@@ -225,18 +248,18 @@ impl Turns {
             if probes_lane {
                 self.health.unknown();
             }
-            return tenant.health.troubled(trouble, now, chance);
+            return tenant.health.troubled(trouble, probes_tenant, now, chance);
         }
         if probes_tenant {
             // A login was tried, so there was a token; of another trouble of the tenant nothing is known.
             let had_token = tenant.health.kind() == Some(TroubleKind::NoToken);
             if had_token && trouble.kind != TroubleKind::Unreachable {
-                tenant.health.well();
+                tenant.health.well(now);
             } else {
                 tenant.health.unknown();
             }
         }
-        self.health.troubled(trouble, now, chance)
+        self.health.troubled(trouble, probes_lane, now, chance)
     }
 
     /// Upstream has asked to slow down, with so many connections open.
@@ -342,7 +365,7 @@ mod tests {
         assert_eq!(other.begin(&mut tenant, at(1)).unwrap_err(), Some(Duration::from_secs(1)));
         let mut probe = other.begin(&mut tenant, at(2)).unwrap();
         assert_eq!(one.begin(&mut tenant, at(2)).unwrap_err(), None, "one probe at a time");
-        let ended = other.well(&mut tenant, &mut probe);
+        let ended = other.answered(&mut tenant, &mut probe, true, moment(2));
         assert_eq!(ended.len(), 1);
         assert!(one.begin(&mut tenant, at(2)).is_ok());
     }
@@ -423,7 +446,7 @@ mod tests {
         let mut login = turns(100);
         let (mut first, second) = (login.begin(&mut tenant, at(0)).unwrap(), login.begin(&mut tenant, at(0)).unwrap());
         login.paced(Pacing::Connections, 2, at(0));
-        login.well(&mut tenant, &mut first);
+        login.answered(&mut tenant, &mut first, true, moment(0));
         login.end(&mut tenant, first, true, Spent::default(), at(0));
         assert_eq!(login.begin(&mut tenant, at(0)).unwrap_err(), None, "one turn is out, and no more than one may be");
         login.end(&mut tenant, second, true, Spent::default(), at(0));
