@@ -21,7 +21,7 @@ use crate::health::{Pause, Trouble, TroubleKind, TroubleStatus};
 use crate::tenant::Tenant;
 use crate::token::{BearerToken, TokenSource};
 use crate::transfer::{Body, Ended, Message, transfer};
-use crate::turns::{Allowance, Lesson, Moment, TenantTurns, Turn, Turns};
+use crate::turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};
 
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
@@ -507,9 +507,8 @@ impl<T: TokenSource> Lane<T> {
 }
 
 impl<T: TokenSource> Slot<T> {
-    /// Which of `recipients` may go in this turn's message: a message has a limit, and so has the day. With none that may
-    /// go now, how long until some may.
-    pub fn admit(&mut self, recipients: &[Recipient]) -> Result<Vec<usize>, Duration> {
+    /// Which of `recipients` may go in this turn's message, at least one: a message has a limit, and so has the day.
+    pub fn admit(&mut self, recipients: &[Recipient]) -> Result<Vec<usize>, NoRoom> {
         let turn = self.turn.as_mut().expect("a turn ends with its slot only");
         self.lane.turns(|turns, tenant, now| turns.admit(tenant, turn, recipients, now))
     }

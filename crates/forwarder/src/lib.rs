@@ -33,4 +33,4 @@ pub use proxy::{Authorization, Proxy};
 pub use tenant::Tenant;
 pub use token::{BearerToken, TokenSource, TokenTrouble};
 pub use transfer::{Body, Message};
-pub use turns::{Allowance, Lesson, Moment, TenantTurns, Turn, Turns};
+pub use turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};

@@ -96,6 +96,15 @@ pub struct Turns {
     internal_domains: Vec<Domain>,
 }
 
+/// Why none of a message's recipients may go now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The login's day is used up, or what is left of it is set aside: there will be no turn either.
+    Day,
+    /// All are external, and the tenant's day has no room for those; perhaps it has after this long.
+    External(Duration),
+}
+
 /// A turn that was given. To be ended by [`Turns::end`].
 #[derive(Debug)]
 #[must_use]
@@ -157,20 +166,22 @@ impl Turns {
         Ok(Turn { probes_lane, probes_tenant, reserved: Spent::default() })
     }
 
-    /// Which of `recipients` go in this turn's message. With none that may go now, how long until some may.
+    /// Which of `recipients` go in this turn's message, at least one.
     pub fn admit(
         &mut self,
         tenant: &mut TenantTurns,
         turn: &mut Turn,
         recipients: &[Recipient],
         now: Monotonic,
-    ) -> Result<Vec<usize>, Duration> {
+    ) -> Result<Vec<usize>, NoRoom> {
         let room =
             Room { message: self.recipients_per_message, day: self.day.left(now), external: tenant.external.left(now) };
         let (chosen, spent) = batch::choose(recipients, room, &self.internal_domains);
         if chosen.is_empty() {
-            let quota = if room.day == 0 { &mut self.day } else { &mut tenant.external };
-            return Err(quota.wait(now).unwrap_or(Duration::from_secs(1)));
+            return Err(match room.day {
+                0 => NoRoom::Day,
+                _ => NoRoom::External(tenant.external.wait(now).unwrap_or_default()),
+            });
         }
         self.day.reserve(spent.recipients);
         tenant.external.reserve(spent.external);
@@ -434,7 +445,7 @@ mod tests {
         let mut turn = other.begin(&mut tenant, at(0)).unwrap();
         assert_eq!(
             other.admit(&mut tenant, &mut turn, &people(8), at(0)).unwrap_err(),
-            Duration::from_mins(24 * 60 + 1)
+            NoRoom::External(Duration::from_mins(24 * 60 + 1))
         );
         other.end(&mut tenant, turn, false, Spent::default(), at(0));
         assert_eq!(tenant.external(at(0)), (10, Some(10)));

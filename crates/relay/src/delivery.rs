@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use clock::{Clock, Monotonic};
-use forwarder::{Attempt, Body, Lane, Message, Slot, Spent, TokenSource};
+use forwarder::{Attempt, Body, Lane, Message, NoRoom, Slot, Spent, TokenSource, Trouble, TroubleKind};
 use mail::{Diagnostic, EnhancedCode, LaneSet, Outcome, Recipient, Scope};
 use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError, Usage};
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How often is looked for mail that was held for too long.
 const HOLD_LOOK: Duration = Duration::from_mins(1);
+/// How soon mail is looked at again whose external recipients the tenant's day has no room for: each look is a write.
+const EXTERNAL_LOOK: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
 /// Deliveries given up in one look; the next goes on.
 const GIVEN_UP_AT_ONCE: usize = 100;
 
@@ -118,6 +120,13 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.lane.close_idle().await;
     }
 
+    /// What has kept the lane from sending for at least so long.
+    fn held_for(&self, max_hold: Duration) -> Option<Trouble> {
+        let status = self.lane.trouble_status()?;
+        let is_held = status.trouble.kind != TroubleKind::Throttled && status.lasting >= max_hold;
+        is_held.then_some(status.trouble)
+    }
+
     async fn give_up(&self, lanes: &LaneSet, max_hold: Duration, reason: &str) -> Result<(), StoreError> {
         let now = self.road.clock.wall();
         let mut spared = Vec::new();
@@ -182,14 +191,16 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         }
         let chosen = match slot.admit(&claim.recipients) {
             Ok(chosen) => chosen,
-            Err(wait) => {
-                // Others may go meanwhile: it is the tenant's day that has no room for these.
-                let outcome = Outcome::Paced(Diagnostic::local("the day has no room for more recipients"));
-                // Looked at again before long: whoever else counts may have learned better.
-                let wait = wait.min(self.road.plan.longest_wait());
-                let later = Verdict::Again(self.road.clock.wall() + wait, claim.progress);
+            // Unsettled it is due at once, and the lane gives no turn until its day has room again.
+            Err(NoRoom::Day) => return,
+            Err(NoRoom::External(wait)) => {
+                // Mail to the tenant's own domains goes on meanwhile.
                 drop(slot);
-                let fates = vec![whole(&claim, outcome, later)];
+                let outcome =
+                    Outcome::Paced(Diagnostic::local("the tenant's day has no room for more external recipients"));
+                let (soonest, latest) = EXTERNAL_LOOK;
+                let due = self.road.clock.wall() + wait.clamp(soonest, latest);
+                let fates = vec![whole(&claim, outcome, Verdict::Again(due, claim.progress))];
                 return self.settle(claim, fates, Contact::default()).await;
             }
         };
@@ -266,6 +277,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         let progressed = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)));
         let mut fates: Vec<Fate> = Vec::new();
         for (outcome, position) in outcomes.into_iter().zip(chosen) {
+            let outcome = if progressed { his_own(outcome) } else { outcome };
             if let Some(fate) = fates.iter_mut().find(|fate| is_same(&fate.outcome, &outcome)) {
                 fate.positions.push(*position);
                 continue;
@@ -374,9 +386,10 @@ pub(crate) async fn give_up_held<S: Spool, T: TokenSource>(deliveries: Vec<Arc<D
         sleep(HOLD_LOOK.min(max_hold).max(STORE_PAUSE)).await;
         for lanes in &queues {
             let serving = deliveries.iter().filter(|delivery| delivery.queues.contains(lanes));
-            let troubles: Option<Vec<_>> =
-                serving.map(|delivery| delivery.lane.trouble().map(|trouble| (delivery, trouble))).collect();
-            let Some((delivery, trouble)) = troubles.and_then(|mut troubles| troubles.pop()) else { continue };
+            // Long enough in one piece, and by a clock that nobody sets: pace, a moment's trouble and a jump of the wall clock
+            // hold nothing.
+            let held: Option<Vec<_>> = serving.map(|delivery| Some((delivery, delivery.held_for(max_hold)?))).collect();
+            let Some((delivery, trouble)) = held.and_then(|mut held| held.pop()) else { continue };
             if let Err(error) = delivery.give_up(lanes, max_hold, &trouble.text).await {
                 debug!(%lanes, %error, "what was held too long cannot be looked for now");
             }
@@ -431,7 +444,15 @@ async fn woken(wakers: &[Arc<Notify>]) {
     .await;
 }
 
-/// Trouble of the mailbox that contact it.
+/// Beside others that were accepted, one that is put off for its pace is so for himself: it counts, and comes to an end.
+fn his_own(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Paced(diagnostic) => Outcome::Deferred(diagnostic),
+        other => other,
+    }
+}
+
+/// Trouble of the mailbox that carried it.
 fn is_of_mailbox(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Held { scope: Scope::Mailbox, .. })
 }

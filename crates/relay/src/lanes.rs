@@ -117,8 +117,9 @@ impl Lanes {
     pub(crate) async fn remember(&self, spool: &impl Spool, clock: &dyn Clock) {
         let now = clock.wall();
         for (id, view) in &self.views {
-            match spool.sent_since(id, now - MINUTE).await {
-                Ok(messages) => view.lane.assume_sent(usize::try_from(messages).unwrap_or(usize::MAX)),
+            // Of this minute and the one before: rather too many.
+            match spool.usage_since(id, now - MINUTE).await {
+                Ok(usage) => view.lane.assume_sent(usage.iter().map(|(_, usage)| usage.messages as usize).sum()),
                 Err(error) => {
                     warn!(lane = %id, %error, "the messages of the last minute cannot be counted; the pace starts anew");
                 }

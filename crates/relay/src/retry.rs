@@ -122,7 +122,7 @@ impl Plan {
         let Attempted { progress, .. } = attempted;
         match outcome {
             Outcome::Accepted(_) => Verdict::Delivered,
-            Outcome::Refused(_) => Verdict::GivenUp(Why::Refused),
+            Outcome::Refused(_) => given_up(Why::Refused, progress),
             Outcome::Deferred(_) => self.deferred(attempted, now, chance),
             Outcome::Held { scope: Scope::Message, .. } => self.sender_refused(attempted, now, chance),
             Outcome::Held { .. } => Verdict::Again(now + jitter(LANE_TROUBLE, SPREAD, chance), progress),
@@ -139,8 +139,7 @@ impl Plan {
         let left = max_age.saturating_sub(age);
         let progress = Progress { attempts: progress.attempts.saturating_add(1), ..progress };
         if left.is_zero() {
-            // A bounce would claim that it did not arrive.
-            return if progress.uncertain > 0 { Verdict::Held(progress) } else { Verdict::GivenUp(Why::TooOld) };
+            return given_up(Why::TooOld, progress);
         }
         let wait = jitter(self.wait(attempted.progress.attempts), SPREAD, chance).min(left);
         Verdict::Again(now + wait, Progress { age: age + wait, ..progress })
@@ -152,7 +151,7 @@ impl Plan {
         let denied = progress.denied + took;
         let left = self.refused_sender_for.saturating_sub(denied);
         if left.is_zero() {
-            return Verdict::GivenUp(Why::SenderRefused);
+            return given_up(Why::SenderRefused, progress);
         }
         let (soonest, latest) = REFUSED_SENDER;
         // In proportion: after as long again as it has waited.
@@ -174,6 +173,11 @@ impl Plan {
             Verdict::Again(now + self.uncertain_delay, after)
         }
     }
+}
+
+/// What may have arrived is the operator's: a bounce would claim that it did not.
+fn given_up(why: Why, progress: Progress) -> Verdict {
+    if progress.uncertain > 0 { Verdict::Held(progress) } else { Verdict::GivenUp(why) }
 }
 
 /// How long a message has waited for others: its lane, its pace, or a daemon that did not run.
@@ -275,6 +279,10 @@ mod tests {
         let progress = Progress { uncertain: 1, age: 5 * DAY, ..Progress::default() };
         let verdict = plan().verdict(&Outcome::Deferred(said()), behind(progress), NOW, 0.5);
         assert_eq!(verdict, Verdict::Held(Progress { attempts: 1, ..progress }));
+        let progress = Progress { denied: DAY, ..progress };
+        for outcome in [Outcome::Refused(said()), held(Scope::Message)] {
+            assert_eq!(plan().verdict(&outcome, behind(progress), NOW, 0.5), Verdict::Held(progress));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use clock::{Monotonic, WallTime};
-use forwarder::{Allowance, Moment, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify};
+use forwarder::{Allowance, Moment, NoRoom, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify};
 use mail::{Diagnostic, Domain, ForwardPath, Outcome, Recipient, Scope};
 use spool::Progress;
 use wire::{Reply, ReplyParser};
@@ -170,6 +170,8 @@ struct World {
     chance: Chance,
     accounts: Vec<Account>,
     tenant_off_until: u64,
+    /// External recipients that all logins served, as Exchange counts them.
+    served: VecDeque<(u64, u64)>,
     denied_until: u64,
     turns: Vec<Turns>,
     tenant: TenantTurns,
@@ -209,6 +211,8 @@ fn wall(now: u64) -> WallTime {
 
 /// Configured for each login; what Exchange really allows may be less.
 const CONFIGURED: Limits = Limits { connections: 3, messages: 30, recipients: 10_000 };
+/// External recipients of the tenant in a day: everybody is external, and the busiest days want more.
+const EXTERNAL: u64 = 6_000;
 /// Of the third login, whose clients want about as many.
 const SHORT_DAY: u64 = 1_200;
 
@@ -233,9 +237,10 @@ impl World {
             chance: Chance(seed),
             accounts: vec![Account::new(CONFIGURED), Account::new(CONFIGURED), Account::new(lower)],
             tenant_off_until: 0,
+            served: VecDeque::new(),
             denied_until: 0,
             turns: (0..3).map(turns).collect(),
-            tenant: TenantTurns::new(None),
+            tenant: TenantTurns::new(Some(EXTERNAL)),
             plan: Plan::of_the_contract(),
             waiting: HashMap::new(),
             queues: BTreeMap::new(),
@@ -363,7 +368,7 @@ impl World {
             let mut waiting = self.waiting.remove(&delivery).unwrap();
             let arrived = self.chance.happens(500);
             let count = chosen.len() as u64;
-            let is_served = arrived && self.accounts[lane].may_serve(count, now);
+            let is_served = arrived && self.may_serve(lane, count);
             for person in &waiting.recipients {
                 let fate = self.fates.get_mut(person).unwrap();
                 fate.uncertain += 1;
@@ -378,7 +383,15 @@ impl World {
             waiting.due = now;
             self.enqueue(waiting);
         }
-        self.tenant = TenantTurns::new(None);
+        self.tenant = TenantTurns::new(Some(EXTERNAL));
+        let mut used: BTreeMap<u64, u64> = BTreeMap::new();
+        for (minute, recipients) in self.usage.iter().flatten() {
+            *used.entry(*minute).or_default() += recipients;
+        }
+        for (minute, recipients) in used.range(now.saturating_sub(DAY + MINUTE) / MINUTE..) {
+            let ago = Duration::from_millis(now.saturating_sub(minute * MINUTE));
+            self.tenant.assume_used(*recipients, ago, monotonic(now));
+        }
         for lane in 0..3 {
             let mut fresh = turns(lane);
             let ended = self.ends[lane].iter().filter(|at| **at + MINUTE > now).count();
@@ -451,11 +464,15 @@ impl World {
         let recipients: Vec<Recipient> = waiting.recipients.iter().copied().map(recipient).collect();
         let chosen = match self.turns[lane].admit(&mut self.tenant, &mut turn, &recipients, monotonic(now)) {
             Ok(chosen) => chosen,
-            Err(wait) => {
+            Err(no_room) => {
                 self.turns[lane].end(&mut self.tenant, turn, false, Spent::default(), monotonic(now));
-                let due = now + u64::try_from(wait.as_millis()).unwrap();
+                if no_room == NoRoom::Day {
+                    let queue = self.queues.get_mut(set).unwrap();
+                    queue.entry(waiting.client).or_default().insert((waiting.due, delivery));
+                    return true;
+                }
                 self.waiting.remove(&delivery);
-                self.enqueue(Waiting { due, ..waiting });
+                self.enqueue(Waiting { due: now + HOUR, ..waiting });
                 return true;
             }
         };
@@ -604,7 +621,7 @@ impl World {
         }
         let gone = |person: &Person| person.is_multiple_of(50);
         let good = people.iter().filter(|person| !gone(person)).count() as u64;
-        if !self.accounts[lane].may_serve(good, self.now) {
+        if !self.may_serve(lane, good) {
             return all(Stage::EndOfData, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException");
         }
         let lost = self.chance.happens(3);
@@ -623,6 +640,20 @@ impl World {
             self.fates.get_mut(person).unwrap().copies += 1;
         }
         people.iter().map(outcome).collect()
+    }
+
+    fn may_serve(&mut self, lane: usize, count: u64) -> bool {
+        let now = self.now;
+        let may = self.accounts[lane].may_serve(count, now);
+        if may {
+            while self.served.front().is_some_and(|(at, _)| at + DAY <= now) {
+                self.served.pop_front();
+            }
+            self.served.push_back((now, count));
+            let day: u64 = self.served.iter().map(|(_, count)| count).sum();
+            assert!(day <= EXTERNAL, "the tenant served {day} external recipients in a day");
+        }
+        may
     }
 
     fn finish(&mut self, people: &[Person], how: &'static str) {

@@ -43,6 +43,10 @@ pub trait BodySink: Send + 'static {
 
     /// Stores the next octets. After an error the sink is good for nothing but dropping.
     fn write(&mut self, chunk: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes out what is buffered for a file, so that what remains to fail is a sync. For whoever must know before it
+    /// settles what the message is about.
+    fn flush(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// A stored body, read from its start.
@@ -155,9 +159,6 @@ pub trait Spool: Send + Sync + 'static {
     /// Makes due at `now` every queued delivery that would be due after `latest`; gives how many. Due times lie no further
     /// ahead than the longest retry wait: those that do come from a clock that ran ahead and was set back.
     fn bring_forward(&self, latest: WallTime, now: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
-
-    /// How many messages upstream has answered to `lane` since then, before a restart included.
-    fn sent_since(&self, lane: &LaneId, since: WallTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// What `lane` has used in each minute since the one of `since`, in order, before a restart included. Known for 25
     /// hours.

@@ -60,6 +60,8 @@ impl Reporting {
                 sink.write(after).await?;
             }
         }
+        // What fails now goes into a digest; failing at the settlement it would take the outcomes with it.
+        sink.flush().await?;
         Ok((sink, message))
     }
 

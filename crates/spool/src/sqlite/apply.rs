@@ -251,15 +251,17 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// A line for each recipient. Pacing is no event, and the same trouble told again is none either: a held queue would
+    /// A line for each recipient. Our own pacing is no event, and the same trouble told again is none either: a held queue would
     /// otherwise fill the disk with it.
     fn write_history(&self, settle: &Settle) -> rusqlite::Result<()> {
         let known = settle.guard.row.diagnostic.as_deref();
         for part in &settle.parts {
             let reply = part.outcome.diagnostic().to_string();
             let event = event(part);
-            let again = event == "held" && known.is_some_and(|known| is_same_trouble(known, &reply));
-            if again || event == "paced" {
+            // Our own pace is no event.
+            let is_ours = event == "paced" && part.outcome.diagnostic().code.is_none();
+            let may_repeat = matches!(event, "held" | "paced");
+            if is_ours || may_repeat && known.is_some_and(|known| is_same_trouble(known, &reply)) {
                 continue;
             }
             let paths = part.recipients.iter().filter_map(|position| settle.recipients.get(*position));

@@ -140,7 +140,7 @@ impl SqliteSink {
     }
 
     /// Writes the buffer to the file.
-    async fn flush(&mut self) -> Result<(), StoreError> {
+    async fn write_out(&mut self) -> Result<(), StoreError> {
         let SinkState::File(mut file) = mem::replace(&mut self.state, SinkState::Broken) else {
             return Err(StoreError::Failed("the body could not be written earlier".to_owned()));
         };
@@ -163,7 +163,7 @@ impl SqliteSink {
     /// Makes a body file durable and hands all over.
     pub(super) async fn finish(mut self) -> Result<Finished, FinishError> {
         if !matches!(self.state, SinkState::Memory) {
-            self.flush().await.map_err(FinishError::Write)?;
+            self.write_out().await.map_err(FinishError::Write)?;
         }
         let body = match self.state {
             SinkState::Memory => Stored::Inline(self.buffer),
@@ -189,6 +189,13 @@ impl BodySink for SqliteSink {
         self.written
     }
 
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        match self.state {
+            SinkState::Memory => Ok(()),
+            _ => self.write_out().await,
+        }
+    }
+
     async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         self.reservation.grow(chunk.len())?;
         self.written += chunk.len() as u64;
@@ -197,7 +204,7 @@ impl BodySink for SqliteSink {
         }
         self.buffer.extend_from_slice(chunk);
         if !matches!(self.state, SinkState::Memory) && self.buffer.len() >= self.chunk {
-            self.flush().await?;
+            self.write_out().await?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::WallTime;
-use mail::{Envelope, EnvelopeId, LaneId, LaneSet, Ret};
+use mail::{Envelope, EnvelopeId, LaneSet, Ret};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::apply::{body_type, origin, reverse_path};
@@ -496,15 +496,6 @@ const QUEUED: &str = "SELECT count(*) FROM (SELECT 1 FROM delivery WHERE lane = 
 /// Queued deliveries of `lanes`, counted in the index and no further than `at_most`.
 pub(super) fn queued(connection: &Connection, lanes: &LaneSet, at_most: u32) -> rusqlite::Result<u32> {
     connection.prepare_cached(QUEUED)?.query_row(params![lanes.as_str(), at_most], |row| row.get(0))
-}
-
-/// Messages to which upstream has answered `lane` since then: few, because a lane has its pace.
-pub(super) fn sent_since(connection: &Connection, lane: &LaneId, since: i64) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare_cached(
-        "SELECT count(DISTINCT message) FROM history WHERE at > ?1 AND lane = ?2 AND event <> 'expired'",
-    )?;
-    let count: i64 = statement.query_row(params![since, lane.as_str()], |row| row.get(0))?;
-    Ok(count.unsigned_abs())
 }
 
 /// When the oldest message was accepted: ids order by acceptance.

@@ -440,11 +440,6 @@ impl Spool for SqliteSpool {
         self.chore(Task::BringForward { latest, now }).await
     }
 
-    async fn sent_since(&self, lane: &LaneId, since: WallTime) -> Result<u64, StoreError> {
-        let lane = lane.clone();
-        self.readers.read(move |connection| fetch::sent_since(connection, &lane, since.unix_millis())).await
-    }
-
     async fn usage_since(&self, lane: &LaneId, since: WallTime) -> Result<Vec<(WallTime, Usage)>, StoreError> {
         let lane = lane.clone();
         self.readers.read(move |connection| usage::since(connection, &lane, since)).await

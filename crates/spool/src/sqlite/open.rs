@@ -228,9 +228,9 @@ fn make_uncertain(connection: &Connection, delivery: &Interrupted, now: WallTime
     )?;
     // One that does not decode is quarantined when it is claimed.
     let recipients = recipients::decode(&delivery.recipients).unwrap_or_default();
-    // Upstream may have counted them.
+    // Upstream may have counted them; whose domains they are of is not known here.
     let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
-    usage::add(connection, &delivery.lane, now, Usage { messages: 1, recipients: count, external: 0 })?;
+    usage::add(connection, &delivery.lane, now, Usage { messages: 1, recipients: count, external: count })?;
     for recipient in recipients {
         connection.execute(
             "INSERT INTO history (at, message, event, lane, tenant, mailbox, sender, recipient, client, message_id, reply,

@@ -79,6 +79,12 @@ struct Turn {
 }
 
 impl Turns {
+    /// Knows nothing any more, and believes no read that began before.
+    pub(super) fn forget(&mut self) {
+        let (passed_over, put_off) = (self.passed_over + 1, self.put_off + 1);
+        *self = Self { passed_over, put_off, ..Self::default() };
+    }
+
     /// What to do for a delivery that is due at `now`.
     pub(super) fn next(&mut self, now: i64) -> Step {
         if self.is_scan_due(now) {

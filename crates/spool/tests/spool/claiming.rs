@@ -274,7 +274,7 @@ async fn what_was_in_flight_in_a_crash_is_pinned_and_counted() {
     assert_eq!(spool.lanes().await.unwrap(), [LaneSet::from(&two())]);
     assert_eq!(spool.used_lanes(NOW).await.unwrap(), [two()]);
     let used = spool.usage_since(&two(), NOW).await.unwrap();
-    assert_eq!(used, [(NOW, Usage { messages: 1, recipients: 1, external: 0 })]);
+    assert_eq!(used, [(NOW, Usage { messages: 1, recipients: 1, external: 1 })]);
     let pinned = spool.claim(&LaneSet::from(&two()), NOW).await.unwrap().unwrap();
     assert_eq!(pinned.progress.uncertain, 1);
 }

@@ -79,7 +79,7 @@ async fn everything_of_the_first_format_is_found_and_can_be_sent() {
     // What was in flight may have been counted by upstream.
     let scanner = LaneId::new("tenant", "scanner@contoso.com");
     let used = spool.usage_since(&scanner, NOW).await.unwrap();
-    assert_eq!(used, [(NOW, Usage { messages: 1, recipients: 1, external: 0 })]);
+    assert_eq!(used, [(NOW, Usage { messages: 1, recipients: 1, external: 1 })]);
     let history = "SELECT count(*) FROM history WHERE reply = '450 4.7.0 busy' AND event = 'deferred'";
     let told: u32 = database(directory.path()).query_row(history, [], |row| row.get(0)).unwrap();
     assert_eq!(told, 2, "its history is kept");

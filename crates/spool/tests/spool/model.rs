@@ -302,7 +302,7 @@ impl World {
         self.spool = spool;
         for (keys, lane) in std::mem::take(&mut self.marked) {
             let recipients = u32::try_from(keys.len()).unwrap();
-            self.add_usage(&lane, Usage { messages: 1, recipients, external: 0 });
+            self.add_usage(&lane, Usage { messages: 1, recipients, external: recipients });
             for key in keys {
                 let stands = self.model.get_mut(&key).unwrap();
                 stands.due = Some(NOW);
