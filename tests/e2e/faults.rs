@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox::catalogue::{self, Class, Effect, Row};
-use sandbox::{Fault, Stage};
+use sandbox::{Fault, Message, Stage};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, RECIPIENT, Relay, World, field, message, until};
+use crate::harness::{Client, RECIPIENT, Relay, SENDER, World, field, message, until};
 
 /// Worlds at a time: most of them wait most of the time, and each is two processes' work at its start.
 const TOGETHER: usize = 8;
@@ -44,7 +44,7 @@ enum Promise {
     UntilMended,
     /// It is told, and this message waits for its sender's permission; others pass.
     HeldForSender,
-    /// It is told, and the message or recipient stays in the queue as refused; others pass.
+    /// It is told, given up, and its sender gets a report; others pass.
     Refused,
 }
 
@@ -59,7 +59,7 @@ enum Told {
     Refusal,
     /// This message was not sent yet, with this outcome and upstream's reply.
     Message(&'static str),
-    /// This message or recipient is refused and kept, with upstream's reply.
+    /// This message or recipient is given up, with upstream's reply.
     ForGood,
     /// No token, with one of these classes, AADSTS code and advice.
     Token(&'static [&'static str]),
@@ -84,6 +84,8 @@ fn promise(row: &Row) -> Promise {
         (Class::Transient | Class::Reconnect, Stage::Connect | Stage::Ehlo | Stage::StartTls | Stage::Auth) => {
             ByItself(Told::Away)
         }
+        // The guard against too much at a time.
+        (Class::Transient, Stage::Rcpt) if is_busy(row) => AfterAWait(Told::Pace),
         (Class::Transient | Class::Reconnect | Class::SplitAndResend, _) => ByItself(Told::Message("deferred")),
         (Class::Ambiguous, _) => ByItself(Told::Message("uncertain")),
         (Class::Throttled, _) => AfterAWait(Told::Pace),
@@ -109,6 +111,32 @@ fn promise(row: &Row) -> Promise {
         (Class::Flow, _) => AfterAWait(Told::Token(&["unexpected"])),
         (class, stage) => panic!("what does the relay promise for {class:?} at {stage}?"),
     }
+}
+
+/// 4.7.500 to 4.7.699.
+fn is_busy(row: &Row) -> bool {
+    matches!(row.effect, Effect::Reply(text) if text.starts_with("451 4.7.5") || text.starts_with("451 4.7.6"))
+}
+
+/// What history says of the message's first recipient, whom the fault struck, in order. Trouble before MAIL and pace are no
+/// event of a message.
+fn history(row: &Row) -> &'static [&'static str] {
+    match promise(row) {
+        // The restart cut a transfer: nobody knows how far upstream had come.
+        Promise::Patience if is_transfer(row.stage) => &["uncertain", "accepted"],
+        Promise::Unnoticed | Promise::Patience | Promise::AfterAWait(_) => &["accepted"],
+        Promise::ByItself(Told::Message("deferred")) => &["deferred", "accepted"],
+        Promise::ByItself(Told::Message("uncertain")) => &["uncertain", "accepted"],
+        Promise::ByItself(_) => &["accepted"],
+        Promise::UntilMended if row.stage == Stage::Auth => &["accepted"],
+        Promise::UntilMended | Promise::HeldForSender => &["held", "accepted"],
+        Promise::Refused => &["refused"],
+    }
+}
+
+/// Whether upstream has heard of the message.
+fn is_transfer(stage: Stage) -> bool {
+    matches!(stage, Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Content | Stage::EndOfData)
 }
 
 /// `FAULT=name` drives one alone.
@@ -183,6 +211,10 @@ impl Run {
         }
         if !others_pass {
             self.second().await?;
+        }
+        if self.refused() > 0 {
+            let is_it = |line: &str| line.contains("\"sent\"") && field(line, "recipients") == SENDER;
+            self.line("the report of the failure", is_it).await?;
         }
         self.judge().await
     }
@@ -272,8 +304,10 @@ impl Run {
                 self.line("the message's trouble with the reply", is_it).await.map(drop)
             }
             Told::ForGood => {
-                let is_it = |line: &str| line.contains("not delivered") && line.contains(reply);
-                self.line("the refusal with the reply", is_it).await.map(drop)
+                let is_it = |line: &str| line.contains("not delivered, and given up") && line.contains(reply);
+                let line = self.line("the refusal with the reply", is_it).await?;
+                let is_right = field(&line, "outcome") == "refused" && field(&line, "why") == "refused for good";
+                if is_right { Ok(()) } else { Err(format!("it is told as {line}")) }
             }
             Told::Token(classes) => {
                 let line = self.line("the failed request", |line| line.contains("token request failed")).await?;
@@ -324,19 +358,24 @@ impl Run {
     async fn judge(&mut self) -> Result<(), String> {
         self.stop().await?;
         let mut wrong = String::new();
-        let kept: Vec<(u8, Option<String>)> = {
-            let queue = self.queue();
-            let mut rows = queue.prepare("SELECT state, diagnostic FROM delivery").unwrap();
-            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
-        };
-        let is_kept = |(state, why): &(u8, Option<String>)| {
-            *state == 2 && why.as_deref().is_some_and(|why| why.contains(self.reply()))
-        };
-        if kept.len() != self.refused() || !kept.iter().all(is_kept) {
-            let _ = write!(wrong, "the queue holds {kept:?}; ");
+        let kept = self.world.count("SELECT count(*) FROM delivery");
+        if kept != Some(0) {
+            let _ = write!(wrong, "the queue holds {kept:?} deliveries; ");
+        }
+        let events = self.events();
+        let names: Vec<_> = events.iter().map(|(event, _)| event.as_str()).collect();
+        let is_verbatim = |(event, reply): &(String, String)| event == "accepted" || reply.contains(self.reply());
+        if names != history(self.row) || !events.iter().all(is_verbatim) {
+            let _ = write!(wrong, "history says {events:?} and not {:?}; ", history(self.row));
+        }
+        let (reports, messages): (Vec<_>, Vec<_>) =
+            self.world.sandbox.messages().into_iter().partition(|message| is_report(message));
+        if reports.len() != self.refused() || !reports.iter().all(|report| self.is_right(report)) {
+            let texts: Vec<_> = reports.iter().map(|report| text(report)).collect();
+            let _ = write!(wrong, "the reports are {texts:?}; ");
         }
         let mut copies: HashMap<(String, String), usize> = HashMap::new();
-        for message in self.world.sandbox.messages() {
+        for message in messages {
             for recipient in &message.recipients {
                 *copies.entry((message.message_id.clone(), recipient.address.clone())).or_default() += 1;
             }
@@ -373,8 +412,26 @@ impl Run {
         self.relay.as_ref().expect("it runs")
     }
 
-    fn queue(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.world.path("state/queue.db")).unwrap()
+    /// What history says of the first message's first recipient: events and replies.
+    fn events(&self) -> Vec<(String, String)> {
+        let queue = self.world.queue();
+        let wanted =
+            "SELECT event, reply FROM history WHERE message_id = '<first@test.local>' AND recipient = ?1 ORDER BY id";
+        let mut rows = queue.prepare(wanted).unwrap();
+        rows.query_map([RECIPIENT], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// A report to the sender, by the mailbox that carried the message, on the one that was refused and nobody else.
+    fn is_right(&self, report: &Message) -> bool {
+        let text = text(report);
+        let recipients: Vec<_> = report.recipients.iter().map(|recipient| recipient.address.as_str()).collect();
+        let others = self.recipients().iter().filter(|recipient| **recipient != RECIPIENT);
+        recipients == [SENDER]
+            && report.login == SENDER
+            && report.reverse_path == SENDER
+            && text.contains(&format!("\r\nFinal-Recipient: rfc822;{RECIPIENT}\r\n"))
+            && text.contains(&format!("\r\nDiagnostic-Code: smtp;{}", self.reply()))
+            && others.into_iter().all(|other| !text.contains(&format!("Final-Recipient: rfc822;{other}")))
     }
 
     fn end_of_log(&self) -> String {
@@ -383,4 +440,14 @@ impl Run {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
+}
+
+fn is_report(message: &Message) -> bool {
+    text(message).contains("report-type=delivery-status")
+}
+
+/// Its header and body, unfolded. Of a large message nothing.
+fn text(message: &Message) -> String {
+    let octets = message.body.octets().unwrap_or_default();
+    String::from_utf8_lossy(octets).replace("\r\n ", " ").replace("  ", " ")
 }

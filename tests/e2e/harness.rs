@@ -1,7 +1,7 @@
 //! What every test stands on: a simulated tenant, a relay process with its own state directory, and a client.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sandbox::{Limits, Mailbox, Message, Sandbox, SandboxOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use wire::{Reply, ReplyParser};
 
 pub(crate) const SENDER: &str = sandbox::DEFAULT_MAILBOX;
@@ -45,7 +45,7 @@ impl World {
         Self { sandbox, directory, extra: Vec::new(), limits }
     }
 
-    /// Adds a line to a section of the configuration.
+    /// Adds a line to a section of the configuration; to `tables`, whole tables.
     pub(crate) fn set(mut self, section: &'static str, line: impl Into<String>) -> Self {
         self.extra.push((section, line.into()));
         self
@@ -78,10 +78,10 @@ impl World {
             "[listener.local]\naddress = \"127.0.0.1:0\"\n{}\n\
              [tenant.contoso]\ntenant_id = \"{tenant_id}\"\nclient_id = \"{client_id}\"\n\
              client_secret = {{ file = {:?} }}\nauthority = \"{}\"\nauthority_ca_file = {:?}\n\
-             smtp = {{ host = \"{}\", port = {}, ca_file = {:?} }}\n\n\
+             smtp = {{ host = \"{}\", port = {}, ca_file = {:?} }}\n{}\n\n\
              [mailbox.scanner]\naddress = \"{SENDER}\"\n{pace}\n{}\n\
              [spool]\n{}\n{}\n[http]\naddress = \"\"\n\n[log]\nformat = \"json\"\n{}\n\
-             [shutdown]\n{}\n\n[retry]\n{}\n",
+             [shutdown]\n{}\n\n[retry]\n{}\n\n[bounce]\n{}\n\n{}\n",
             extra("listener"),
             shown("secret"),
             self.sandbox.authority(),
@@ -89,12 +89,15 @@ impl World {
             self.sandbox.smtp_host(),
             self.sandbox.smtp_port(),
             shown("ca.pem"),
+            extra("tenant"),
             extra("mailbox"),
             self.spool_directory(),
             extra("spool"),
             extra("log"),
             extra("shutdown"),
             extra("retry"),
+            extra("bounce"),
+            extra("tables"),
         )
     }
 
@@ -119,6 +122,17 @@ impl World {
     pub(crate) fn let_time_pass(&self) {
         let queue = rusqlite::Connection::open(self.path("state/queue.db")).unwrap();
         queue.execute("UPDATE delivery SET due = 0", []).unwrap();
+    }
+
+    /// The queue's database, to look into.
+    pub(crate) fn queue(&self) -> rusqlite::Connection {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        rusqlite::Connection::open_with_flags(self.path("state/queue.db"), flags).unwrap()
+    }
+
+    /// The number that a query of the queue's database gives; none while that cannot be read.
+    pub(crate) fn count(&self, query: &str) -> Option<i64> {
+        self.queue().query_row(query, [], |row| row.get(0)).ok()
     }
 
     pub(crate) fn mailbox(&self, change: impl FnOnce(&mut Mailbox)) {
@@ -315,7 +329,18 @@ pub(crate) struct Client {
 impl Client {
     /// Connects, reads the banner, says EHLO.
     pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::connect_from(Ipv4Addr::LOCALHOST, address).await
+    }
+
+    /// The same as another client.
+    pub(crate) async fn connect_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
+        let stream = if address.is_ipv4() {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((client, 0).into())?;
+            socket.connect(address).await?
+        } else {
+            TcpStream::connect(address).await?
+        };
         stream.set_nodelay(true)?;
         let mut client = Self { stream, parser: ReplyParser::default(), input: Vec::new() };
         client.reply().await?;
@@ -367,8 +392,19 @@ impl Client {
         recipients: &[&str],
         message: &[u8],
     ) -> std::io::Result<Reply> {
-        let rcpts: Vec<_> = recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>\r\n")).collect();
-        let commands = format!("MAIL FROM:<{sender}>\r\n{}DATA\r\n", rcpts.concat());
+        let paths: Vec<_> = recipients.iter().map(|recipient| format!("<{recipient}>")).collect();
+        self.send_with(&format!("<{sender}>"), &paths, message).await
+    }
+
+    /// The same with what follows `MAIL FROM:` and each `RCPT TO:`, parameters included.
+    pub(crate) async fn send_with(
+        &mut self,
+        mail: &str,
+        recipients: &[impl AsRef<str>],
+        message: &[u8],
+    ) -> std::io::Result<Reply> {
+        let rcpts: Vec<_> = recipients.iter().map(|recipient| format!("RCPT TO:{}\r\n", recipient.as_ref())).collect();
+        let commands = format!("MAIL FROM:{mail}\r\n{}DATA\r\n", rcpts.concat());
         self.write(commands.as_bytes()).await?;
         for _ in 0..=recipients.len() {
             let reply = self.reply().await?;

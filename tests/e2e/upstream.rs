@@ -431,7 +431,7 @@ fn main_cf(directory: &Path, user: u32, group: u32) -> String {
          service_throttle_time = 1s\n\
          \n\
          virtual_mailbox_domains = example.com, contoso.com\n\
-         virtual_mailbox_maps = inline:{{ {{ {RECIPIENT} = {RECIPIENT}/ }}, {{ {OTHER} = {OTHER}/ }} }}\n\
+         virtual_mailbox_maps = inline:{{ {{ {RECIPIENT} = {RECIPIENT}/ }}, {{ {OTHER} = {OTHER}/ }}, {{ {SENDER} = {SENDER}/ }} }}\n\
          virtual_mailbox_base = {directory}/mail\n\
          virtual_mailbox_limit = 0\n\
          virtual_uid_maps = static:{user}\n\
