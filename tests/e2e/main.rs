@@ -16,6 +16,7 @@ mod harness;
 mod kill;
 mod paths;
 mod postfix;
+mod reports;
 mod secrets;
 mod stop;
 mod trouble;
