@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use sandbox::{Action, DEFAULT_TENANT_ID, Fault, Message, Stage, TenantModel};
+use sandbox::{Action, DEFAULT_CLIENT_ID, DEFAULT_TENANT_ID, Fault, Grant, Message, Stage, TenantModel};
 use serde_json::Value;
 
 use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, field, message, peer, split, until};
@@ -360,6 +360,29 @@ async fn of_a_flood_of_failures_ten_are_told_at_once_and_the_others_in_one_diges
         assert_eq!(taken.iter().filter(|message| text(message).contains(&id)).count(), 1, "{id}");
     }
     drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_is_held_for_longer_than_it_may_be_is_given_up() {
+    let world = World::new().await.set("retry", "max_hold = \"4s\"");
+    world.sandbox.revoke(SENDER, DEFAULT_CLIENT_ID).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, &format!("<{SENDER}>"), &[&format!("<{RECIPIENT}>")], &message("held")).await;
+    relay.log().wait_for(|line| line.contains("lane stands still"));
+    let line = given_up(&relay);
+    assert_eq!(field(&line, "why"), "retry.max_hold is over");
+    assert!(field(&line, "reply").contains("535 5.7.3 Authentication unsuccessful"), "{line}");
+    // Its report waits for the lane, too.
+    relay.terminate().await;
+    world.sandbox.grant(SENDER, DEFAULT_CLIENT_ID, Grant::Rbac).unwrap();
+    let relay = world.relay().await;
+    let bounce = &world.wait_for(1).await[0];
+    assert_eq!(recipient(bounce), SENDER);
+    nothing_else_comes(&world, &relay, 1).await;
+    let Some(read) = Read::by_python(bounce).await else { return };
+    let said = format!("the mailbox {SENDER} could not send for too long.");
+    assert!(read.text("text").contains(&said), "{}", read.text("text"));
+    assert_eq!(read.of_recipient("Action"), "failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,8 +28,8 @@ use crate::routing::Routing;
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How often is looked for mail that was held for too long.
-const HOLD_LOOK: Duration = Duration::from_mins(1);
+/// How often is looked for mail that was held for too long: often enough for whatever may be configured, and no oftener.
+const HOLD_LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How soon mail is looked at again whose external recipients the tenant's day has no room for: each look is a write.
 const EXTERNAL_LOOK: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
 /// Deliveries given up in one look; the next goes on.
@@ -383,7 +383,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 pub(crate) async fn give_up_held<S: Spool, T: TokenSource>(deliveries: Vec<Arc<Delivery<S, T>>>, max_hold: Duration) {
     let queues: BTreeSet<_> = deliveries.iter().flat_map(|delivery| &delivery.queues).cloned().collect();
     loop {
-        sleep(HOLD_LOOK.min(max_hold).max(STORE_PAUSE)).await;
+        sleep(max_hold.clamp(HOLD_LOOKS.0, HOLD_LOOKS.1)).await;
         for lanes in &queues {
             let serving = deliveries.iter().filter(|delivery| delivery.queues.contains(lanes));
             // Long enough in one piece, and by a clock that nobody sets: pace, a moment's trouble and a jump of the wall clock
