@@ -13,8 +13,6 @@ use clock::Monotonic;
 const REST: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(24));
 /// Between steps on the way back up, none of which was refused.
 const STEP: Duration = Duration::from_mins(1);
-/// Refusals this close together are one: what was under way when the first came.
-const SAME: Duration = Duration::from_secs(10);
 
 /// Of what upstream has had too much, by its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +23,15 @@ pub(crate) enum Pacing {
     Rate,
     /// It does not say (4.7.500 and its kin).
     Busy,
+}
+
+/// How much upstream had at a refusal, what it refused included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Level {
+    /// Connections that are open.
+    pub(crate) connections: usize,
+    /// Messages within the last minute.
+    pub(crate) messages: usize,
 }
 
 /// What a login may do now, of what is configured.
@@ -50,13 +57,14 @@ impl Governor {
         self.rate.allowed(now)
     }
 
-    /// Upstream refused one too many, with `connections` open and `messages` within the last minute, itself included.
-    pub(crate) fn refused(&mut self, pacing: Pacing, connections: usize, messages: usize, now: Monotonic) {
+    /// Upstream refused what `begun` then: one too many.
+    pub(crate) fn refused(&mut self, pacing: Pacing, level: Level, begun: Monotonic, now: Monotonic) {
+        let Level { connections, messages } = level;
         match pacing {
-            Pacing::Connections => self.connections.refused(connections, now),
-            Pacing::Rate => self.rate.refused(messages, now),
+            Pacing::Connections => self.connections.refused(connections, begun, now),
+            Pacing::Rate => self.rate.refused(messages, begun, now),
             // Nothing is known but that it is too much: a quarter less of what was done.
-            Pacing::Busy => self.rate.refused(messages - messages / 4, now),
+            Pacing::Busy => self.rate.refused(messages - messages / 4, begun, now),
         }
     }
 }
@@ -89,8 +97,9 @@ impl Limit {
         self.allowed
     }
 
-    fn refused(&mut self, level: usize, now: Monotonic) {
-        if self.refused_at.is_some_and(|before| now < before + SAME) {
+    /// What was under way when it was lowered last tells nothing new: refusals that come together are one.
+    fn refused(&mut self, level: usize, begun: Monotonic, now: Monotonic) {
+        if self.refused_at.is_some_and(|before| begun <= before) {
             return;
         }
         self.allowed = self.allowed.min(level.saturating_sub(1)).max(1);
@@ -110,42 +119,56 @@ mod tests {
 
     const HOUR: u64 = 3600;
 
+    /// With so many connections and messages, of something that began just now.
+    fn refuse(governor: &mut Governor, pacing: Pacing, level: (usize, usize), now: Monotonic) {
+        let (connections, messages) = level;
+        governor.refused(pacing, Level { connections, messages }, now, now);
+    }
+
     #[test]
     fn a_refusal_lowers_to_what_was_not_refused() {
         let mut governor = Governor::new(3, 30);
-        governor.refused(Pacing::Connections, 3, 9, at(0));
+        refuse(&mut governor, Pacing::Connections, (3, 9), at(0));
         assert_eq!((governor.connections(at(0)), governor.rate(at(0))), (2, 30));
-        governor.refused(Pacing::Rate, 1, 21, at(20));
+        refuse(&mut governor, Pacing::Rate, (1, 21), at(20));
         assert_eq!((governor.connections(at(20)), governor.rate(at(20))), (2, 20));
-        governor.refused(Pacing::Busy, 1, 20, at(40));
+        refuse(&mut governor, Pacing::Busy, (1, 20), at(40));
         assert_eq!(governor.rate(at(40)), 14);
     }
 
     #[test]
     fn connections_refused_together_are_one_refusal() {
         let mut governor = Governor::new(5, 30);
-        governor.refused(Pacing::Connections, 5, 9, at(0));
-        governor.refused(Pacing::Connections, 4, 9, at(1));
-        assert_eq!(governor.connections(at(1)), 4);
+        refuse(&mut governor, Pacing::Connections, (5, 9), at(3));
+        governor.refused(Pacing::Connections, Level { connections: 4, messages: 9 }, at(2), at(4));
+        assert_eq!(governor.connections(at(4)), 4);
+    }
+
+    #[test]
+    fn what_began_after_a_refusal_and_is_refused_too_is_another_however_soon() {
+        let mut governor = Governor::new(5, 30);
+        refuse(&mut governor, Pacing::Connections, (5, 9), at(3));
+        refuse(&mut governor, Pacing::Connections, (4, 10), at(4));
+        assert_eq!(governor.connections(at(4)), 3);
     }
 
     #[test]
     fn never_less_than_one() {
         let mut governor = Governor::new(1, 1);
-        governor.refused(Pacing::Connections, 0, 0, at(0));
-        governor.refused(Pacing::Busy, 0, 0, at(0));
+        refuse(&mut governor, Pacing::Connections, (0, 0), at(0));
+        refuse(&mut governor, Pacing::Busy, (0, 0), at(0));
         assert_eq!((governor.connections(at(0)), governor.rate(at(0))), (1, 1));
     }
 
     #[test]
     fn it_comes_back_step_by_step_after_a_rest() {
         let mut governor = Governor::new(30, 30);
-        governor.refused(Pacing::Rate, 1, 21, at(0));
+        refuse(&mut governor, Pacing::Rate, (1, 21), at(0));
         assert_eq!(governor.rate(at(HOUR - 1)), 20);
         assert_eq!(governor.rate(at(HOUR)), 21);
         assert_eq!(governor.rate(at(HOUR + 60)), 22);
         assert_eq!(governor.rate(at(2 * HOUR)), 30);
-        governor.refused(Pacing::Rate, 1, 30, at(3 * HOUR));
+        refuse(&mut governor, Pacing::Rate, (1, 30), at(3 * HOUR));
         assert_eq!(governor.rate(at(4 * HOUR)), 30, "what came back whole rests no longer than the first time");
     }
 
@@ -157,7 +180,7 @@ mod tests {
             let now = at(minute * 60);
             if governor.rate(now) > 20 {
                 met.push(minute / 60);
-                governor.refused(Pacing::Rate, 1, 21, now);
+                refuse(&mut governor, Pacing::Rate, (1, 21), now);
             }
         }
         assert_eq!(met, [0, 1, 3, 7, 15, 31, 55, 79, 103, 127, 151]);

@@ -10,7 +10,7 @@ use mail::{Diagnostic, Domain, Outcome, Recipient, Scope};
 
 use crate::batch::{self, Room, Spent};
 use crate::classify::pacing;
-use crate::governor::{Governor, Pacing};
+use crate::governor::{Governor, Level, Pacing};
 use crate::health::{Health, Pause, Trouble, TroubleKind, TroubleStatus};
 use crate::pacer::Pacer;
 use crate::quota::Quota;
@@ -109,6 +109,7 @@ pub enum NoRoom {
 #[derive(Debug)]
 #[must_use]
 pub struct Turn {
+    begun: Monotonic,
     probes_lane: bool,
     probes_tenant: bool,
     reserved: Spent,
@@ -163,7 +164,7 @@ impl Turns {
                 self.health.unknown();
             }
         })?;
-        Ok(Turn { probes_lane, probes_tenant, reserved: Spent::default() })
+        Ok(Turn { begun: now, probes_lane, probes_tenant, reserved: Spent::default() })
     }
 
     /// Which of `recipients` go in this turn's message, at least one.
@@ -214,7 +215,7 @@ impl Turns {
             return Lesson::Well(self.answered(tenant, turn, was_accepted, moment));
         };
         if kind == TroubleKind::Throttled {
-            self.paced(pacing(diagnostic), open, moment.now);
+            self.paced(pacing(diagnostic), open, turn.begun, moment.now);
         }
         let text = match kind {
             TroubleKind::Throttled => format!("Exchange asks {} to slow down: {diagnostic}", self.login),
@@ -273,16 +274,16 @@ impl Turns {
         self.health.troubled(trouble, probes_lane, now, chance)
     }
 
-    /// Upstream has asked to slow down, with so many connections open.
-    fn paced(&mut self, pacing: Pacing, connections: usize, now: Monotonic) {
+    /// Upstream has asked what `begun` then to slow down, with so many connections open.
+    fn paced(&mut self, pacing: Pacing, connections: usize, begun: Monotonic, now: Monotonic) {
         let messages = self.pacer.in_last_minute(now) + self.pacer.under_way();
-        self.governor.refused(pacing, connections, messages, now);
+        self.governor.refused(pacing, Level { connections, messages }, begun, now);
     }
 
     /// The turn ended; upstream may have `seen` a message in it and counts `spent` of its recipients.
     #[allow(clippy::needless_pass_by_value, reason = "a turn ends once")]
     pub fn end(&mut self, tenant: &mut TenantTurns, turn: Turn, seen: bool, spent: Spent, now: Monotonic) {
-        let Turn { probes_lane, probes_tenant, reserved } = turn;
+        let Turn { begun: _, probes_lane, probes_tenant, reserved } = turn;
         self.pacer.end(now, seen);
         self.day.settle(reserved.recipients, spent.recipients, now);
         tenant.external.settle(reserved.external, spent.external, now);
@@ -456,7 +457,7 @@ mod tests {
         let mut tenant = TenantTurns::new(None);
         let mut login = turns(100);
         let (mut first, second) = (login.begin(&mut tenant, at(0)).unwrap(), login.begin(&mut tenant, at(0)).unwrap());
-        login.paced(Pacing::Connections, 2, at(0));
+        login.paced(Pacing::Connections, 2, at(0), at(0));
         login.answered(&mut tenant, &mut first, true, moment(0));
         login.end(&mut tenant, first, true, Spent::default(), at(0));
         assert_eq!(login.begin(&mut tenant, at(0)).unwrap_err(), None, "one turn is out, and no more than one may be");
