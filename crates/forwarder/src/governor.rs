@@ -30,7 +30,7 @@ pub(crate) enum Pacing {
 pub(crate) struct Level {
     /// Connections that are open.
     pub(crate) connections: usize,
-    /// Messages within the last minute.
+    /// Messages within the minute before it began.
     pub(crate) messages: usize,
 }
 
@@ -62,7 +62,11 @@ impl Governor {
         let Level { connections, messages } = level;
         match pacing {
             Pacing::Connections => self.connections.refused(connections, begun, now),
-            Pacing::Rate => self.rate.refused(messages, begun, now),
+            Pacing::Rate => {
+                self.rate.refused(messages, begun, now);
+                // Of those that are refused together the first may be answered last.
+                self.rate.lower(messages);
+            }
             // Nothing is known but that it is too much: a quarter less of what was done.
             Pacing::Busy => self.rate.refused(messages - messages / 4, begun, now),
         }
@@ -102,10 +106,14 @@ impl Limit {
         if self.refused_at.is_some_and(|before| begun <= before) {
             return;
         }
-        self.allowed = self.allowed.min(level.saturating_sub(1)).max(1);
+        self.lower(level);
         self.step_at = now + self.rest;
         self.rest = self.rest.saturating_mul(2).min(REST.1);
         self.refused_at = Some(now);
+    }
+
+    fn lower(&mut self, level: usize) {
+        self.allowed = self.allowed.min(level.saturating_sub(1)).max(1);
     }
 }
 

@@ -109,10 +109,18 @@ pub enum NoRoom {
 #[derive(Debug)]
 #[must_use]
 pub struct Turn {
-    begun: Monotonic,
+    begun: Begun,
     probes_lane: bool,
     probes_tenant: bool,
     reserved: Spent,
+}
+
+/// How a turn began. Upstream counts a message soon after that.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: Monotonic,
+    /// Messages of the minute before and those under way, this one included; what began later is none of them.
+    messages: usize,
 }
 
 impl Turns {
@@ -164,7 +172,8 @@ impl Turns {
                 self.health.unknown();
             }
         })?;
-        Ok(Turn { begun: now, probes_lane, probes_tenant, reserved: Spent::default() })
+        let begun = Begun { at: now, messages: self.pacer.in_last_minute(now) + self.pacer.under_way() };
+        Ok(Turn { begun, probes_lane, probes_tenant, reserved: Spent::default() })
     }
 
     /// Which of `recipients` go in this turn's message, at least one.
@@ -275,9 +284,9 @@ impl Turns {
     }
 
     /// Upstream has asked what `begun` then to slow down, with so many connections open.
-    fn paced(&mut self, pacing: Pacing, connections: usize, begun: Monotonic, now: Monotonic) {
-        let messages = self.pacer.in_last_minute(now) + self.pacer.under_way();
-        self.governor.refused(pacing, Level { connections, messages }, begun, now);
+    fn paced(&mut self, pacing: Pacing, connections: usize, begun: Begun, now: Monotonic) {
+        let Begun { at, messages } = begun;
+        self.governor.refused(pacing, Level { connections, messages }, at, now);
     }
 
     /// The turn ended; upstream may have `seen` a message in it and counts `spent` of its recipients.
@@ -453,11 +462,28 @@ mod tests {
     }
 
     #[test]
+    fn of_messages_that_are_refused_together_the_first_tells_how_many_upstream_takes() {
+        let mut tenant = TenantTurns::new(None);
+        let mut login = turns(100);
+        for _ in 0..10 {
+            let turn = login.begin(&mut tenant, at(0)).unwrap();
+            login.end(&mut tenant, turn, true, Spent::default(), at(0));
+        }
+        let under_way = [1, 1].map(|second| login.begin(&mut tenant, at(second)).unwrap());
+        // In whatever order they are answered.
+        for turn in under_way.into_iter().rev() {
+            login.paced(Pacing::Rate, 2, turn.begun, at(2));
+            login.end(&mut tenant, turn, true, Spent::default(), at(2));
+        }
+        assert_eq!(login.allowed(at(2)), (2, 10));
+    }
+
+    #[test]
     fn a_login_that_is_refused_one_too_many_uses_one_less() {
         let mut tenant = TenantTurns::new(None);
         let mut login = turns(100);
         let (mut first, second) = (login.begin(&mut tenant, at(0)).unwrap(), login.begin(&mut tenant, at(0)).unwrap());
-        login.paced(Pacing::Connections, 2, at(0), at(0));
+        login.paced(Pacing::Connections, 2, first.begun, at(0));
         login.answered(&mut tenant, &mut first, true, moment(0));
         login.end(&mut tenant, first, true, Spent::default(), at(0));
         assert_eq!(login.begin(&mut tenant, at(0)).unwrap_err(), None, "one turn is out, and no more than one may be");
