@@ -14,6 +14,7 @@ mod durability;
 mod faults;
 mod harness;
 mod kill;
+mod lanes;
 mod paths;
 mod postfix;
 mod reports;
