@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
 
+mod campaign;
 mod clients;
 mod commands;
 mod conditions;
