@@ -88,7 +88,7 @@ struct Event {
 
 /// A recipient whose delivery has not been settled.
 #[derive(Clone, Copy)]
-struct Open {
+pub(crate) struct Open {
     marked: bool,
     held: bool,
 }
@@ -108,6 +108,7 @@ impl Campaign {
         world.mailbox(|mailbox| mailbox.may_send_as.extend((0..SENDERS).map(sender)));
         let world = world
             .set("retry", "schedule = [\"1s\"]\nuncertain_delay = \"1s\"\nuncertain_resends = 10")
+            .set("mailbox", "recipients_per_day = 1000000")
             .set("shutdown", "grace = \"1s\"");
         Self { world, chance: Rng::with_seed(seed), clients: Arc::default(), boots: Vec::new(), struck: 0 }
     }
@@ -320,7 +321,7 @@ fn filed(world: &World) -> u64 {
 }
 
 /// What the queue holds, read from a copy: the relay must find its log as the kill left it.
-fn open_deliveries(world: &World) -> HashMap<(String, String), Open> {
+pub(crate) fn open_deliveries(world: &World) -> HashMap<(String, String), Open> {
     let mut open = HashMap::new();
     let copy = tempfile::tempdir().unwrap();
     for name in ["queue.db", "queue.db-wal"] {

@@ -11,6 +11,7 @@ mod commands;
 mod conditions;
 mod control;
 mod delivery;
+mod disk;
 mod durability;
 mod faults;
 mod harness;

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use super::connection::{self, Purpose};
 use super::schema::{self, Owner, State};
 use super::totals::Totals;
-use super::{fetch, migrate, recipients, usage};
+use super::{fetch, migrate, recipients, space, usage};
 use crate::error::OpenError;
 use crate::usage::Usage;
 
@@ -53,10 +53,18 @@ pub(super) fn open(directory: &Path, now: WallTime) -> Result<Opened, OpenError>
     let path = database(directory);
     // Made here and not by SQLite, whose files are readable by all; its log gets the mode of this one.
     open_private_file(&path)?;
-    let mut connection = open_database(&path)?;
-    begin_boot(&mut connection, now)
-        .map(|(boot, uncertain, totals, oldest)| Opened { lock, connection, boot, uncertain, totals, oldest })
-        .map_err(|error| database_error(&path, &error))
+    let (connection, (boot, uncertain, totals, oldest)) = match begin(&path, now) {
+        // The disk filled and then the daemon died: what is queued leaves, and makes room again.
+        Err(OpenError::Full { .. }) if space::throw_ballast_off(directory) => begin(&path, now)?,
+        begun => begun?,
+    };
+    Ok(Opened { lock, connection, boot, uncertain, totals, oldest })
+}
+
+fn begin(path: &Path, now: WallTime) -> Result<(Connection, Begun), OpenError> {
+    let mut connection = open_database(path)?;
+    let begun = begin_boot(&mut connection, now).map_err(|error| database_error(path, &error))?;
+    Ok((connection, begun))
 }
 
 fn make_private_directory(path: &Path) -> Result<(), OpenError> {

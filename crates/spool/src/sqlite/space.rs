@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -131,17 +131,13 @@ impl Space {
     }
 
     fn ballast(&self) -> PathBuf {
-        self.options.directory.join("ballast")
+        ballast(&self.options.directory)
     }
 
     /// Throws the ballast off; false if there is none any more.
     pub(super) fn release_ballast(&self) -> bool {
         self.forget_free_bytes();
-        let released = fs::remove_file(self.ballast()).is_ok();
-        if released {
-            tracing::warn!("the disk of the queue is full: gave up the reserve, so that queued mail still leaves");
-        }
-        released
+        throw_ballast_off(&self.options.directory)
     }
 
     /// Takes ballast in if there is none and the floor stays clear of it. Failing is no harm: the floor still stands.
@@ -164,8 +160,21 @@ impl Space {
     }
 }
 
+fn ballast(directory: &Path) -> PathBuf {
+    directory.join("ballast")
+}
+
+/// The same for a queue that is not open yet.
+pub(super) fn throw_ballast_off(directory: &Path) -> bool {
+    let released = fs::remove_file(ballast(directory)).is_ok();
+    if released {
+        tracing::warn!("the disk of the queue is full: gave up the reserve, so that queued mail still leaves");
+    }
+    released
+}
+
 /// Real blocks of octets that no file system folds away.
-fn write_ballast(path: &std::path::Path) -> io::Result<()> {
+fn write_ballast(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
     let mut chunk = Vec::with_capacity(64 * 1024);
