@@ -3,6 +3,7 @@
 //! or stops with a sentence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::campaign::open_deliveries;
-use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, World, message, peer, skip, until};
+use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, is_root, message, peer, skip, until};
 
 /// Worlds at a time: each is two processes that stand still at every system call.
 const TOGETHER: usize = 3;
@@ -122,7 +123,9 @@ const ROWS: &[Row] = {
         row(Starting, "pread64", Log, "EIO", "2", Stops),
         row(Starting, SYNC, Log, "EIO", "1", Stops),
         row(Starting, "pwrite64", Log, "EIO", "1", Stops),
+        // The reserve helps where it is enough.
         row(Starting, "pwrite64", Log, "ENOSPC", "1", Starts),
+        row(Starting, "pwrite64", Log, "ENOSPC", "1+", Stops),
         row(Starting, "unlink", Body, "EIO", "1+", Starts),
     ]
 };
@@ -395,4 +398,136 @@ fn queued(world: &World) -> BTreeSet<String> {
         queue.prepare("SELECT m.message_id FROM delivery d JOIN message m ON m.id = d.message").unwrap();
     let ids = statement.query_map([], |row| row.get(0)).unwrap();
     ids.map(|id| id.unwrap_or_else(|_| "the queue cannot be read now".to_owned())).collect()
+}
+
+/// Room for the reserve, and for some dozens of messages.
+const DISK: u32 = 32;
+/// Failures that are reported one by one; others would wait for a digest.
+const BOUNCES: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_another_program_fills_costs_no_promise_and_drains_with_its_bounces() {
+    for killed in [Killed::Never, Killed::Full, Killed::Draining] {
+        let Some(disk) = SmallDisk::mount(DISK) else { return };
+        let state = disk.path().join("state");
+        let world = World::new().await.set("retry", "schedule = [\"1s\"]\nuncertain_delay = \"1s\"");
+        let world = world.set("spool", format!("directory = {:?}\nmin_free_bytes = \"0 B\"", state.display().to_string()));
+        world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+        let relay = world.relay().await;
+        assert!(until(PATIENCE, || state.join("ballast").exists()).await);
+        let said = Arc::new(Said::default());
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| tokio::spawn(until_refused(relay.address, client, Arc::clone(&said))))
+            .collect();
+        let enough = || said.promised.lock().unwrap().len() >= 2 * BOUNCES;
+        assert!(until(PATIENCE, enough).await);
+        fill(disk.path());
+        for client in clients {
+            client.await.unwrap();
+        }
+        let mut relay = relay;
+        if killed != Killed::Never {
+            relay.kill();
+            fill(disk.path());
+            relay = world.relay().await;
+        }
+        // Bounces need room at a disk that has none, until what leaves makes some.
+        world.sandbox.clear_faults();
+        if killed == Killed::Draining {
+            relay.log().wait_for(|line| line.contains("\"sent\""));
+            relay.kill();
+            relay = world.relay().await;
+        }
+        let drained = until(PATIENCE, || open_messages(&state) == Some(0)).await;
+        assert!(drained, "{:?} messages are left:\n{}", open_messages(&state), relay.log().text());
+        let copies = if killed == Killed::Draining { 2 } else { 1 };
+        assert_arrived(&world, &said.promised.lock().unwrap(), copies);
+        // The other program's file is still there.
+        let mut client = Client::connect(relay.address).await.unwrap();
+        assert_eq!(client.send(&[RECIPIENT], &message("after")).await.unwrap().code(), 250);
+        let (status, log) = relay.terminate().await;
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+}
+
+/// When a kill comes beside the trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    Never,
+    Full,
+    Draining,
+}
+
+/// Sends until nothing is taken any more, every third message to somebody unknown too.
+async fn until_refused(address: SocketAddr, client: usize, said: Arc<Said>) {
+    let mut connection = Client::connect(address).await.unwrap();
+    for number in 0.. {
+        let bounces = number % 3 == 0 && number * CLIENTS / 3 < BOUNCES;
+        let name = format!("{}{client}x{number}", if bounces { "bounces" } else { "goes" });
+        let recipients = if bounces { &[RECIPIENT, UNKNOWN][..] } else { &[RECIPIENT] };
+        let size = [100, FILED, 4000, 3 * FILED][number % 4];
+        let reply = connection.send(recipients, &text(&name, size)).await.unwrap();
+        if reply.code() != 250 {
+            assert_eq!(reply.to_string(), "452 4.3.1 Insufficient system storage, try again later");
+            return;
+        }
+        said.promised.lock().unwrap().insert(name);
+    }
+}
+
+/// Everything, at most so often, and a report for each unknown recipient.
+fn assert_arrived(world: &World, promised: &BTreeSet<String>, most: usize) {
+    let messages = world.sandbox.messages();
+    for name in promised {
+        let id = format!("<{name}@test.local>");
+        let copies = messages.iter().filter(|message| message.message_id == id).count();
+        assert!((1..=most).contains(&copies), "{copies} copies of {name}");
+        let names_it = |octets: &[u8]| String::from_utf8_lossy(octets).contains(&id);
+        let is_report = |message: &sandbox::Message| message.recipients[0].address == SENDER;
+        let reports = messages.iter().filter(|message| is_report(message) && message.body.octets().is_some_and(names_it));
+        let reports: BTreeSet<_> = reports.map(|report| &report.message_id).collect();
+        assert_eq!(reports.len(), usize::from(name.starts_with("bounces")), "reports of {name}");
+    }
+    assert!(promised.iter().any(|name| name.starts_with("bounces")));
+}
+
+fn open_messages(state: &Path) -> Option<i64> {
+    let queue = Connection::open_with_flags(state.join("queue.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    queue.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).ok()
+}
+
+/// Takes all the room that is left.
+fn fill(disk: &Path) {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(disk.join("filler")).unwrap();
+    while file.write_all(&[0x5a; 4096]).is_ok() {}
+}
+
+/// A file system of a few MiB, for tests that run as root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(mebibytes: u32) -> Option<Self> {
+        if !is_root() {
+            skip("only root can mount a small disk");
+            return None;
+        }
+        let directory = tempfile::TempDir::new().unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(directory));
+        }
+        skip("a small disk cannot be mounted here");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
 }
