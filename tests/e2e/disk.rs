@@ -72,14 +72,7 @@ struct Row {
     holds: Holds,
 }
 
-const fn row(
-    during: While,
-    calls: &'static str,
-    on: On,
-    error: &'static str,
-    when: &'static str,
-    holds: Holds,
-) -> Row {
+const fn row(during: While, calls: &'static str, on: On, error: &'static str, when: &'static str, holds: Holds) -> Row {
     Row { calls, on, error, when, during, holds }
 }
 
@@ -112,12 +105,22 @@ const ROWS: &[Row] = {
         row(Flowing, "openat", Body, "ENOSPC", "1", Refused(&[452])),
         row(Flowing, "write", Body, "EIO", "2", Refused(FAILED)),
         row(Flowing, "write", Body, "ENOSPC", "1", Refused(&[452])),
+        row(Flowing, "write", Body, "EDQUOT", "1", Refused(&[452])),
+        row(Flowing, "pwrite64", Log, "EDQUOT", "1+", Refused(FULL)),
+        row(Flowing, SYNC, Body, "EIO", "1+", Refused(FAILED)),
+        row(Flowing, "pread64", Log, "EIO", "1+", Perhaps(FAILED)),
+        row(Flowing, "ftruncate", Log, "EIO", "1+", Perhaps(FAILED)),
         row(Flowing, "unlink", Body, "EIO", "1+", Perhaps(&[])),
         row(Leaving, SYNC, Log, "EIO", "1", Perhaps(&[])),
         row(Leaving, SYNC, Log, "EIO", "1+", Perhaps(&[])),
         row(Leaving, "pwrite64", Log, "ENOSPC", "1+", Perhaps(&[])),
         row(Leaving, "openat", Body, "EIO", "1", Perhaps(&[])),
         row(Leaving, "read", Body, "EIO", "1", Perhaps(&[])),
+        row(Leaving, "read", Body, "EIO", "1+", Perhaps(&[])),
+        row(Leaving, "pread64", Log, "EIO", "1+", Perhaps(&[])),
+        row(Leaving, "pread64", Log, "EIO", "9", Perhaps(&[])),
+        row(Starting, "openat", Log, "EIO", "1+", Stops),
+        row(Starting, "getdents64", Bodies, "EIO", "1", Starts),
         row(Starting, "openat", Database, "EIO", "1+", Stops),
         row(Starting, "pread64", Database, "EIO", "1", Stops),
         row(Starting, "pread64", Log, "EIO", "2", Stops),
@@ -294,9 +297,14 @@ impl Run {
             let found = copies.get(&id).copied().unwrap_or_default();
             assert!((1..=most).contains(&found), "{name} arrived {found} times");
         }
-        let unpromised = copies.keys().filter(|id| !promised.contains(id.trim_matches(['<', '>']).trim_end_matches("@test.local")));
+        let unpromised =
+            copies.keys().filter(|id| !promised.contains(id.trim_matches(['<', '>']).trim_end_matches("@test.local")));
         // A crash comes before what was told to have failed is taken back.
-        assert!(killed || unpromised.clone().next().is_none(), "refused, and sent: {:?}", unpromised.collect::<Vec<_>>());
+        assert!(
+            killed || unpromised.clone().next().is_none(),
+            "refused, and sent: {:?}",
+            unpromised.collect::<Vec<_>>()
+        );
         let (status, log) = relay.terminate().await;
         assert_eq!(status.code(), Some(0), "{log}");
         let relay = self.world.relay().await;
@@ -411,14 +419,14 @@ async fn a_disk_that_another_program_fills_costs_no_promise_and_drains_with_its_
         let Some(disk) = SmallDisk::mount(DISK) else { return };
         let state = disk.path().join("state");
         let world = World::new().await.set("retry", "schedule = [\"1s\"]\nuncertain_delay = \"1s\"");
-        let world = world.set("spool", format!("directory = {:?}\nmin_free_bytes = \"0 B\"", state.display().to_string()));
+        let world =
+            world.set("spool", format!("directory = {:?}\nmin_free_bytes = \"0 B\"", state.display().to_string()));
         world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
         let relay = world.relay().await;
         assert!(until(PATIENCE, || state.join("ballast").exists()).await);
         let said = Arc::new(Said::default());
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| tokio::spawn(until_refused(relay.address, client, Arc::clone(&said))))
-            .collect();
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|client| tokio::spawn(until_refused(relay.address, client, Arc::clone(&said)))).collect();
         let enough = || said.promised.lock().unwrap().len() >= 2 * BOUNCES;
         assert!(until(PATIENCE, enough).await);
         fill(disk.path());
@@ -484,7 +492,8 @@ fn assert_arrived(world: &World, promised: &BTreeSet<String>, most: usize) {
         assert!((1..=most).contains(&copies), "{copies} copies of {name}");
         let names_it = |octets: &[u8]| String::from_utf8_lossy(octets).contains(&id);
         let is_report = |message: &sandbox::Message| message.recipients[0].address == SENDER;
-        let reports = messages.iter().filter(|message| is_report(message) && message.body.octets().is_some_and(names_it));
+        let reports =
+            messages.iter().filter(|message| is_report(message) && message.body.octets().is_some_and(names_it));
         let reports: BTreeSet<_> = reports.map(|report| &report.message_id).collect();
         assert_eq!(reports.len(), usize::from(name.starts_with("bounces")), "reports of {name}");
     }

@@ -1,10 +1,13 @@
 //! A connection to the database with our settings, and what its errors mean for us. Not here: any table.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use crate::error::StoreError;
 
@@ -12,6 +15,8 @@ use crate::error::StoreError;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements kept; more than any connection uses.
 const STATEMENTS: usize = 32;
+/// What is read at once where only the reading matters.
+const PROBE_CHUNK: usize = 256 * 1024;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,33 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection
         connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -512;")?;
     }
     Ok(connection)
+}
+
+/// Fails with the disk's own error unless it gives back the whole database and its log. SQLite has one word, "malformed",
+/// for a page that is wrong and for a read that failed: the one is there for good, the other may pass.
+pub(super) fn check_readable(database: &Path) -> rusqlite::Result<()> {
+    let readable = read_whole(database).and_then(|()| read_whole(&database.with_extension("db-wal")));
+    readable.map_err(|error| unreadable(&error))
+}
+
+/// To be told apart from damage.
+pub(super) fn unreadable(error: &dyn std::fmt::Display) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), Some(error.to_string()))
+}
+
+fn read_whole(path: &Path) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let (mut chunk, mut at) = (vec![0; PROBE_CHUNK], 0);
+    loop {
+        // As SQLite reads.
+        match file.read_at(&mut chunk, at)? {
+            0 => return Ok(()),
+            read => at += read as u64,
+        }
+    }
 }
 
 /// What an error of SQLite asks for.
@@ -86,7 +118,6 @@ pub(super) fn read_failed(error: &rusqlite::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rusqlite::ffi;
 
     #[test]
     fn errors_are_told_apart() {

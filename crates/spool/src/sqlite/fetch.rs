@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use super::apply::{body_type, origin, reverse_path};
 use super::body::{self, SqliteSource};
 use super::claims::{ClaimGuard, Claims, Row};
+use super::connection::{self, Purpose};
 use super::inbox::Inbox;
 use super::job::Quarantine;
 use super::recipients;
@@ -129,7 +130,7 @@ impl Fetch {
     }
 
     fn load(&self, connection: &Connection, now: i64, guard: ClaimGuard) -> Loaded {
-        let stored = match read(connection, guard.delivery()) {
+        let stored = match read_surely(connection, guard.delivery()) {
             Ok(Some(stored)) if stored.lanes != *guard.lanes() => return Loaded::Stale(guard, Some(stored.lanes)),
             Ok(Some(stored)) if stored.due <= now => stored,
             Ok(_) => return Loaded::Stale(guard, None),
@@ -276,6 +277,20 @@ fn envelope(message: &StoredMessage) -> Result<Envelope, &'static str> {
         ret: ret.map_err(|_| "its RET does not read")?,
         envelope_id: envelope_id.map_err(|_| "its ENVID does not read")?,
     })
+}
+
+/// Damage is believed only once the disk was seen to give back all that it holds, and of a fresh handle: a disk that was away
+/// for a moment must set no mail aside. Takes as long as reading the database, for each row that is damaged.
+fn read_surely(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<StoredDelivery>> {
+    match (read(connection, delivery), connection.path()) {
+        (Err(error), Some(path)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            let path = Path::new(path);
+            connection::check_readable(path)?;
+            let fresh = connection::open(path, Purpose::Read).map_err(|error| connection::unreadable(&error))?;
+            read(&fresh, delivery)
+        }
+        (read, _) => read,
+    }
 }
 
 fn read(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<StoredDelivery>> {
