@@ -53,11 +53,17 @@ pub(super) fn open(directory: &Path, now: WallTime) -> Result<Opened, OpenError>
     let path = database(directory);
     // Made here and not by SQLite, whose files are readable by all; its log gets the mode of this one.
     open_private_file(&path)?;
-    let (connection, (boot, uncertain, totals, oldest)) = match begin(&path, now) {
+    let begun = match begin(&path, now) {
         // The disk filled and then the daemon died: what is queued leaves, and makes room again.
-        Err(OpenError::Full { .. }) if space::throw_ballast_off(directory) => begin(&path, now)?,
-        begun => begun?,
+        Err(OpenError::Full { .. }) if space::throw_ballast_off(directory) => begin(&path, now),
+        // Nobody is to restore or move away a queue that its disk did not give back for a moment.
+        Err(OpenError::Damaged { .. }) => {
+            connection::check_readable(&path).map_err(|error| database_error(&path, &error))?;
+            begin(&path, now)
+        }
+        begun => begun,
     };
+    let (connection, (boot, uncertain, totals, oldest)) = begun?;
     Ok(Opened { lock, connection, boot, uncertain, totals, oldest })
 }
 
