@@ -47,7 +47,7 @@ async fn whatever_is_killed_and_fails_each_promise_is_kept_and_each_copy_too_man
     }
     let killed = begun.elapsed();
     campaign.drain().await;
-    let figures = campaign.judge().await;
+    let figures = campaign.judge();
     let (round_time, all) = (killed.as_secs_f64(), begun.elapsed().as_secs_f64());
     eprintln!("{rounds} rounds in {round_time:.0} s, {all:.0} s with the drain\n{figures}");
     assert!(figures.wrong.is_empty(), "CAMPAIGN_SEED={seed}\n{}", figures.wrong.join("\n"));
@@ -213,7 +213,7 @@ impl Campaign {
         self.stop(relay, 0).await;
     }
 
-    async fn judge(&self) -> Figures {
+    fn judge(&self) -> Figures {
         let queue = Connection::open(self.world.path("state/queue.db")).unwrap();
         let whole: String = queue.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(whole, "ok");
@@ -434,16 +434,18 @@ impl<'a> Evidence<'a> {
         self.boots.last().and_then(|boot| boot.open.get(pair)).copied()
     }
 
-    /// Outcomes in a boot that say "the reply was lost".
-    fn lost_replies(&self, boot: &Boot, pair: &Pair) -> usize {
-        let is_lost = |event: &&Event| event.outcome == "uncertain" && event.is_of(pair);
-        boot.events.iter().filter(is_lost).count()
-    }
-
-    /// The same in all of history, other than at a start.
+    /// Outcomes that say "the reply was lost" in all of history, other than at a start.
     fn lost_replies_stored(&self, pair: &Pair) -> usize {
         let is_lost = |(event, reply): &&(String, String)| event == "uncertain" && !reply.contains("the relay stopped");
         self.history.get(pair).map_or(0, |events| events.iter().filter(is_lost).count())
+    }
+}
+
+impl Boot {
+    /// Outcomes that say "the reply was lost".
+    fn lost_replies(&self, pair: &Pair) -> usize {
+        let is_lost = |event: &&Event| event.outcome == "uncertain" && event.is_of(pair);
+        self.events.iter().filter(is_lost).count()
     }
 }
 
@@ -541,7 +543,7 @@ impl Figures {
             let (lost, cut) = explained.entry(number).or_default();
             let open = boot.open.get(pair).filter(|_| !*cut);
             let was_answered = boot.events.iter().any(|event| event.what == "sent" && event.is_of(pair));
-            if *lost < evidence.lost_replies(boot, pair) {
+            if *lost < boot.lost_replies(pair) {
                 *lost += 1;
                 lost_replies += 1;
                 self.reply_lost += 1;

@@ -102,10 +102,29 @@ fn render(window: &Window, now: Now) -> String {
     text
 }
 
-/// Replaces the file as one step: a crash leaves the old one or the new one.
+/// Replaces the file; where there is no room for another, its own blocks hold what is new.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    match replace(path, text) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            // The next start would take it for a leftover.
+            let _ = fs::remove_file(temporary(path));
+            overwrite(path, text)
+        }
+        replaced => replaced,
+    }
+}
+
+/// A crash in the middle leaves a file that does not read, which costs a wait and nothing else.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
+}
+
+/// As one step: a crash leaves the old one or the new one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = temporary(path);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     // A leftover of an earlier crash keeps its own mode otherwise.
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -114,6 +133,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&temporary, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
