@@ -95,7 +95,7 @@ pub struct Fate<'a> {
     pub will_retry_until: Option<&'a str>,
 }
 
-/// A message to be sent from the null reverse-path.
+/// A message, to be sent so that nothing is reported of it in turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Its header block.

@@ -32,8 +32,8 @@ pub(crate) struct Reporting {
     hostname: String,
     /// By the tenant's name.
     internal: BTreeMap<String, Vec<Domain>>,
-    /// By the tenant's name: the mailbox that sends its digests.
-    senders: BTreeMap<String, (LaneId, Mailbox)>,
+    /// Every lane, with its tenant's name and the mailbox that sends its digests.
+    senders: BTreeMap<LaneId, (String, Mailbox)>,
     postmaster: Option<Mailbox>,
     /// The most that is returned of a message.
     content: Ret,
@@ -101,7 +101,7 @@ impl Reporting {
             let (Some(lane), Some(address)) = (routing::lane(settings, mailbox), mailbox.address.one()) else {
                 continue;
             };
-            senders.entry(tenant.to_owned()).or_insert_with(|| (lane, address.clone()));
+            senders.entry(lane).or_insert_with(|| (tenant.to_owned(), address.clone()));
         }
         let delay = settings.bounce.delay_notice_after.duration();
         let tenants = settings.tenants.keys();
@@ -137,9 +137,10 @@ impl Reporting {
         if !passed_on.is_empty() {
             self.tell_sender(spool, claim, Kind::Relayed, &passed_on, carrier, clock, &mut reports).await;
         }
-        let late = self.late(&mut ended, claim, carrier, clock.wall());
-        if !late.is_empty() {
-            self.tell_sender(spool, claim, Kind::Delayed, &late, carrier, clock, &mut reports).await;
+        let late = self.late(&ended, claim, carrier, clock.wall());
+        if !late.is_empty() && self.tell_sender(spool, claim, Kind::Delayed, &late, carrier, clock, &mut reports).await
+        {
+            note_delay(&mut ended);
         }
         reports
     }
@@ -188,7 +189,7 @@ impl Reporting {
         }));
     }
 
-    /// What is no failure is the sender's alone, and is told now or not at all: failure comes last, and is told.
+    /// What is no failure is the sender's alone, and no digest's. Whether it is told.
     #[allow(clippy::too_many_arguments, reason = "what a report is made of")]
     async fn tell_sender<S: Spool>(
         &self,
@@ -199,10 +200,10 @@ impl Reporting {
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
         reports: &mut Reports<S::Sink>,
-    ) {
-        let Some(to) = self.internal_sender(claim).cloned() else { return };
+    ) -> bool {
+        let Some(to) = self.internal_sender(claim).cloned() else { return false };
         if !self.may_tell(&to, clock) {
-            return;
+            return false;
         }
         let id = claim.message;
         let words = Words { kind, to: &to, accounts, returned: Ret::Headers };
@@ -211,9 +212,20 @@ impl Reporting {
                 let report = sink.id();
                 info!(%id, %report, %to, ?kind, "its sender is told");
                 reports.messages.push((sink, message));
+                true
             }
-            Err(error) => warn!(%id, ?kind, %error, "its sender cannot be told"),
+            Err(error) => {
+                warn!(%id, ?kind, %error, "its sender cannot be told");
+                false
+            }
         }
+    }
+
+    /// The lane of these that sends a digest: one that failed and is still configured, else any of the tenant's.
+    fn digest_sender(&self, tenant: &str, lanes: &LaneSet) -> Option<(&LaneId, &Mailbox)> {
+        let mut of_tenant = self.senders.iter().filter(|(_, (name, _))| name == tenant);
+        let that = of_tenant.clone().find(|(lane, _)| lanes.contains(lane));
+        that.or_else(|| of_tenant.next()).map(|(lane, (_, address))| (lane, address))
     }
 
     /// Who hears of a failure, or why nobody does.
@@ -245,29 +257,46 @@ impl Reporting {
         self.flood.lock().unwrap_or_else(PoisonError::into_inner).admits(&to.to_string(), clock.monotonic())
     }
 
-    /// Those who wait for a failure of their own and have not been told, noted as told. Whose lane stands still has
-    /// nothing to hear: it is the administrator's, and the notice would wait behind the mail that it speaks of.
-    fn late<B>(&self, ended: &mut [Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>, now: WallTime) -> Vec<Account> {
-        let mut accounts = Vec::new();
-        let is_late = self.delay_notice_after.is_some_and(|delay| now.saturating_since(claim.accepted_at) >= delay);
-        for Ended { positions, outcome, verdict } in ended {
-            let Verdict::Again(_, progress) = verdict else { continue };
-            let is_own = matches!(outcome, Outcome::Deferred(_) | Outcome::Held { scope: Scope::Message, .. });
-            if !is_late || !is_own || progress.delay_told {
-                continue;
-            }
-            progress.delay_told = true;
-            let wanted = recipients(claim, positions).filter(|recipient| recipient.notify().delay);
-            let until = now + carrier.max_age.saturating_sub(progress.age);
-            accounts.extend(wanted.map(|recipient| Account {
-                recipient: recipient.clone(),
-                outcome: (*outcome).clone(),
-                reason: None,
-                remedy: None,
-                will_retry_until: matches!(outcome, Outcome::Deferred(_)).then_some(until),
-            }));
+    /// Those who wait for a failure of their own and have not been told. Whose lane stands still has nothing to hear: it is
+    /// the administrator's, and the notice would wait behind the mail that it speaks of.
+    fn late<B>(&self, ended: &[Ended<'_>], claim: &Claim<B>, carrier: &Carrier<'_>, now: WallTime) -> Vec<Account> {
+        if self.delay_notice_after.is_none_or(|delay| now.saturating_since(claim.accepted_at) < delay) {
+            return Vec::new();
         }
-        accounts
+        let accounts =
+            ended.iter().filter(|ended| ended.is_late()).flat_map(|Ended { positions, outcome, verdict }| {
+                let wanted = recipients(claim, positions).filter(|recipient| recipient.notify().delay);
+                let age = match **verdict {
+                    Verdict::Again(_, progress) => progress.age,
+                    _ => Duration::ZERO,
+                };
+                let until = now + carrier.max_age.saturating_sub(age);
+                wanted.map(move |recipient| Account {
+                    recipient: recipient.clone(),
+                    outcome: (*outcome).clone(),
+                    reason: None,
+                    remedy: None,
+                    will_retry_until: matches!(outcome, Outcome::Deferred(_)).then_some(until),
+                })
+            });
+        accounts.collect()
+    }
+}
+
+impl Ended<'_> {
+    /// Whether they are tried again for a reason of their own, and have not been told so.
+    fn is_late(&self) -> bool {
+        let is_own = matches!(self.outcome, Outcome::Deferred(_) | Outcome::Held { scope: Scope::Message, .. });
+        is_own && matches!(&*self.verdict, Verdict::Again(_, progress) if !progress.delay_told)
+    }
+}
+
+/// They have been told that it is late.
+fn note_delay(ended: &mut [Ended<'_>]) {
+    for ended in ended.iter_mut().filter(|ended| ended.is_late()) {
+        if let Verdict::Again(_, progress) = ended.verdict {
+            progress.delay_told = true;
+        }
     }
 }
 

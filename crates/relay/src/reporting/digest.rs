@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::Reporting;
 use super::composition::{Posting, new_message};
 
-/// Addresses that get a digest in one round.
-const GROUPS: u32 = 100;
+/// Addresses that get a digest in one round: more than there are, so that none can keep others out.
+const GROUPS: u32 = 10_000;
 /// Failures that one digest replaces, and how many of them it lists.
 const ENTRIES: u32 = 10_000;
 const LISTED: usize = 100;
@@ -33,8 +33,7 @@ impl Reporting {
     async fn send_digest<S: Spool>(&self, spool: &S, group: &ReportGroup, clock: &dyn Clock) -> Result<(), StoreError> {
         let entries = spool.report_entries(&group.tenant, &group.to, ENTRIES).await?;
         let (Some((_, newest)), Ok(to)) = (entries.last(), group.to.parse::<Mailbox>()) else { return Ok(()) };
-        // The lane that failed last has a mailbox if the configuration still has it; else any of the tenant's.
-        let Some((lane, from)) = self.senders.get(&group.tenant) else {
+        let Some((lane, from)) = self.digest_sender(&group.tenant, &newest.lanes) else {
             warn!(
                 to = group.to,
                 tenant = group.tenant,
@@ -47,10 +46,12 @@ impl Reporting {
         let message_id = self.message_id(sink.id(), now);
         let posting = Posting { tenant: &group.tenant, route: "", lanes: LaneSet::from(lane), from, to: &to };
         let date = now.rfc5322();
-        let told: Vec<Told> = entries.iter().take(LISTED).map(|(_, report)| Told::new(report)).collect();
-        let listed: Vec<_> = told.iter().map(Told::entry).collect();
+        // Recipients of one message stand together: they were settled together.
+        let messages: Vec<Told> =
+            entries.chunk_by(|(_, one), (_, other)| one.message == other.message).filter_map(Told::new).collect();
+        let listed: Vec<_> = messages.iter().take(LISTED).map(Told::entry).collect();
         // What this one does not replace is told by the next.
-        let beyond = (entries.len() - listed.len()) as u64;
+        let beyond = (messages.len() - listed.len()) as u64;
         let digest = Digest { letter: self.letter(&posting, &date, &message_id), entries: &listed, beyond };
         let report = digest.report();
         if let Content::Whole(body) = &report.content {
@@ -77,17 +78,19 @@ struct Told {
 }
 
 impl Told {
-    fn new(report: &NewReport) -> Self {
-        let recipient = ForwardPath::parse(report.recipients.as_bytes()).ok().map(Recipient::from);
-        Self {
-            time: report.at.rfc3339(),
-            queue_id: report.message.to_string(),
+    /// Of failures that are all of one message; none of none.
+    fn new(failures: &[(i64, NewReport)]) -> Option<Self> {
+        let recipient = |(_, report): &(i64, NewReport)| ForwardPath::parse(report.recipients.as_bytes()).ok();
+        let (_, first) = failures.first()?;
+        Some(Self {
+            time: first.at.rfc3339(),
+            queue_id: first.message.to_string(),
             // As the queue stored them; what does not read is named as none.
-            sender: ReversePath::parse(report.sender.as_bytes()).unwrap_or(ReversePath::Null),
-            recipients: recipient.into_iter().collect(),
-            message_id: report.message_id.clone(),
-            reply: Diagnostic::local(report.reply.clone()),
-        }
+            sender: ReversePath::parse(first.sender.as_bytes()).unwrap_or(ReversePath::Null),
+            recipients: failures.iter().filter_map(recipient).map(Recipient::from).collect(),
+            message_id: first.message_id.clone(),
+            reply: Diagnostic::local(first.reply.clone()),
+        })
     }
 
     fn entry(&self) -> DigestEntry<'_> {
