@@ -162,7 +162,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 
     async fn something_due(&self, wakers: &[Arc<Notify>]) -> Result<(), StoreError> {
         loop {
-            // Enabled first: what comes while the queue is looked at is not missed.
+            // A wake that comes while the queue is looked at is kept for it.
             let woken = woken(wakers);
             let mut wait = LONGEST_SLEEP;
             for lanes in &self.queues {
@@ -186,6 +186,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
                 format!("upstream may have it already; {} tries ended without an answer", claim.progress.uncertain);
             let outcome = Outcome::Uncertain(Diagnostic::local(text));
             let held = Verdict::Held(claim.progress);
+            drop(slot);
             let fates = vec![whole(&claim, outcome, held)];
             return self.settle(claim, fates, Contact::default()).await;
         }
@@ -240,12 +241,13 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             }
             Attempt::BodyFailed(StoreError::Damaged(text)) => {
                 error!(id = %claim.message, %text, "the stored message is damaged; it is set aside");
-                return self.quarantine(claim, text).await;
+                return self.quarantine(claim, text, usage(Spent::default())).await;
             }
             Attempt::BodyFailed(error) => {
                 error!(id = %claim.message, %error, "the stored message cannot be read now; trying again");
                 let outcome = Outcome::Deferred(Diagnostic::local(error.to_string()));
-                (vec![self.fate(&chosen, outcome, attempted)], Contact::default())
+                let contact = Contact { usage: usage(Spent::default()), ..Contact::default() };
+                (vec![self.fate(&chosen, outcome, attempted)], contact)
             }
         };
         fates.extend(self.rest(&claim, &chosen));
@@ -318,14 +320,14 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         }
     }
 
-    async fn quarantine(&self, claim: Claim<S::Source>, text: String) {
+    async fn quarantine(&self, claim: Claim<S::Source>, text: String, usage: Usage) {
         let part = Part {
             recipients: (0..claim.recipients.len()).collect(),
             outcome: Outcome::Deferred(Diagnostic::local(text)),
             next: Next::Quarantined,
             progress: claim.progress,
         };
-        let settlement = self.settlement(vec![part], Usage::default());
+        let settlement = self.settlement(vec![part], usage);
         self.write(claim, settlement).await;
     }
 
