@@ -195,3 +195,33 @@ async fn a_killed_migration_was_whole_or_nothing() {
     println!("killed in formats {formats:?}");
     assert!(formats.contains(&1), "at least one was killed half-way: {formats:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_of_the_second_format_is_found_and_can_be_sent() {
+    let directory = copy_of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-2")));
+    let (spool, recovered) = open(directory.path());
+    let counts = recovered.counts;
+    assert_eq!((recovered.boot, recovered.uncertain, counts.messages), (2, 1, 5));
+    assert_eq!((counts.queued, counts.held, counts.quarantined, counts.uncertain), (4, 1, 0, 1));
+    let scanner = LaneId::new("tenant", "scanner@contoso.com");
+    let both = LaneSet::new(&scanner, &[LaneId::new("tenant", "erp@contoso.com")]);
+    let listed = spool.list(&ListFilter { lanes: Some(both.clone()), state: None }, None, 10).await.unwrap().deliveries;
+    let late = listed.first().unwrap();
+    assert_eq!((late.route.as_str(), late.progress.delay_told, late.progress.age.as_secs()), ("invoices", true, 60));
+    let row = |message: &str, recipients: &str, attempts, uncertain, octets| {
+        (message.to_owned(), recipients.to_owned(), attempts, uncertain, octets)
+    };
+    assert_eq!(
+        sent(&spool, &both).await,
+        [row("1-1", "late@b.c,later@b.c", 1, 0, 8), row("1-5", "large@b.c", 0, 0, 40_000)]
+    );
+    assert_eq!(
+        sent(&spool, &queue("scanner")).await,
+        [row("1-4", "flying@b.c", 0, 1, 9), row("1-6", "erp@contoso.com", 0, 0, 6)],
+        "what was in flight goes on by its lane alone"
+    );
+    let waiting = spool.report_entries("contoso", "erp@contoso.com", 10).await.unwrap();
+    assert_eq!(waiting.iter().map(|(_, report)| report.recipients.as_str()).collect::<Vec<_>>(), ["gone@b.c"]);
+    let used: u32 = spool.usage_since(&scanner, NOW).await.unwrap().iter().map(|(_, usage)| usage.messages).sum();
+    assert_eq!(used, 3, "two that were sent, and one that was in flight");
+}
