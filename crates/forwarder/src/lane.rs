@@ -26,6 +26,9 @@ use crate::turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
 
+/// That a day is used up is told no more often than this: it slides, and frees a little at a time.
+const DAY_TOLD_EVERY: Duration = Duration::from_hours(6);
+
 /// How long a lane's connections live.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
@@ -73,6 +76,8 @@ pub struct Lane<T> {
 struct State {
     turns: Turns,
     idle: Vec<Connection>,
+    /// When it was told last that the day is used up.
+    day_told: Option<Monotonic>,
     fresh_token: Option<FreshToken>,
 }
 
@@ -166,7 +171,12 @@ impl<T: TokenSource> Lane<T> {
     /// A lane that has done nothing yet.
     pub fn new(parts: LaneParts<T>) -> Arc<Self> {
         let LaneParts { id, login, endpoint, tokens, tenant, allowance, limits, clock } = parts;
-        let state = State { turns: Turns::new(login.clone(), allowance.clone()), idle: Vec::new(), fresh_token: None };
+        let state = State {
+            turns: Turns::new(login.clone(), allowance.clone()),
+            idle: Vec::new(),
+            day_told: None,
+            fresh_token: None,
+        };
         Arc::new(Self {
             id,
             login,
@@ -262,11 +272,25 @@ impl<T: TokenSource> Lane<T> {
                 Err(wait) => wait,
             };
             drop(permit);
+            self.tell_day();
             tokio::select! {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = changed => {}
                 () = tenant_changed => {}
             }
+        }
+    }
+
+    /// Mail that waits for the day is no trouble of anybody, and must not wait unseen.
+    fn tell_day(&self) {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let is_news = state.day_told.is_none_or(|told| now >= told + DAY_TOLD_EVERY);
+        if is_news && state.turns.is_day_used_up(now) {
+            state.day_told = Some(now);
+            drop(state);
+            let recipients_per_day = self.allowance.recipients_per_day;
+            warn!(lane = %self.id, recipients_per_day, "the login's day is used up; its mail waits, and goes on as the day slides");
         }
     }
 

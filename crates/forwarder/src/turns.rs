@@ -319,6 +319,11 @@ impl Turns {
         self.pacer.in_last_minute(now)
     }
 
+    /// Whether the day has no room for anybody now.
+    pub fn is_day_used_up(&mut self, now: Monotonic) -> bool {
+        self.day.left(now) == 0
+    }
+
     /// Recipients of the last day, and how many there may be.
     pub fn day(&self, now: Monotonic) -> (u64, Option<u64>) {
         (self.day.used(now), self.day.limit())
