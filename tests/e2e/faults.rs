@@ -124,13 +124,12 @@ fn history(row: &Row) -> &'static [&'static str] {
     match promise(row) {
         // The restart cut a transfer: nobody knows how far upstream had come.
         Promise::Patience if is_transfer(row.stage) => &["uncertain", "accepted"],
-        Promise::Unnoticed | Promise::Patience | Promise::AfterAWait(_) => &["accepted"],
         Promise::ByItself(Told::Message("deferred")) => &["deferred", "accepted"],
         Promise::ByItself(Told::Message("uncertain")) => &["uncertain", "accepted"],
-        Promise::ByItself(_) => &["accepted"],
-        Promise::UntilMended if row.stage == Stage::Auth => &["accepted"],
-        Promise::UntilMended | Promise::HeldForSender => &["held", "accepted"],
+        Promise::UntilMended if row.stage != Stage::Auth => &["held", "accepted"],
+        Promise::HeldForSender => &["held", "accepted"],
         Promise::Refused => &["refused"],
+        _ => &["accepted"],
     }
 }
 

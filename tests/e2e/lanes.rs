@@ -322,13 +322,15 @@ async fn what_a_mailbox_of_a_pool_may_have_sent_is_sent_again_by_no_other() {
     const MESSAGES: usize = 8;
     let world = pool().await.set("retry", "uncertain_delay = \"1s\"");
     // Whichever has it loses the reply, once each.
-    world.sandbox.inject(Fault::once(Stage::EndOfData, Action::KeepThenClose).times(MESSAGES as u32)).unwrap();
+    let lost = Fault::once(Stage::EndOfData, Action::KeepThenClose).times(u32::try_from(MESSAGES).unwrap());
+    world.sandbox.inject(lost).unwrap();
     let relay = world.relay().await;
     let mut client = Client::connect(relay.address).await.unwrap();
     submit_many(&mut client, "lost", MESSAGES).await;
     is_empty(&world).await;
-    assert_same_login(&world.sandbox.messages());
-    assert_eq!(world.sandbox.counters().messages as usize, 2 * MESSAGES, "each came twice");
+    let taken = world.sandbox.messages();
+    assert_same_login(&taken);
+    assert_eq!(taken.len(), 2 * MESSAGES, "each came twice");
     let lost = relay.log().count(|line| line.contains("not sent yet") && line.contains("\"uncertain\""));
     assert_eq!(lost, MESSAGES);
 }
@@ -373,6 +375,32 @@ async fn what_a_mailbox_of_a_pool_may_have_sent_waits_for_that_mailbox_over_kill
     let taken = world.wait_for(3).await;
     assert_eq!((taken[2].message_id.as_str(), &taken[2].login), ("<pinned@test.local>", &login));
     is_empty(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_a_tenant_is_told_once_however_many_mailboxes_it_holds() {
+    let world = pool().await;
+    world.sandbox.set_tenant_smtp_auth_disabled(DEFAULT_TENANT_ID, true).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    submit_many(&mut client, "first", 1).await;
+    let stands_still = |line: &str| line.contains("lane stands still");
+    let line = relay.log().wait_for(stands_still);
+    assert_eq!(field(&line, "scope"), "tenant");
+    submit_many(&mut client, "held", 19).await;
+    let are_troubled = || lanes(&world).values().all(|lane| lane["trouble"]["scope"] == "tenant");
+    assert!(until(PATIENCE, are_troubled).await, "{:?}", lanes(&world));
+    assert_eq!(world.sandbox.counters().messages, 0);
+    // The login of one, and once more with a fresh token, tells it for both.
+    assert_eq!(world.sandbox.counters().auth_failures, 2);
+    assert_eq!(relay.log().count(|line| line.contains("\"WARN\"")), 1, "{}", relay.log().text());
+    world.sandbox.set_tenant_smtp_auth_disabled(DEFAULT_TENANT_ID, false).unwrap();
+    relay.terminate().await;
+    world.let_time_pass();
+    let _relay = world.relay().await;
+    world.wait_for(20).await;
+    is_empty(&world).await;
+    assert_eq!(world.sandbox.duplicates(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

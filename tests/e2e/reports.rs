@@ -141,6 +141,26 @@ async fn the_internal_sender_of_a_refused_recipient_gets_a_report_that_programs_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_report_names_all_recipients_of_a_message_that_were_refused_and_no_other() {
+    let world = World::new().await;
+    let gone: Vec<_> = (0..3).map(|number| format!("gone{number}@contoso.com")).collect();
+    let refuse = |tenant: &mut TenantModel| tenant.refused_recipients.extend(gone.iter().cloned());
+    world.sandbox.change_tenant(DEFAULT_TENANT_ID, refuse).unwrap();
+    let relay = world.relay().await;
+    let all = [&gone[0], RECIPIENT, &gone[1], &gone[2]];
+    let mut client = Client::connect(relay.address).await.unwrap();
+    assert_eq!(client.send(&all, &message("several")).await.unwrap().code(), 250);
+    let taken = world.wait_for(2).await;
+    let report = taken.iter().find(|message| recipient(message) == SENDER).expect("a report came");
+    nothing_else_comes(&world, &relay, 2).await;
+    let Some(read) = Read::by_python(report).await else { return };
+    let blocks = read.0["status"].as_array().unwrap();
+    let named: Vec<_> = blocks.iter().filter_map(|block| block["Final-Recipient"].as_str()).collect();
+    assert_eq!(named, gone.iter().map(|gone| format!("rfc822;{gone}")).collect::<Vec<_>>());
+    assert!(!read.text("text").contains(RECIPIENT), "{}", read.text("text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_failure_of_an_external_sender_is_told_to_the_postmaster() {
     let world = World::new().await.set("bounce", format!("postmaster = \"{POSTMASTER}\""));
     let relay = world.relay().await;
