@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clock::{Clock as _, SystemClock, WallTime};
 use sandbox::{
     Action, Application, DEFAULT_CLIENT_ID, DEFAULT_SECRET, DEFAULT_TENANT_ID, Fault, Grant, Limits, Mailbox, Message,
     SandboxOptions, SmtpAuth, Stage, Target, TenantModel,
@@ -401,6 +402,38 @@ async fn trouble_of_a_tenant_is_told_once_however_many_mailboxes_it_holds() {
     world.wait_for(20).await;
     is_empty(&world).await;
     assert_eq!(world.sandbox.duplicates(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_a_pool_is_held_only_when_none_of_its_mailboxes_works() {
+    let options = SandboxOptions { limits: Limits::Off, tenants: vec![tenant()], ..SandboxOptions::default() };
+    // The second sends one message a minute: what waits for its turn is not held.
+    let slow = "[mailbox.second]\naddress = \"second@contoso.com\"\nmessages_per_minute = 1\n";
+    let world = World::with(options).await.set("tables", format!("{slow}{POOL}")).set("retry", "max_hold = \"2s\"");
+    world.sandbox.set_mailbox_smtp_auth(SENDER, SmtpAuth::Disabled).unwrap();
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    submit_many(&mut client, "waits", 3).await;
+    assert_eq!(world.wait_for(1).await[0].login, SECOND);
+    let has_stood_still = || lanes(&world)[SENDER]["trouble"]["since"].as_str().is_some_and(|since| is_ago(since, 5));
+    assert!(until(PATIENCE, has_stood_still).await, "{:?}", lanes(&world));
+    assert_eq!(relay.log().count(|line| line.contains("given up")), 0);
+    assert_eq!(world.count("SELECT count(*) FROM delivery WHERE origin = 0"), Some(2));
+    // Without the second, too, it is.
+    relay.terminate().await;
+    world.sandbox.set_mailbox_smtp_auth(SECOND, SmtpAuth::Disabled).unwrap();
+    let text = world.configuration_text().replace("messages_per_minute = 1\n", "messages_per_minute = 1000\n");
+    let configuration = world.path("fast.toml");
+    std::fs::write(&configuration, text).unwrap();
+    world.let_time_pass();
+    let relay = Relay::start(&configuration).await;
+    relay.log().wait_for_another(1, |line| line.contains("given up") && line.contains("retry.max_hold is over"));
+}
+
+/// Whether a time of the snapshot lies at least so many seconds back.
+fn is_ago(time: &str, seconds: u64) -> bool {
+    let time = WallTime::parse_rfc3339(time).unwrap();
+    SystemClock::new().wall().saturating_since(time) >= Duration::from_secs(seconds)
 }
 
 #[tokio::test(flavor = "multi_thread")]

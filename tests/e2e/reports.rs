@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use clock::{Clock as _, SystemClock};
 use sandbox::{Action, DEFAULT_CLIENT_ID, DEFAULT_TENANT_ID, Fault, Grant, Message, Stage, TenantModel};
 use serde_json::Value;
 
@@ -403,6 +405,27 @@ async fn mail_that_is_held_for_longer_than_it_may_be_is_given_up() {
     let said = format!("the mailbox {SENDER} could not send for too long.");
     assert!(read.text("text").contains(&said), "{}", read.text("text"));
     assert_eq!(read.of_recipient("Action"), "failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_waited_for_long_is_not_given_up_for_a_moments_trouble_of_its_lane() {
+    let world = World::new().await.set("retry", "max_hold = \"5s\"");
+    world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
+    let relay = world.relay().await;
+    submit(&relay, &format!("<{SENDER}>"), &[&format!("<{RECIPIENT}>")], &message("old")).await;
+    relay.terminate().await;
+    world.sandbox.clear_faults();
+    // Accepted an hour ago, and due just before the first look; upstream is away then, for three seconds.
+    let queue = rusqlite::Connection::open(world.path("state/queue.db")).unwrap();
+    queue.execute("UPDATE message SET accepted_at = accepted_at - 3600000", []).unwrap();
+    let due = SystemClock::new().wall() + Duration::from_secs(4);
+    queue.execute("UPDATE delivery SET due = ?1", [due.unix_millis()]).unwrap();
+    drop(queue);
+    world.sandbox.inject(Fault::once(Stage::Connect, Action::Close).times(2)).unwrap();
+    let relay = world.relay().await;
+    relay.log().wait_for(|line| line.contains("\"sent\"") && line.contains("<old@test.local>"));
+    assert_eq!(relay.log().count(|line| line.contains("given up")), 0);
+    nothing_else_comes(&world, &relay, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
