@@ -118,14 +118,16 @@ fn is_busy(row: &Row) -> bool {
     matches!(row.effect, Effect::Reply(text) if text.starts_with("451 4.7.5") || text.starts_with("451 4.7.6"))
 }
 
-/// What history says of the message's first recipient, whom the fault struck, in order. Trouble before MAIL and pace are no
-/// event of a message.
+/// What history says of the message's first recipient, whom the fault struck, in order. Trouble before MAIL is no event of a
+/// message.
 fn history(row: &Row) -> &'static [&'static str] {
     match promise(row) {
         // The restart cut a transfer: nobody knows how far upstream had come.
         Promise::Patience if is_transfer(row.stage) => &["uncertain", "accepted"],
         Promise::ByItself(Told::Message("deferred")) => &["deferred", "accepted"],
         Promise::ByItself(Told::Message("uncertain")) => &["uncertain", "accepted"],
+        // Pace that upstream asked for in so many words.
+        Promise::AfterAWait(Told::Pace) if is_transfer(row.stage) => &["paced", "accepted"],
         Promise::UntilMended if row.stage != Stage::Auth => &["held", "accepted"],
         Promise::HeldForSender => &["held", "accepted"],
         Promise::Refused => &["refused"],

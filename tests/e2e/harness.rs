@@ -65,11 +65,7 @@ impl World {
     pub(crate) fn configuration_text(&self) -> String {
         let shown = |name: &str| self.path(name).display().to_string();
         let (tenant_id, client_id) = (sandbox::DEFAULT_TENANT_ID, sandbox::DEFAULT_CLIENT_ID);
-        let pace = if self.limits == Limits::Off {
-            "connections = 10\nmessages_per_minute = 1000000\nrecipients_per_day = 1000000"
-        } else {
-            ""
-        };
+        let pace = if self.limits == Limits::Off { "connections = 10\nmessages_per_minute = 1000000" } else { "" };
         let extra = |section: &str| {
             let lines = self.extra.iter().filter(|(name, _)| *name == section).map(|(_, line)| line.as_str());
             lines.collect::<Vec<_>>().join("\n")

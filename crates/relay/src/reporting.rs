@@ -342,6 +342,10 @@ fn explained<B>(
 ) -> (Option<String>, Option<String>) {
     let ask = |what: &str| Some(format!("Please show this report to your administrator: {what}"));
     match why {
+        Why::Refused if claim.progress.uncertain > 0 => (
+            None,
+            Some("An earlier try ended without an answer, so it may have arrived all the same: ask before you send it again.".to_owned()),
+        ),
         Why::Refused => (None, None),
         Why::SenderRefused => (
             Some(format!(

@@ -122,7 +122,8 @@ impl Plan {
         let Attempted { progress, .. } = attempted;
         match outcome {
             Outcome::Accepted(_) => Verdict::Delivered,
-            Outcome::Refused(_) => given_up(Why::Refused, progress),
+            // Upstream's own word on this very message, whatever became of an earlier try.
+            Outcome::Refused(_) => Verdict::GivenUp(Why::Refused),
             Outcome::Deferred(_) => self.deferred(attempted, now, chance),
             Outcome::Held { scope: Scope::Message, .. } => self.sender_refused(attempted, now, chance),
             Outcome::Held { .. } => Verdict::Again(now + jitter(LANE_TROUBLE, SPREAD, chance), progress),
@@ -280,9 +281,9 @@ mod tests {
         let verdict = plan().verdict(&Outcome::Deferred(said()), behind(progress), NOW, 0.5);
         assert_eq!(verdict, Verdict::Held(Progress { attempts: 1, ..progress }));
         let progress = Progress { denied: DAY, ..progress };
-        for outcome in [Outcome::Refused(said()), held(Scope::Message)] {
-            assert_eq!(plan().verdict(&outcome, behind(progress), NOW, 0.5), Verdict::Held(progress));
-        }
+        assert_eq!(plan().verdict(&held(Scope::Message), behind(progress), NOW, 0.5), Verdict::Held(progress));
+        let refused = plan().verdict(&Outcome::Refused(said()), behind(progress), NOW, 0.5);
+        assert_eq!(refused, Verdict::GivenUp(Why::Refused), "which says that it was refused");
     }
 
     #[test]
