@@ -46,7 +46,8 @@ impl Pacer {
 
     /// Messages that ended within the minute before `now`.
     pub(crate) fn in_last_minute(&self, now: Monotonic) -> usize {
-        self.ended.iter().filter(|ended| now < **ended + WINDOW).count()
+        // In the order of their ends: a search, however many there are.
+        self.ended.len() - self.ended.partition_point(|ended| now >= *ended + WINDOW)
     }
 
     /// A turn ended. It counts for the next minute if upstream may have seen the message.

@@ -71,9 +71,10 @@ impl Claims {
         self.state().queue(lanes).wakers.add()
     }
 
-    /// How many deliveries are claimed, of any queue.
-    pub(super) fn claimed(&self) -> usize {
-        self.state().claimed.len()
+    /// How many deliveries cannot be claimed though they may be found: those that are, and those that were cut.
+    pub(super) fn taken(&self) -> usize {
+        let state = self.state();
+        state.claimed.len() + state.cut.len()
     }
 
     /// Claims the delivery whose turn it is at `now`, or says what to look up.
@@ -94,10 +95,10 @@ impl Claims {
     }
 
     /// The answer to [`Step::LookUp`].
-    pub(super) fn looked_up(&self, lanes: &LaneSet, client: &str, found: &[Due], complete: bool, seen: Seen) {
+    pub(super) fn looked_up(&self, lanes: &LaneSet, client: &str, found: &[Due], complete: bool, seen: Seen, now: i64) {
         let mut state = self.state();
         let free: Vec<Due> = found.iter().filter(|due| state.is_free(lanes, due.delivery)).copied().collect();
-        state.queue(lanes).turns.looked_up(client, free.into_iter(), complete, seen);
+        state.queue(lanes).turns.looked_up(client, free.into_iter(), complete, seen, now);
     }
 
     /// The answer to [`Step::Scan`].
@@ -394,7 +395,7 @@ mod tests {
         drop(marked);
         assert_eq!(claims.cuts(10), 1);
         claim(&claims, &one(), 5).unwrap().settle();
-        assert_eq!((claims.cuts(10), claims.claimed()), (0, 0));
+        assert_eq!((claims.cuts(10), claims.taken()), (0, 0));
         assert!(claim(&claims, &one(), 5).is_none());
     }
 
@@ -430,6 +431,6 @@ mod tests {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(both_woken.as_mut().poll(&mut context).is_ready());
         assert!(one_woken.as_mut().poll(&mut context).is_ready());
-        assert_eq!(claims.claimed(), 0);
+        assert_eq!(claims.taken(), 0);
     }
 }

@@ -90,7 +90,8 @@ impl Fetch {
 
     /// Takes what was looked up ahead, or looks up.
     fn next(&self, connection: &Connection, lanes: &LaneSet, now: i64) -> rusqlite::Result<Option<ClaimGuard>> {
-        let mut is_searched = false;
+        // Once all clients were looked at from their start there is nothing, however many scans that took.
+        let (mut is_searched, mut rounds) = (false, 0);
         loop {
             match self.claims.next(lanes, now) {
                 Step::Serve(client, due) => {
@@ -98,14 +99,15 @@ impl Fetch {
                 }
                 Step::LookUp(client, seen) => {
                     // All that are found may be claimed, with more behind them.
-                    let limit = self.claims.claimed() + AHEAD;
+                    let limit = self.claims.taken() + AHEAD;
                     let found = look_up(connection, lanes, &client, limit)?;
-                    self.claims.looked_up(lanes, &client, &found, found.len() < limit, seen);
+                    self.claims.looked_up(lanes, &client, &found, found.len() < limit, seen, now);
                 }
                 Step::Scan(..) if is_searched => return Ok(None),
                 Step::Scan(cursor, seen) => {
                     let scan = scan(connection, lanes, cursor.as_deref(), now)?;
-                    is_searched = scan.whole;
+                    rounds += u32::from(scan.wrapped);
+                    is_searched = scan.whole || rounds > 1;
                     self.claims.scanned(lanes, scan, seen);
                 }
             }
@@ -378,6 +380,7 @@ fn scan(connection: &Connection, lanes: &LaneSet, cursor: Option<&str>, now: i64
     let mut from = cursor.map(behind).unwrap_or_default();
     // Without a cursor the start is where it begins.
     let mut end = if cursor.is_none() { Some(None) } else { None };
+    let began_anew = |end: Option<Option<&str>>| cursor.is_none() || end.is_some();
     while scan.heads.len() < CLIENTS {
         let found = head(connection, lanes, &from)?;
         match (found, end) {
@@ -395,7 +398,7 @@ fn scan(connection: &Connection, lanes: &LaneSet, cursor: Option<&str>, now: i64
             (None, None) => (from, end) = (String::new(), Some(cursor)),
         }
     }
-    Ok(scan)
+    Ok(Scan { wrapped: began_anew(end), ..scan })
 }
 
 /// The clients that have something queued.
@@ -437,7 +440,7 @@ fn first_free(
         return Ok(Some(head.at));
     }
     loop {
-        let limit = claims.claimed() + AHEAD;
+        let limit = claims.taken() + AHEAD;
         let found = look_up(connection, lanes, client, limit)?;
         let first = claims.first_free(lanes, &found);
         if first.is_some() || found.len() < limit {

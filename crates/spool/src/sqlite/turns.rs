@@ -47,6 +47,8 @@ pub(super) struct Scan {
     pub(super) looked_at: usize,
     /// Whether these are all.
     pub(super) whole: bool,
+    /// Whether it came by the first of all clients.
+    pub(super) wrapped: bool,
 }
 
 /// The round of one queue.
@@ -133,11 +135,19 @@ impl Turns {
     }
 
     /// The first of `client` (in order), none of them held by anybody. `complete` if there are no others.
-    pub(super) fn looked_up(&mut self, client: &str, found: impl Iterator<Item = Due>, complete: bool, seen: Seen) {
-        let complete = complete && seen.passed_over == self.passed_over;
+    pub(super) fn looked_up(
+        &mut self,
+        client: &str,
+        found: impl Iterator<Item = Due>,
+        complete: bool,
+        seen: Seen,
+        now: i64,
+    ) {
+        let nothing_missed = seen.passed_over == self.passed_over;
         let Some(turn) = self.turn(client) else { return };
-        turn.more = !complete;
-        for due in found {
+        turn.more = !(complete && nothing_missed);
+        // What is not due tells that nothing is: not where something may be missing in front of it.
+        for due in found.filter(|due| nothing_missed || due.at <= now) {
             turn.insert(due);
         }
     }
@@ -312,7 +322,7 @@ mod tests {
                         self.reads += 1;
                         let rows = &self.rows[&client];
                         let found: Vec<_> = rows.iter().take(AHEAD).copied().collect();
-                        self.turns.looked_up(&client, found.into_iter(), rows.len() < AHEAD, seen);
+                        self.turns.looked_up(&client, found.into_iter(), rows.len() < AHEAD, seen, now);
                     }
                     Step::Scan(..) if looked => return None,
                     Step::Scan(cursor, seen) => {
@@ -390,7 +400,7 @@ mod tests {
         let Step::LookUp(client, seen) = queue.turns.next(0) else { panic!("others of it may follow") };
         let found: Vec<_> = (0..100).map(|delivery| due(0, delivery)).collect();
         queue.rows.insert(client.clone(), found.iter().copied().collect());
-        queue.turns.looked_up(&client, found.into_iter(), true, seen);
+        queue.turns.looked_up(&client, found.into_iter(), true, seen, 0);
         let endless = (0..1_000).map(|delivery| due(0, 5_000 + delivery));
         endless.for_each(|due| queue.arrive("endless", due));
         let served = queue.served(200);

@@ -404,3 +404,24 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward() {
     assert!(spool.claim(&both(), NOW).await.unwrap().is_some());
     assert!(claim(&spool).await.is_none());
 }
+
+/// As when a route has many mailboxes, each with its connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_ends_however_many_clients_have_only_what_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for number in 0..200 {
+        let mut message = message(&["a@b.c"]);
+        message.client = format!("192.0.2.{number}");
+        let sink = sink(&spool, b"body").await;
+        spool.commit(sink, message).await.unwrap();
+    }
+    let mut held = Vec::new();
+    while let Some(claim) = claim(&spool).await {
+        held.push(claim);
+    }
+    assert_eq!(held.len(), 200);
+    assert!(claim(&spool).await.is_none());
+    drop(held.pop());
+    assert!(claim(&spool).await.is_some());
+}
