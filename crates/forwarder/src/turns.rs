@@ -59,13 +59,6 @@ pub struct Allowance {
     pub internal_domains: Vec<Domain>,
 }
 
-impl Turn {
-    /// What was set aside for it: what it may have used if nobody knows better.
-    pub fn reserved(&self) -> Spent {
-        self.reserved
-    }
-}
-
 /// When something was learned, and the chance that spreads what follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -113,6 +106,13 @@ pub struct Turn {
     probes_lane: bool,
     probes_tenant: bool,
     reserved: Spent,
+}
+
+impl Turn {
+    /// What was set aside for it: what it may have used if nobody knows better.
+    pub fn reserved(&self) -> Spent {
+        self.reserved
+    }
 }
 
 /// How a turn began. Upstream counts a message soon after that.
