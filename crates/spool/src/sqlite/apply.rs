@@ -373,16 +373,13 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Everything in `batch`, in order; stops at the first error.
+    /// Everything in `batch`, in order, but its quarantines; stops at the first error.
     pub(super) fn batch(&mut self, batch: &Batch, effects: &mut Effects) -> rusqlite::Result<Vec<u64>> {
         for settle in &batch.settles {
             self.settle(settle, effects)?;
         }
         for mark in &batch.marks {
             self.mark(mark, effects)?;
-        }
-        for quarantine in &batch.quarantines {
-            self.quarantine(quarantine, effects)?;
         }
         let pruned = batch.chores.iter().map(|chore| self.chore(chore.task, effects)).collect::<Result<_, _>>()?;
         for commit in &batch.commits {

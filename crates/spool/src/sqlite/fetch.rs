@@ -340,7 +340,7 @@ fn message(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredMessage> {
 }
 
 /// Whether the row, and not the moment, is at fault.
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     match error.sqlite_error_code() {
         Some(code) => code == ErrorCode::DatabaseCorrupt,
         None => true,

@@ -92,6 +92,44 @@ impl Writer {
         #[cfg(test)]
         self.shared.faults.panic_if_asked();
         self.rest = Rest::Tidy;
+        let quarantines = mem::take(&mut batch.quarantines);
+        for quarantine in quarantines {
+            self.set_aside(quarantine);
+        }
+        if !batch.is_empty() {
+            self.write_batch(batch);
+        }
+    }
+
+    /// In a transaction of its own: on a damaged page SQLite writes nothing and gives up the whole transaction.
+    fn set_aside(&mut self, quarantine: Quarantine) {
+        let mut is_out_of_reach = false;
+        let done = self.attempt(|applier, effects| {
+            let written = applier.quarantine(&quarantine, effects);
+            is_out_of_reach = written.as_ref().is_err_and(fetch::is_damage);
+            Ok(written.map(|()| Vec::new())?)
+        });
+        let batch = |quarantine| Batch { quarantines: vec![quarantine], ..Batch::default() };
+        match done {
+            Ok(done) => self.finish(batch(quarantine), done),
+            Err(Trouble::Row(_)) => self.pass_by(quarantine),
+            Err(_) if is_out_of_reach => self.pass_by(quarantine),
+            Err(Trouble::Full(text) | Trouble::Broken(text)) => self.fail(batch(quarantine), &text),
+        }
+    }
+
+    /// A damaged delivery that cannot even be set aside is nobody's while this connection lasts, and the rest goes on.
+    fn pass_by(&self, quarantine: Quarantine) {
+        let Quarantine { guard, detail } = quarantine;
+        tracing::error!(
+            delivery = guard.delivery(),
+            detail,
+            "a stored message is damaged, and so is its place in the queue: it is passed by; only a backup can bring it back"
+        );
+        self.shared.inbox.abandon(guard, None);
+    }
+
+    fn write_batch(&mut self, mut batch: Batch) {
         match self.transact(&mut batch) {
             Ok(done) => self.finish(batch, done),
             Err(Trouble::Full(text)) => self.write_on_a_full_disk(batch, &text),
@@ -159,7 +197,7 @@ impl Writer {
         self.shared.janitor.unlink(unfiled);
         let settled: Vec<_> = settles.into_iter().map(settled).collect();
         let stored: Vec<_> = commits.into_iter().map(|commit| stored(commit, &unstored)).collect();
-        quarantines.into_iter().for_each(set_aside);
+        quarantines.into_iter().for_each(was_set_aside);
         self.shared.claims.arrived(&arrivals);
         for lanes in stirred {
             self.shared.claims.forget(&lanes);
@@ -247,6 +285,8 @@ impl Writer {
         self.connection = Some(connection);
         self.undo()?;
         let mut kept = self.shared.inbox.take_kept();
+        // They wait for their own transactions.
+        self.shared.inbox.put_back(Vec::new(), Vec::new(), mem::take(&mut kept.quarantines));
         match self.transact(&mut kept) {
             Ok(done) => {
                 self.finish(kept, done);
@@ -379,12 +419,6 @@ fn one_by_one(
             batch.marks.push(mark);
         }
     }
-    for quarantine in mem::take(&mut batch.quarantines) {
-        match alone(applier, effects, |applier, effects| applier.quarantine(&quarantine, effects))? {
-            Ok(()) => batch.quarantines.push(quarantine),
-            Err(_) => spoiled.push((quarantine.guard, None)),
-        }
-    }
     let mut chored = Vec::new();
     for chore in &batch.chores {
         chored.push(applier.chore(chore.task, effects)?);
@@ -447,7 +481,7 @@ fn settled(settle: Settle) -> Answer<()> {
     answer
 }
 
-fn set_aside(quarantine: Quarantine) {
+fn was_set_aside(quarantine: Quarantine) {
     let Quarantine { guard, detail } = quarantine;
     tracing::error!(delivery = guard.delivery(), detail, "a stored message is damaged and was quarantined");
     guard.settle();

@@ -60,3 +60,34 @@ async fn nothing_stored_shows_in_debug_output() {
     let decimal = format!("{:?}", b"SECRET");
     assert!(!shown.contains("SECRET") && !shown.contains(decimal.trim_matches(['[', ']'])), "{shown}");
 }
+
+/// A message to so many recipients that their list goes on in pages of its own.
+async fn put_long(spool: &spool::SqliteSpool) {
+    let people: Vec<String> = (0..2_000).map(|number| format!("recipient{number}@a-long-domain.example")).collect();
+    let people: Vec<&str> = people.iter().map(String::as_str).collect();
+    let sink = sink(spool, b"to many").await;
+    spool.commit(sink, message(&people)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_place_in_the_queue_stops_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    put_long(&spool).await;
+    spool.close().await;
+    // A page of its recipients points to one that does not exist.
+    let file = directory.path().join("queue.db");
+    let mut octets = std::fs::read(&file).unwrap();
+    let within = octets.windows(13).position(|window| window == b"recipient500@").expect("they stand in the file");
+    let page = within / 4096 * 4096;
+    octets[page..page + 4].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
+    std::fs::write(&file, octets).unwrap();
+    let (spool, _) = open(directory.path());
+    let sound = put(&spool, b"sound").await;
+    let next = claim(&spool).await.unwrap();
+    assert_eq!(next.message, sound);
+    let settlement = accepted(&next);
+    spool.settle(next, settlement).await.unwrap();
+    put(&spool, b"and later").await;
+    assert!(claim(&spool).await.is_some(), "mail is taken and given as before");
+}
