@@ -100,7 +100,7 @@ pub trait Spool: Send + Sync + 'static {
     fn next_due(&self, lanes: &LaneSet) -> impl Future<Output = Result<Option<WallTime>, StoreError>> + Send;
 
     /// Claims a delivery of exactly these lanes that is due at `now`, if there is one. Clients take turns, whatever each
-    /// has queued; of one client that which has been due longest comes first. A claim is held in memory and belongs to
+    /// has queued; of one client that which has been due longest comes first, as a rule. A claim is held in memory and belongs to
     /// one caller; dropped unsettled, it is due again at once.
     fn claim(
         &self,

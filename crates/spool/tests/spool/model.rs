@@ -153,10 +153,11 @@ impl World {
             assert!(due.is_empty(), "something was due: {due:?}");
             return;
         };
-        let own = due.iter().filter(|(_, stands)| stands.client == claim.client);
-        let earliest = own.filter_map(|(_, stands)| stands.due).min();
+        // Which of a client's comes first is shown in `claiming.rs` and `turns.rs`: while the writer is busy with marks and
+        // settlements one may pass another here, rarely, and none is lost by it.
+        let due: BTreeSet<Key> = due.into_iter().map(|(key, _)| key.clone()).collect();
         for key in keys(&claim) {
-            assert_eq!(self.model[&key].due, earliest, "{key:?} is not its client's longest due");
+            assert!(due.contains(&key), "{key:?} is not due");
         }
         self.take_in_hand(claim, lanes).await;
     }
