@@ -128,6 +128,7 @@ impl Campaign {
         let senders: Vec<_> = (0..CLIENTS)
             .map(|_| tokio::spawn(submit(relay.address, Arc::clone(&self.clients), self.chance.fork())))
             .collect();
+        // As above: whatever is under way just then is what the round is about.
         tokio::time::sleep(Duration::from_millis(self.chance.u64(0..LONGEST_ROUND_MILLIS))).await;
         if round.is_multiple_of(ROUNDS_TO_A_STOP) {
             self.stop(relay, faults).await;

@@ -16,7 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::campaign::open_deliveries;
-use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, is_root, message, peer, skip, until};
+use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, message, peer, skip, until};
+use crate::small_disk::SmallDisk;
 
 /// Worlds at a time: each is two processes that stand still at every system call.
 const TOGETHER: usize = 4;
@@ -524,34 +525,4 @@ fn open_messages(state: &Path) -> Option<i64> {
 fn fill(disk: &Path) {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(disk.join("filler")).unwrap();
     while file.write_all(&[0x5a; 4096]).is_ok() {}
-}
-
-/// A file system of a few MiB, for tests that run as root.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(mebibytes: u32) -> Option<Self> {
-        if !is_root() {
-            skip("only root can mount a small disk");
-            return None;
-        }
-        let directory = tempfile::TempDir::new().unwrap();
-        let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(directory));
-        }
-        skip("a small disk cannot be mounted here");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }

@@ -21,6 +21,7 @@ mod paths;
 mod postfix;
 mod reports;
 mod secrets;
+mod small_disk;
 mod stop;
 mod trouble;
 mod upstream;

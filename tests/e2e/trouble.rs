@@ -6,7 +6,8 @@ use std::process::Command;
 
 use sandbox::Grant;
 
-use crate::harness::{Client, RECIPIENT, Relay, SENDER, World, binary, free_port, is_root, message, skip};
+use crate::harness::{Client, RECIPIENT, Relay, SENDER, World, binary, free_port, is_root, message};
+use crate::small_disk::SmallDisk;
 
 /// A message submitted and promised.
 async fn submit(relay: &Relay, name: &str) {
@@ -189,36 +190,6 @@ async fn a_full_disk_is_452_and_what_is_queued_still_drains() {
     world.wait_for(taken + 1).await;
     let (status, log) = relay.terminate().await;
     assert_eq!(status.code(), Some(0), "{log}");
-}
-
-/// A file system of a few MiB, for tests that run as root.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(mebibytes: u32) -> Option<Self> {
-        if !is_root() {
-            skip("only root can mount a small disk");
-            return None;
-        }
-        let directory = tempfile::TempDir::new().unwrap();
-        let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(directory));
-        }
-        skip("a small disk cannot be mounted here");
-        None
-    }
-
-    fn path(&self) -> &std::path::Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 /// Starts the relay where it cannot run: its exit code and what it said.

@@ -115,32 +115,29 @@ impl Lanes {
 
     /// Upstream's minute and day do not begin anew with a restart of ours.
     pub(crate) async fn remember(&self, spool: &impl Spool, clock: &dyn Clock) {
-        let now = clock.wall();
-        for (id, view) in &self.views {
-            // Of this minute and the one before: rather too many.
-            match spool.usage_since(id, now - MINUTE).await {
-                Ok(usage) => view.lane.assume_sent(usage.iter().map(|(_, usage)| usage.messages as usize).sum()),
-                Err(error) => {
-                    warn!(lane = %id, %error, "the messages of the last minute cannot be counted; the pace starts anew");
-                }
-            }
-        }
-        if let Err(error) = self.remember_day(spool, clock).await {
-            warn!(%error, "the recipients of the last day cannot be counted; the day starts anew");
+        if let Err(error) = self.count_used(spool, clock).await {
+            warn!(%error, "what was used of the last minute and day cannot be counted; both start anew");
         }
     }
 
     /// Lanes that no mailbox has any more count for their tenant all the same.
-    async fn remember_day(&self, spool: &impl Spool, clock: &dyn Clock) -> Result<(), spool::StoreError> {
+    async fn count_used(&self, spool: &impl Spool, clock: &dyn Clock) -> Result<(), spool::StoreError> {
         let (now, monotonic) = (clock.wall(), clock.monotonic());
         let mut external: BTreeMap<String, Vec<(WallTime, u64)>> = BTreeMap::new();
         for id in spool.used_lanes(now - DAY).await? {
             let entra_tenant = id.tenant_id().to_owned();
+            let mut lately = 0;
             for (minute, usage) in spool.usage_since(&id, now - DAY).await? {
+                let ago = now.saturating_since(minute);
                 if let Some(view) = self.views.get(&id) {
-                    view.lane.assume_used(u64::from(usage.recipients), now.saturating_since(minute));
+                    view.lane.assume_used(u64::from(usage.recipients), ago);
                 }
+                // This minute and the one before: rather too many.
+                lately += if ago < 2 * MINUTE { usage.messages as usize } else { 0 };
                 external.entry(entra_tenant.clone()).or_default().push((minute, u64::from(usage.external)));
+            }
+            if let Some(view) = self.views.get(&id) {
+                view.lane.assume_sent(lately);
             }
         }
         for (entra_tenant, mut used) in external {

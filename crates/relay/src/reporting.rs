@@ -135,11 +135,13 @@ impl Reporting {
         }
         let passed_on = passed_on(&ended, claim, carrier);
         if !passed_on.is_empty() {
-            self.tell_sender(spool, claim, Kind::Relayed, &passed_on, carrier, clock, &mut reports).await;
+            reports.messages.extend(self.tell_sender(spool, claim, Kind::Relayed, &passed_on, carrier, clock).await);
         }
         let late = self.late(&ended, claim, carrier, clock.wall());
-        if !late.is_empty() && self.tell_sender(spool, claim, Kind::Delayed, &late, carrier, clock, &mut reports).await
+        if !late.is_empty()
+            && let Some(message) = self.tell_sender(spool, claim, Kind::Delayed, &late, carrier, clock).await
         {
+            reports.messages.push(message);
             note_delay(&mut ended);
         }
         reports
@@ -189,8 +191,7 @@ impl Reporting {
         }));
     }
 
-    /// What is no failure is the sender's alone, and no digest's. Whether it is told.
-    #[allow(clippy::too_many_arguments, reason = "what a report is made of")]
+    /// What is no failure is the sender's alone, and no digest's. None if it cannot be told now.
     async fn tell_sender<S: Spool>(
         &self,
         spool: &S,
@@ -199,11 +200,10 @@ impl Reporting {
         accounts: &[Account],
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
-        reports: &mut Reports<S::Sink>,
-    ) -> bool {
-        let Some(to) = self.internal_sender(claim).cloned() else { return false };
+    ) -> Option<(S::Sink, NewMessage)> {
+        let to = self.internal_sender(claim).cloned()?;
         if !self.may_tell(&to, clock) {
-            return false;
+            return None;
         }
         let id = claim.message;
         let words = Words { kind, to: &to, accounts, returned: Ret::Headers };
@@ -211,12 +211,11 @@ impl Reporting {
             Ok((sink, message)) => {
                 let report = sink.id();
                 info!(%id, %report, %to, ?kind, "its sender is told");
-                reports.messages.push((sink, message));
-                true
+                Some((sink, message))
             }
             Err(error) => {
                 warn!(%id, ?kind, %error, "its sender cannot be told");
-                false
+                None
             }
         }
     }

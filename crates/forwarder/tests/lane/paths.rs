@@ -3,25 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use forwarder::{AddressFamily, Attempt, TroubleKind};
+use forwarder::AddressFamily;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::proxy::TestProxy;
-use crate::road::{Plan, Sending, lane_with, mail};
+use crate::road::{Plan, lane_with, mail};
 use crate::upstream::{Upstream, trusting_nobody, within};
 
 const SHORT: Duration = Duration::from_millis(200);
-
-async fn unreachable(sending: Sending) -> String {
-    match sending.ended().await {
-        Attempt::NotStarted(trouble) => {
-            assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
-            trouble.text
-        }
-        other => panic!("{other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn mail_goes_through_a_proxy_that_resolves_the_name() {
@@ -54,7 +44,7 @@ async fn a_name_that_only_the_proxy_knows_is_left_to_it() {
     assert!(asked.request.starts_with("CONNECT smtp.invalid:"), "{}", asked.request);
     assert!(!asked.request.contains("Authorization"), "{}", asked.request);
     drop(asked);
-    assert!(unreachable(sending).await.contains("closed the connection"));
+    assert!(sending.unreachable().await.contains("closed the connection"));
 }
 
 /// One packet, as a proxy sends it that has upstream's banner before the client is told of the tunnel.
@@ -109,7 +99,7 @@ async fn certificates_are_checked_through_a_proxy_too() {
     session.answer("EHLO relay.test", "250-upstream.test Hello\r\n250 STARTTLS").await;
     session.answer("STARTTLS", "220 2.0.0 ready").await;
     let _ = session.handshake().await;
-    let text = unreachable(sending).await;
+    let text = sending.unreachable().await;
     let (upstream, proxy) = (upstream.address().port(), proxy.port());
     assert!(
         text.starts_with(&format!("TLS with localhost:{upstream} through the proxy http://127.0.0.1:{proxy} failed: ")),
@@ -128,7 +118,7 @@ async fn said_of(answer: &str, change: impl FnOnce(&mut Plan)) -> String {
     let sending = road.send(mail());
     let mut asked = proxy.asked().await;
     asked.say(answer).await;
-    let text = unreachable(sending).await;
+    let text = sending.unreachable().await;
     assert!(!text.contains("hunter2") && !text.contains("cmVsYX"), "{text}");
     let start =
         format!("cannot connect to localhost:{} through the proxy {}: ", upstream.address().port(), proxy.way());
@@ -194,7 +184,7 @@ async fn a_proxy_that_drips_is_not_waited_for_for_ever() {
     let sending = road.send(mail());
     let answer = b"HTTP/1.1 200 OK\r\n".iter().copied().chain(std::iter::repeat(b'x'));
     tokio::spawn(proxy.asked().await.drip(answer, SHORT / 20));
-    assert!(unreachable(sending).await.ends_with("did not answer CONNECT within 0.2 s; can it reach upstream?"));
+    assert!(sending.unreachable().await.ends_with("did not answer CONNECT within 0.2 s; can it reach upstream?"));
 }
 
 #[tokio::test]
@@ -205,7 +195,7 @@ async fn a_proxy_that_is_not_there_is_named() {
     let shown = way.to_string();
     let address = shown.trim_start_matches("http://").to_owned();
     let road = lane_with(upstream.address(), |plan| plan.endpoint.proxy = Some(way));
-    let text = unreachable(road.send(mail())).await;
+    let text = road.send(mail()).unreachable().await;
     assert!(
         text.ends_with(&format!(" through the proxy {shown}: {address}: Connection refused (os error 111)")),
         "{text}"
@@ -236,7 +226,7 @@ async fn connections_come_from_the_address_that_is_set() {
 async fn an_address_that_this_machine_does_not_have_is_told() {
     let upstream = Upstream::start().await;
     let change = |plan: &mut Plan| plan.endpoint.source_address = Some("192.0.2.1".parse().unwrap());
-    let text = unreachable(lane_with(upstream.address(), change).send(mail())).await;
+    let text = lane_with(upstream.address(), change).send(mail()).unreachable().await;
     assert!(
         text.ends_with(": this machine does not have the address 192.0.2.1 of source_address; set that to one that `ip address` shows, or remove it"),
         "{text}"
@@ -259,7 +249,7 @@ async fn an_upstream_without_address_of_the_family_is_told() {
             plan.endpoint.address_family = family;
             plan.endpoint.source_address = source.map(|source| source.parse().unwrap());
         });
-        let text = unreachable(road.send(mail())).await;
+        let text = road.send(mail()).unreachable().await;
         assert!(text.ends_with(said), "{text}");
     }
 }

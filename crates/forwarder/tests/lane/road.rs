@@ -9,7 +9,7 @@ use std::time::Duration;
 use clock::{Clock, ManualClock, WallTime};
 use forwarder::{
     AddressFamily, Allowance, Attempt, BearerToken, Body, ConnectionLimits, Endpoint, Lane, LaneParts, Message, Slot,
-    Tenant, Timeouts, TokenSource, TokenTrouble,
+    Tenant, Timeouts, TokenSource, TokenTrouble, TroubleKind,
 };
 use mail::{Domain, Envelope, ForwardPath, LaneId, Outcome, Recipient, ReversePath, Scope};
 use tokio::task::JoinHandle;
@@ -202,6 +202,17 @@ impl Sending {
 }
 
 impl Sending {
+    /// The message was not sent since upstream cannot be reached: why.
+    pub(crate) async fn unreachable(self) -> String {
+        match self.ended().await {
+            Attempt::NotStarted(trouble) => {
+                assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
+                trouble.text
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The text of the lane's trouble that kept it.
     pub(crate) async fn trouble(self) -> String {
         match self.ended().await {

@@ -3,8 +3,6 @@
 use std::iter::repeat;
 use std::time::Duration;
 
-use forwarder::{Attempt, TroubleKind};
-
 use crate::road::{Mail, Pieces, Plan, Sending, lane_with, mail};
 use crate::upstream::{Session, Tls, Upstream};
 
@@ -22,23 +20,14 @@ async fn told_to_go_ahead(upstream: &Upstream, mail: Mail, change: impl FnOnce(&
     (session, sending)
 }
 
-async fn unreachable(sending: Sending, because: &str) {
-    match sending.ended().await {
-        Attempt::NotStarted(trouble) => {
-            assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
-            assert!(trouble.text.contains(because), "{trouble}");
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn a_banner_that_drips_for_ever_ends() {
     let upstream = Upstream::start().await;
     let sending = lane_with(upstream.address(), |plan| plan.endpoint.timeouts.greeting = SHORT).send(mail());
     let mut session = upstream.connected().await;
     tokio::spawn(async move { session.drip(b"220-".iter().copied().chain(repeat(b'x')), OFTEN).await });
-    unreachable(sending, "did not answer in time").await;
+    let why = sending.unreachable().await;
+    assert!(why.contains("did not answer in time"), "{why}");
 }
 
 #[tokio::test]
@@ -50,7 +39,8 @@ async fn an_answer_to_auth_that_drips_for_ever_ends() {
     let mut session = upstream.greeted().await;
     assert!(session.line().await.starts_with("AUTH XOAUTH2 "));
     tokio::spawn(async move { session.drip(b"235-".iter().copied().chain(repeat(b'x')), OFTEN).await });
-    unreachable(sending, "during AUTH: upstream did not end its reply within 4 s").await;
+    let why = sending.unreachable().await;
+    assert!(why.contains("during AUTH: upstream did not end its reply within 4 s"), "{why}");
 }
 
 #[tokio::test]
