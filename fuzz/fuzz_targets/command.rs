@@ -5,16 +5,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use mail::BodyType;
-use wire::{Command, MailParameters};
+use wire::{Command, Dialect, MailParameters};
 
 fuzz_target!(|line: &[u8]| {
-    match Command::parse(line) {
+    match Command::parse(line, Dialect::Lenient) {
         Ok(Command::Ehlo(name) | Command::Helo(name)) => {
             assert!(name.chars().count() <= 255 && !name.contains(char::is_control));
         }
         Ok(command) => {
             if let Some(written) = write(&command) {
-                assert_eq!(Command::parse(written.as_bytes()), Ok(command), "{written:?}");
+                assert_eq!(Command::parse(written.as_bytes(), Dialect::Lenient), Ok(command), "{written:?}");
             }
         }
         Err(error) => assert!(error.to_string().chars().count() <= 200),

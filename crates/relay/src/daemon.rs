@@ -270,9 +270,9 @@ fn server(
     rooms: SharedRooms,
 ) -> Server<ListenerIntake<SqliteSpool>> {
     let profile = Profile {
-        hostname: settings.hostname.as_str().to_owned(),
         max_message_size,
         max_recipients: listener.max_recipients.size(),
+        ..Profile::new(settings.hostname.as_str().to_owned())
     };
     let limits = Limits {
         max_connections: listener.max_connections.size(),

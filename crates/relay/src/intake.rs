@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use clock::Clock;
 use mail::{Envelope, Field, ForwardPath, HeaderBlock, HeaderSplitter, Received, Recipient, ReversePath};
-use smtp_server::{Client, Intake, MessageSink, Transaction};
+use smtp_server::{Client, Credentials, Intake, MessageSink, Transaction};
 use spool::{BodySink, NewDelivery, NewMessage, Origin, Spool, StoreError};
 use tracing::{error, info, warn};
 use wire::{MailParameters, Reply};
@@ -54,6 +54,10 @@ impl<S: Spool> Intake for ListenerIntake<S> {
             return Err(Reply::new(554, (5, 7, 1), format!("{address} is not in the networks of this listener")));
         }
         if self.rooms.get().is_none() { Err(starting()) } else { Ok(()) }
+    }
+
+    async fn authenticate(&self, _client: &Client, _credentials: Credentials) -> Result<Arc<str>, Reply> {
+        Err(Reply::new(454, (4, 7, 0), "Logins cannot be checked now, try again later"))
     }
 
     async fn mail(
@@ -324,6 +328,8 @@ mod tests {
             peer: "192.0.2.1:1000".parse().unwrap(),
             helo: "erp01".into(),
             esmtp: true,
+            tls: None,
+            user: None,
         };
         let reverse_path = ReversePath::parse(sender.as_bytes()).unwrap();
         let envelope = Envelope::from(reverse_path);
@@ -347,6 +353,8 @@ mod tests {
             peer: peer.parse().unwrap(),
             helo: String::new(),
             esmtp: false,
+            tls: None,
+            user: None,
         };
         assert_eq!(intake.connect(&client("192.0.2.1:1")).await.unwrap_err().code(), 421);
         assert_eq!(intake.connect(&client("198.51.100.1:1")).await.unwrap_err().code(), 554);

@@ -16,12 +16,16 @@ pub struct Client {
     pub helo: String,
     /// Whether it said EHLO.
     pub esmtp: bool,
+    /// The version of TLS that the session is encrypted with.
+    pub tls: Option<&'static str>,
+    /// Who it logged in as.
+    pub user: Option<Arc<str>>,
 }
 
 impl Client {
     pub(crate) fn new(session: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { session, listener, peer, helo: String::new(), esmtp: false }
+        Self { session, listener, peer, helo: String::new(), esmtp: false, tls: None, user: None }
     }
 
     /// The client's address.
@@ -31,10 +35,17 @@ impl Client {
 
     /// The protocol as a Received field names it (RFC 3848, RFC 6531 section 4.3).
     pub fn protocol(&self, smtputf8: bool) -> &'static str {
-        match (smtputf8, self.esmtp) {
-            (true, _) => "UTF8SMTP",
-            (false, true) => "ESMTP",
-            (false, false) => "SMTP",
+        match (smtputf8, self.tls.is_some(), self.user.is_some()) {
+            (true, false, false) => "UTF8SMTP",
+            (true, false, true) => "UTF8SMTPA",
+            (true, true, false) => "UTF8SMTPS",
+            (true, true, true) => "UTF8SMTPSA",
+            // A client that never said EHLO cannot have asked for TLS or logged in but on a port that is always encrypted.
+            (false, false, false) if !self.esmtp => "SMTP",
+            (false, false, false) => "ESMTP",
+            (false, false, true) => "ESMTPA",
+            (false, true, false) => "ESMTPS",
+            (false, true, true) => "ESMTPSA",
         }
     }
 }

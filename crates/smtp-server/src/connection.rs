@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use wire::{BodyDecoder, Command, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply};
+use wire::{BodyDecoder, Command, Dialect, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply};
 
 use crate::client::Client;
 use crate::intake::{Intake, MessageSink, Transaction};
@@ -66,6 +66,7 @@ pub(crate) struct Connection<S, I> {
     intake: Arc<I>,
     limits: Arc<Limits>,
     max_message_size: u64,
+    dialect: Dialect,
     stop: CancellationToken,
     framer: LineFramer,
     input: Vec<u8>,
@@ -91,6 +92,7 @@ where
             stream,
             client,
             max_message_size: profile.max_message_size,
+            dialect: profile.dialect,
             session: Session::new(profile),
             intake,
             limits,
@@ -151,7 +153,7 @@ where
             self.flush_if_long().await?;
             match self.framer.next(&self.input[self.start..]) {
                 Framed::Line { line, consumed } => {
-                    let command = Command::parse(line);
+                    let command = Command::parse(line, self.dialect);
                     self.consume(consumed);
                     debug!(session = self.client.session, ?command, "command");
                     let step = self.session.command(command);
@@ -350,6 +352,7 @@ mod tests {
     use mail::{Recipient, ReversePath};
 
     use super::*;
+    use crate::sasl::Credentials;
 
     /// Brings all of `input` at once, then its end; notes the length of each write.
     struct Flood {
@@ -391,6 +394,10 @@ mod tests {
             Ok(())
         }
 
+        async fn authenticate(&self, _: &Client, _: Credentials) -> Result<Arc<str>, Reply> {
+            Err(Reply::new(535, (5, 7, 8), "Nobody has a name here"))
+        }
+
         async fn mail(&self, _: &Client, _: ReversePath, _: MailParameters) -> Result<Self, Reply> {
             Ok(Self)
         }
@@ -419,7 +426,7 @@ mod tests {
     }
 
     fn connection(input: Vec<u8>, writes: &Arc<Mutex<Vec<usize>>>) -> Connection<Flood, Sieve> {
-        let profile = Profile { hostname: "relay.test".into(), max_message_size: 1_000_000, max_recipients: 2 };
+        let profile = Profile { max_message_size: 1_000_000, max_recipients: 2, ..Profile::new("relay.test".into()) };
         Connection::new(
             Flood { input, writes: Arc::clone(writes) },
             Client::new(1, "test".into(), "127.0.0.1:1".parse().unwrap()),

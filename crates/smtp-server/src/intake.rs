@@ -4,11 +4,13 @@
 //! have been checked before a hook is called.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use mail::{Recipient, ReversePath};
 use wire::{MailParameters, Reply};
 
 use crate::client::Client;
+use crate::sasl::Credentials;
 
 /// Decides what comes in. One for each listener, shared by its connections.
 pub trait Intake: Send + Sync + 'static {
@@ -17,6 +19,14 @@ pub trait Intake: Send + Sync + 'static {
 
     /// A connection was made. A refusal is sent in place of the banner and the connection closed.
     fn connect(&self, client: &Client) -> impl Future<Output = Result<(), Reply>> + Send;
+
+    /// AUTH: the name under which the client goes from now on, or a refusal (535 when name or password are wrong, 454 when
+    /// that cannot be said now). Whatever the answer, how long it takes must not tell whether the name is known.
+    fn authenticate(
+        &self,
+        client: &Client,
+        credentials: Credentials,
+    ) -> impl Future<Output = Result<Arc<str>, Reply>> + Send;
 
     /// MAIL: a transaction, or a refusal.
     fn mail(

@@ -7,10 +7,12 @@ mod admission;
 mod client;
 mod connection;
 mod intake;
+mod sasl;
 mod server;
 pub mod session;
 
 pub use admission::{SessionCounts, SessionWatch};
 pub use client::Client;
 pub use intake::{Intake, MessageSink, Transaction};
+pub use sasl::Credentials;
 pub use server::{Limits, Server};

@@ -4,9 +4,11 @@
 //! needs a decision is a step for the connection to carry out, and its result is told back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use mail::{Recipient, ReversePath};
-use wire::{Command, CommandError, MailParameters, Reply};
+use rustls::ServerConfig;
+use wire::{Command, CommandError, Dialect, MailParameters, Reply};
 
 /// Errors after which a session is closed: enough for a client that tries what a server knows, too few for a guesser.
 const MAX_ERRORS: u32 = 10;
@@ -20,6 +22,56 @@ pub struct Profile {
     pub max_message_size: u64,
     /// Most recipients of one message.
     pub max_recipients: usize,
+    /// How closely clients must keep to the standard.
+    pub dialect: Dialect,
+    /// Whether a client that has sent nothing but bare LF may end its message with LF.LF.
+    pub lf_only_clients: bool,
+    /// Whether and when a client logs in.
+    pub authentication: Authentication,
+    /// Whether AUTH is offered without TLS to clients beyond this machine.
+    pub cleartext_auth: bool,
+    /// Whether and when a session is encrypted.
+    pub tls: Tls,
+}
+
+impl Profile {
+    /// What a listener says and allows when nobody says otherwise: no AUTH, no TLS, 35 MiB, 500 recipients.
+    pub fn new(hostname: String) -> Self {
+        Self {
+            hostname,
+            max_message_size: 35 << 20,
+            max_recipients: 500,
+            dialect: Dialect::Lenient,
+            lf_only_clients: false,
+            authentication: Authentication::None,
+            cleartext_auth: false,
+            tls: Tls::None,
+        }
+    }
+}
+
+/// Whether and when a client logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// AUTH is not offered.
+    None,
+    /// A client may log in.
+    Optional,
+    /// A client must log in before MAIL.
+    Required,
+}
+
+/// Whether and when a session is encrypted, and with which certificate.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// Never.
+    None,
+    /// When the client asks by STARTTLS.
+    StartTls(Arc<ServerConfig>),
+    /// By STARTTLS, before anything else.
+    RequireStartTls(Arc<ServerConfig>),
+    /// From the first octet.
+    Implicit(Arc<ServerConfig>),
 }
 
 /// What the connection must do next.
@@ -42,7 +94,7 @@ pub enum Step {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    profile: std::sync::Arc<Profile>,
+    profile: Arc<Profile>,
     greeting: Option<Greeting>,
     transaction: Option<Recipients>,
     errors: u32,
@@ -67,7 +119,7 @@ struct Recipients {
 
 impl Session {
     /// A session before its banner.
-    pub fn new(profile: std::sync::Arc<Profile>) -> Self {
+    pub fn new(profile: Arc<Profile>) -> Self {
         Self { profile, greeting: None, transaction: None, errors: 0 }
     }
 
@@ -107,6 +159,8 @@ impl Session {
             }
             Ok(Command::Help) => Step::Reply(help()),
             Ok(Command::Quit) => Step::Close(Reply::new(221, (2, 0, 0), format!("{} closing", self.profile.hostname))),
+            Ok(Command::StartTls) => self.error(not_offered("STARTTLS")),
+            Ok(Command::Auth(_)) => self.error(not_offered("AUTH")),
             Ok(Command::NotOffered(verb)) => self.error(not_offered(verb)),
             Err(CommandError::Http) => Step::Close(Reply::new(554, (5, 5, 1), "This is a mail port")),
             Err(error) => self.error(bad_command(&error)),
@@ -248,12 +302,11 @@ fn help() -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn session() -> Session {
-        Session::new(Arc::new(Profile { hostname: "relay.test".into(), max_message_size: 1000, max_recipients: 2 }))
+        let profile = Profile { max_message_size: 1000, max_recipients: 2, ..Profile::new("relay.test".into()) };
+        Session::new(Arc::new(profile))
     }
 
     /// Plays commands; the intake takes everybody but `refused@x.y`. Gives the code of each answer.
@@ -262,7 +315,7 @@ mod tests {
     }
 
     fn answer(session: &mut Session, line: &str) -> u16 {
-        match session.command(Command::parse(line.as_bytes())) {
+        match session.command(Command::parse(line.as_bytes(), Dialect::Lenient)) {
             Step::Reply(reply) | Step::Close(reply) | Step::Reset(reply) => reply.code(),
             Step::Mail(_, parameters) => {
                 session.mail_answered(true, parameters.smtputf8);
@@ -328,7 +381,7 @@ mod tests {
     #[test]
     fn a_session_of_errors_ends() {
         let mut session = session();
-        let answers: Vec<_> = (0..10).map(|_| session.command(Command::parse(b"FROB"))).collect();
+        let answers: Vec<_> = (0..10).map(|_| session.command(Command::parse(b"FROB", Dialect::Lenient))).collect();
         assert!(answers[..9].iter().all(|step| matches!(step, Step::Reply(reply) if reply.code() == 500)));
         assert!(matches!(&answers[9], Step::Close(reply) if reply.code() == 421));
     }

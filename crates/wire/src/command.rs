@@ -3,11 +3,15 @@
 //! command may come now is the session's question.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use mail::{
     BodyType, DsnError, EnvelopeId, ForwardPath, Notify, OriginalRecipient, PathError, Recipient, Ret, ReversePath,
 };
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, Request};
+use zeroize::Zeroizing;
+
+use crate::dialect::Dialect;
 
 /// A command that is right by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +36,28 @@ pub enum Command {
     Help,
     /// `QUIT`
     Quit,
+    /// `STARTTLS` (RFC 3207)
+    StartTls,
+    /// `AUTH mechanism [initial-response]` (RFC 4954)
+    Auth(AuthCommand),
     /// A verb of SMTP that this server does not offer, by name.
     NotOffered(&'static str),
+}
+
+/// What follows `AUTH`. The response may hold a password: it is neither shown nor left behind in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthCommand {
+    /// In upper case.
+    pub mechanism: String,
+    /// In base64, as it was sent; `=` stands for an empty one.
+    pub initial_response: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl fmt::Debug for AuthCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let response = if self.initial_response.is_some() { "hidden" } else { "none" };
+        write!(f, "{} (initial response {response})", self.mechanism)
+    }
 }
 
 /// The parameters of MAIL that are offered.
@@ -87,7 +111,8 @@ const HTTP_VERBS: [&[u8]; 6] = [b"GET", b"POST", b"HEAD", b"PUT", b"CONNECT", b"
 
 impl Command {
     /// Parses one line without its end.
-    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+    pub fn parse(line: &[u8], dialect: Dialect) -> Result<Self, CommandError> {
+        let _ = dialect;
         if line.iter().any(|octet| octet.is_ascii_control() && *octet != b'\t') {
             return Err(CommandError::Control);
         }
@@ -99,6 +124,9 @@ impl Command {
             b"MAIL" => mail(rest),
             b"RCPT" => rcpt(rest),
             b"VRFY" => Ok(Self::Vrfy),
+            b"STARTTLS" if rest.is_empty() => Ok(Self::StartTls),
+            b"STARTTLS" => Err(CommandError::Syntax("STARTTLS")),
+            b"AUTH" => auth(rest),
             upper if HTTP_VERBS.contains(&upper) => Err(CommandError::Http),
             _ => other(line),
         }
@@ -138,6 +166,19 @@ fn once<T>(
         None => Ok(()),
         Some(_) => Err(wrong()),
     }
+}
+
+fn auth(rest: &[u8]) -> Result<Command, CommandError> {
+    const SYNTAX: CommandError = CommandError::Syntax("AUTH mechanism [initial-response]");
+    let mut words = words(rest);
+    let mechanism = words.next().ok_or(SYNTAX)?.to_ascii_uppercase();
+    // RFC 4422 section 3.1.
+    let is_mechanism = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
+    let initial_response = words.next().map(|word| Zeroizing::new(word.to_vec()));
+    if words.next().is_some() || mechanism.len() > 20 || !mechanism.iter().all(is_mechanism) {
+        return Err(SYNTAX);
+    }
+    Ok(Command::Auth(AuthCommand { mechanism: String::from_utf8_lossy(&mechanism).into_owned(), initial_response }))
 }
 
 /// All verbs without a path.
@@ -268,6 +309,11 @@ mod tests {
         Command::Rcpt(ForwardPath::parse(path.as_bytes()).unwrap().into())
     }
 
+    fn auth(mechanism: &str, initial_response: Option<&str>) -> Command {
+        let initial_response = initial_response.map(|text| text.as_bytes().to_vec().into());
+        Command::Auth(AuthCommand { mechanism: mechanism.into(), initial_response })
+    }
+
     #[test]
     fn lines_that_are_commands() {
         let plain = |path| mail_from(path, None, BodyType::SevenBit, false);
@@ -307,12 +353,13 @@ mod tests {
             ("HELP", Command::Help),
             ("HELP MAIL", Command::Help),
             ("QUIT", Command::Quit),
-            ("STARTTLS", Command::NotOffered("STARTTLS")),
-            ("AUTH LOGIN", Command::NotOffered("AUTH")),
+            ("STARTTLS", Command::StartTls),
+            ("auth login", auth("LOGIN", None)),
+            ("AUTH PLAIN AGEAYg==", auth("PLAIN", Some("AGEAYg=="))),
             ("BDAT 10 LAST", Command::NotOffered("BDAT")),
             ("EXPN list", Command::NotOffered("EXPN")),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), Ok(command), "{line}");
+            assert_eq!(Command::parse(line.as_bytes(), Dialect::Lenient), Ok(command), "{line}");
         }
     }
 
@@ -346,19 +393,21 @@ mod tests {
             (b"MAIL FROM:<a@b.c> BODY=BINARYMIME", CommandError::ParameterValue("BODY=BINARYMIME".into())),
             (b"MAIL FROM:<a@b.c> BODY=x", CommandError::ParameterValue("BODY=x".into())),
         ] {
-            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+            assert_eq!(Command::parse(line, Dialect::Lenient), Err(error), "{}", String::from_utf8_lossy(line));
         }
     }
 
     #[test]
     fn what_is_asked_of_reports_is_kept() {
-        let Ok(Command::Mail(_, parameters)) = Command::parse(b"MAIL FROM:<a@b.c> ret=hdrs SIZE=7 ENVID=QQ+2B7") else {
+        let Ok(Command::Mail(_, parameters)) =
+            Command::parse(b"MAIL FROM:<a@b.c> ret=hdrs SIZE=7 ENVID=QQ+2B7", Dialect::Lenient)
+        else {
             panic!("not taken")
         };
         assert_eq!((parameters.size, parameters.ret), (Some(7), Some(Ret::Headers)));
         assert_eq!(parameters.envelope_id.map(|id| id.to_string()).as_deref(), Some("QQ+2B7"));
         let Ok(Command::Rcpt(recipient)) =
-            Command::parse(b"RCPT TO:<a@b.c> ORCPT=rfc822;A+2Bx@b.c notify=success,DELAY")
+            Command::parse(b"RCPT TO:<a@b.c> ORCPT=rfc822;A+2Bx@b.c notify=success,DELAY", Dialect::Lenient)
         else {
             panic!("not taken")
         };
@@ -385,20 +434,20 @@ mod tests {
             (b"RCPT TO:<a@b.c> ORCPT=rfc822;a ORCPT=rfc822;b", "ORCPT=rfc822;b"),
         ] {
             let error = CommandError::ParameterValue(value.into());
-            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+            assert_eq!(Command::parse(line, Dialect::Lenient), Err(error), "{}", String::from_utf8_lossy(line));
         }
     }
 
     proptest! {
         #[test]
         fn octets_never_panic(line: Vec<u8>) {
-            let _ = Command::parse(&line);
+            let _ = Command::parse(&line, Dialect::Lenient);
         }
 
         #[test]
         fn a_path_that_was_taken_can_be_sent_again(local in "[\\x20-\\x7e]{1,20}") {
-            if let Ok(Command::Mail(path, _)) = Command::parse(format!("MAIL FROM:<{local}@c.d>").as_bytes()) {
-                let again = Command::parse(format!("MAIL FROM:<{path}> SIZE=5").as_bytes());
+            if let Ok(Command::Mail(path, _)) = Command::parse(format!("MAIL FROM:<{local}@c.d>").as_bytes(), Dialect::Lenient) {
+                let again = Command::parse(format!("MAIL FROM:<{path}> SIZE=5").as_bytes(), Dialect::Lenient);
                 prop_assert_eq!(again, Ok(Command::Mail(path, MailParameters { size: Some(5), ..Default::default() })));
             }
         }
@@ -406,11 +455,11 @@ mod tests {
         #[test]
         fn a_recipient_that_was_taken_can_be_sent_again(original in "[ -~]{0,20}", notify in "[A-Z,]{0,20}") {
             let line = format!("RCPT TO:<a@b.c> ORCPT=rfc822;{original} NOTIFY=DELAY{notify}");
-            if let Ok(Command::Rcpt(recipient)) = Command::parse(line.as_bytes()) {
+            if let Ok(Command::Rcpt(recipient)) = Command::parse(line.as_bytes(), Dialect::Lenient) {
                 let original = recipient.original.as_ref().map(|original| format!(" ORCPT={original}"));
                 let notify = recipient.notify.map(|notify| format!(" NOTIFY={notify}"));
                 let again = format!("RCPT TO:<{recipient}>{}{}", notify.unwrap_or_default(), original.unwrap_or_default());
-                prop_assert_eq!(Command::parse(again.as_bytes()), Ok(Command::Rcpt(recipient)));
+                prop_assert_eq!(Command::parse(again.as_bytes(), Dialect::Lenient), Ok(Command::Rcpt(recipient)));
             }
         }
     }

@@ -5,13 +5,15 @@
 
 mod body;
 mod command;
+mod dialect;
 mod line;
 mod reply;
 mod reply_parser;
 mod stuffing;
 
 pub use body::{BodyDecoder, Decoded};
-pub use command::{Command, CommandError, MailParameters};
+pub use command::{AuthCommand, Command, CommandError, MailParameters};
+pub use dialect::Dialect;
 pub use line::{Framed, LineFramer, MAX_COMMAND_LEN};
 pub use mail::EnhancedCode;
 pub use reply::Reply;

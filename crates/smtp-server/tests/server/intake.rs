@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mail::{BodyType, Recipient, ReversePath};
 use smtp_server::session::Profile;
-use smtp_server::{Client, Intake, Limits, MessageSink, Server, SessionWatch, Transaction};
+use smtp_server::{Client, Credentials, Intake, Limits, MessageSink, Server, SessionWatch, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -66,6 +66,14 @@ impl Intake for Recorder {
 
     async fn connect(&self, _client: &Client) -> Result<(), Reply> {
         Ok(())
+    }
+
+    async fn authenticate(&self, _: &Client, credentials: Credentials) -> Result<Arc<str>, Reply> {
+        if credentials.password.as_slice() == b"right" {
+            Ok(credentials.name.into())
+        } else {
+            Err(Reply::new(535, (5, 7, 8), "Name or password wrong"))
+        }
     }
 
     async fn mail(
@@ -163,7 +171,8 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
     let mut limits = Limits { max_refused_octets: 1_000_000, ..Limits::default() };
     change(&mut limits);
     let recorder = Recorder { events: watch::Sender::default() };
-    let profile = Profile { hostname: "relay.test".into(), max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100 };
+    let profile =
+        Profile { max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100, ..Profile::new("relay.test".into()) };
     let server = Server::new("legacy", profile, limits, Arc::new(recorder.clone()));
     let sessions = server.watch_sessions();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

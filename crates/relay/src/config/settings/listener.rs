@@ -19,11 +19,11 @@ choice! {
         /// AUTH is not offered.
         built None = "none",
         /// A client may log in.
-        later Optional = "optional",
+        built Optional = "optional",
         /// A client must log in.
-        later Required = "required",
+        built Required = "required",
         /// Any name and password is taken from the listed networks, for devices that insist on logging in: the name is used for routing only, the password never kept.
-        later AcceptAny = "accept-any",
+        built AcceptAny = "accept-any",
     }
 }
 
@@ -33,11 +33,11 @@ choice! {
         /// Never.
         built None = "none",
         /// When the client asks for it.
-        later StartTls = "starttls",
+        built StartTls = "starttls",
         /// Always, asked for by STARTTLS.
-        later RequireStartTls = "require-starttls",
+        built RequireStartTls = "require-starttls",
         /// Always, from the first octet.
-        later Implicit = "implicit",
+        built Implicit = "implicit",
     }
 }
 
@@ -82,17 +82,17 @@ section! {
         /// What a client must say of itself.
         built authentication: Authentication = Authentication::None;
         /// Allows AUTH without TLS from beyond loopback, where passwords can be read on the way.
-        later allow_cleartext_auth: bool = false;
+        built allow_cleartext_auth: bool = false;
         /// Allows networks wider than private ranges without authentication, which is refused otherwise: anybody in them can send as you.
         built allow_public: bool = false;
         /// Whether sessions are encrypted.
         built tls: Encryption = Encryption::None;
         /// The certificate chain in PEM, with `tls` other than none; taken up anew when the file changes.
-        later certificate ? FilePath;
+        built certificate ? FilePath;
         /// Its private key in PEM, in a file that others cannot read; taken up anew when the file changes.
-        later private_key ? FilePath;
+        built private_key ? FilePath;
         /// Load balancers whose PROXY v1 or v2 header is required and believed; everybody else is refused one.
-        later proxy_protocol_from: Vec<Network> = Vec::new();
+        built proxy_protocol_from: Vec<Network> = Vec::new();
         /// What the answer to a message means.
         built delivery: DeliveryMode = DeliveryMode::Queue;
         /// Largest message. The smaller of this and what the mailboxes take is advertised. Exchange's own default is 35 MiB.
@@ -100,11 +100,11 @@ section! {
         /// Most recipients of a message.
         built max_recipients: Count<1, 50_000> = Count::new(500);
         /// How closely clients must keep to the standard.
-        later dialect: Dialect = Dialect::Lenient;
+        built dialect: Dialect = Dialect::Lenient;
         /// Lets a client that has sent nothing but bare LF end its message with LF.LF.
-        later lf_only_clients: bool = false;
+        built lf_only_clients: bool = false;
         /// What the Received line tells the world about the client.
-        later received: ReceivedDetail = ReceivedDetail::Full;
+        built received: ReceivedDetail = ReceivedDetail::Full;
         /// Most sessions at a time.
         built max_connections: Count<1, 1_000_000> = Count::new(1000);
         /// Most sessions at a time from one address.
@@ -163,8 +163,8 @@ section! {
     /// A name and password that a client may log in with. The name may be an address; such a one the environment cannot reach.
     pub struct User {
         /// What `xoauth2-relay hash-password` printed.
-        later password_hash: PasswordHash;
+        built password_hash: PasswordHash;
         /// Who it may send as, by envelope and From both; empty: whatever the route allows.
-        later allowed_senders: Vec<AddressPattern> = Vec::new();
+        built allowed_senders: Vec<AddressPattern> = Vec::new();
     }
 }

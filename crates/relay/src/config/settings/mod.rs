@@ -52,7 +52,7 @@ macro_rules! sections {
 
 sections! {
     built "listener" Named Listener;
-    later "user" Named User;
+    built "user" Named User;
     built "tenant" Named Tenant;
     built "mailbox" Named Mailbox;
     built "route" Ordered Route;
