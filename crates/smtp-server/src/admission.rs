@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::arrivals::Arrivals;
 
 /// Why a connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +44,13 @@ impl SessionWatch {
     }
 }
 
-/// Admits sessions up to two bounds.
+/// Admits sessions up to two bounds, and no faster from one client than those could ever be worked off.
 #[derive(Debug)]
 pub(crate) struct Admission {
     max_connections: usize,
     max_connections_per_client: usize,
     open: Mutex<Open>,
+    arrivals: Mutex<Arrivals>,
 }
 
 #[derive(Debug, Default)]
@@ -62,12 +66,31 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     admission: Arc<Admission>,
-    client: IpAddr,
+    /// None while a load balancer has not said whose it is.
+    client: Option<IpAddr>,
 }
 
 impl Admission {
     pub(crate) fn new(max_connections: usize, max_connections_per_client: usize) -> Arc<Self> {
-        Arc::new(Self { max_connections, max_connections_per_client, open: Mutex::default() })
+        let arrivals = Mutex::new(Arrivals::new(max_connections_per_client));
+        Arc::new(Self { max_connections, max_connections_per_client, open: Mutex::default(), arrivals })
+    }
+
+    /// How long a session of `client` that begins now waits for its banner.
+    pub(crate) fn pace(&self, client: IpAddr, now: Instant) -> Duration {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).arrive(client.to_canonical(), now)
+    }
+
+    /// A ticket for a session whose client is not known yet, which counts in all.
+    pub(crate) fn admit_unnamed(self: &Arc<Self>) -> Result<Ticket, Full> {
+        let mut open = self.open();
+        if open.total >= self.max_connections {
+            open.refused += 1;
+            return Err(Full::Listener);
+        }
+        open.admitted += 1;
+        open.total += 1;
+        Ok(Ticket { admission: Arc::clone(self), client: None })
     }
 
     /// A ticket for one more session of `client`, or the bound that stands against it.
@@ -81,7 +104,7 @@ impl Admission {
         open.admitted += 1;
         *open.by_client.entry(client).or_default() += 1;
         open.total += 1;
-        Ok(Ticket { admission: Arc::clone(self), client })
+        Ok(Ticket { admission: Arc::clone(self), client: Some(client) })
     }
 
     fn full(&self, open: &Open, client: IpAddr) -> Option<Full> {
@@ -112,15 +135,34 @@ impl Admission {
     }
 }
 
+impl Ticket {
+    /// The ticket with its client, unless that one has all the sessions it may have.
+    pub(crate) fn name(mut self, client: IpAddr) -> Result<Self, Full> {
+        let client = client.to_canonical();
+        {
+            let mut open = self.admission.open();
+            let of_client = open.by_client.entry(client).or_default();
+            if *of_client >= self.admission.max_connections_per_client {
+                open.refused += 1;
+                return Err(Full::Client);
+            }
+            *of_client += 1;
+        }
+        self.client = Some(client);
+        Ok(self)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut open = self.admission.open();
-        if let Some(count) = open.by_client.get_mut(&self.client) {
+        open.total -= 1;
+        let Some(client) = self.client else { return };
+        if let Some(count) = open.by_client.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
-                open.by_client.remove(&self.client);
+                open.by_client.remove(&client);
             }
-            open.total -= 1;
         }
     }
 }
@@ -145,5 +187,19 @@ mod tests {
         assert_eq!(admission.status(), SessionCounts { open: 2, max: 3, admitted: 4, turned_away: 2 });
         assert_eq!(admission.open().total, 2);
         assert_eq!(admission.open().by_client.len(), 1);
+    }
+
+    #[test]
+    fn a_place_behind_a_load_balancer_is_its_clients_once_that_is_named() {
+        let admission = Admission::new(3, 1);
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        let first = admission.admit_unnamed().unwrap().name(client).unwrap();
+        assert_eq!(admission.admit_unnamed().unwrap().name(client).unwrap_err(), Full::Client);
+        assert_eq!(admission.admit(client).unwrap_err(), Full::Client);
+        let _others = (admission.admit_unnamed().unwrap(), admission.admit_unnamed().unwrap());
+        assert_eq!(admission.admit_unnamed().unwrap_err(), Full::Listener);
+        drop(first);
+        assert_eq!(admission.status().open, 2);
+        assert!(admission.open().by_client.is_empty());
     }
 }

@@ -12,6 +12,8 @@ pub struct Client {
     pub listener: Arc<str>,
     /// Where it came from; IPv4-mapped addresses as IPv4.
     pub peer: SocketAddr,
+    /// The load balancer that said so, if one did.
+    pub proxy: Option<SocketAddr>,
     /// What it called itself in EHLO or HELO; empty before.
     pub helo: String,
     /// Whether it said EHLO.
@@ -25,7 +27,13 @@ pub struct Client {
 impl Client {
     pub(crate) fn new(session: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { session, listener, peer, helo: String::new(), esmtp: false, tls: None, user: None }
+        Self { session, listener, peer, proxy: None, helo: String::new(), esmtp: false, tls: None, user: None }
+    }
+
+    /// A load balancer said where the client is.
+    pub(crate) fn named_by_proxy(&mut self, client: SocketAddr) {
+        self.proxy = Some(self.peer);
+        self.peer = SocketAddr::new(client.ip().to_canonical(), client.port());
     }
 
     /// The client's address.

@@ -6,21 +6,30 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use wire::{BodyDecoder, Command, Dialect, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply};
+use wire::{
+    BodyDecoder, Command, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply, looks_like_tls,
+    starts_like_proxy_header,
+};
 
 use crate::client::Client;
 use crate::intake::{Intake, MessageSink, Transaction};
+use crate::notice::Notice;
+use crate::progress::Progress;
+use crate::sasl::Credentials;
 use crate::server::Limits;
-use crate::session::{Profile, Session, Step, too_large};
+use crate::session::{Profile, Session, Step, Tls, too_large};
+use crate::stream::{HandshakeError, Stream};
 
 /// Octets of one read. They come to the stack first, so that a session that waits holds no room for what has not come.
 const READ_ROOM: usize = 16 * 1024;
@@ -40,6 +49,8 @@ pub(crate) enum End {
     Gone,
     /// The stream failed.
     Io(std::io::Error),
+    /// There was no TLS where there must be.
+    NoTls(HandshakeError),
 }
 
 impl fmt::Display for End {
@@ -48,6 +59,7 @@ impl fmt::Display for End {
             Self::Closed => f.write_str("closed by us"),
             Self::Gone => f.write_str("the client went"),
             Self::Io(error) => error.fmt(f),
+            Self::NoTls(error) => error.fmt(f),
         }
     }
 }
@@ -58,21 +70,29 @@ impl From<std::io::Error> for End {
     }
 }
 
+/// What a connection is made with.
+pub(crate) struct Terms<I> {
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) intake: Arc<I>,
+    pub(crate) limits: Arc<Limits>,
+}
+
 /// One connection with its session.
 pub(crate) struct Connection<S, I> {
-    stream: S,
+    stream: Stream<S>,
     client: Client,
     session: Session,
-    intake: Arc<I>,
-    limits: Arc<Limits>,
-    max_message_size: u64,
-    dialect: Dialect,
+    terms: Terms<I>,
     stop: CancellationToken,
     framer: LineFramer,
     input: Vec<u8>,
     /// Where the octets not yet consumed start in `input`.
     start: usize,
     output: Vec<u8>,
+    /// When the line that is awaited must be whole; a piece of it now and then does not put that off.
+    line_due: Option<Instant>,
+    /// Whether no line was read yet.
+    fresh: bool,
 }
 
 impl<S, I> Connection<S, I>
@@ -80,27 +100,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
-    pub(crate) fn new(
-        stream: S,
-        client: Client,
-        profile: Arc<Profile>,
-        intake: Arc<I>,
-        limits: Arc<Limits>,
-        stop: CancellationToken,
-    ) -> Self {
+    /// A connection before its banner; `input` is what was read of it already.
+    pub(crate) fn new(stream: S, input: Vec<u8>, client: Client, terms: Terms<I>, stop: CancellationToken) -> Self {
+        let session = Session::new(Arc::clone(&terms.profile), client.address().is_loopback());
         Self {
-            stream,
-            client,
-            max_message_size: profile.max_message_size,
-            dialect: profile.dialect,
-            session: Session::new(profile),
-            intake,
-            limits,
+            stream: Stream::Clear(stream),
+            session,
             stop,
             framer: LineFramer::new(MAX_COMMAND_LEN),
-            input: Vec::new(),
+            input,
             start: 0,
             output: Vec::new(),
+            line_due: None,
+            fresh: true,
+            client,
+            terms,
         }
     }
 
@@ -114,19 +128,28 @@ where
     }
 
     async fn converse(&mut self) -> Result<(), End> {
-        match self.intake.connect(&self.client).await {
-            Ok(()) => self.say(&self.session.banner()),
-            Err(refusal) => return self.close(&refusal).await,
+        if let Tls::Implicit(config) = &self.terms.profile.tls {
+            self.encrypt(Arc::clone(config)).await?;
         }
+        self.say(&self.session.banner());
         let mut transaction = None;
         loop {
             let Some(step) = self.next_step().await? else { return Ok(()) };
             match step {
-                Step::Reply(reply) => self.say(&reply),
+                Step::Reply(reply) | Step::Challenge(reply) => self.say(&reply),
                 Step::Close(reply) => return self.close(&reply).await,
                 Step::Reset(reply) => {
                     transaction = None;
                     self.say(&reply);
+                }
+                Step::StartTls(reply) => {
+                    transaction = None;
+                    self.start_tls(&reply).await?;
+                }
+                Step::Authenticate(credentials) => {
+                    if self.authenticate(credentials).await?.is_break() {
+                        return Ok(());
+                    }
                 }
                 Step::Mail(path, parameters) => transaction = self.mail(path, parameters).await,
                 Step::Rcpt(recipient) => {
@@ -146,53 +169,61 @@ where
         }
     }
 
-    /// What the session makes of the next command; none when the session is over.
+    /// What the session makes of the next line; none when the session is over.
     async fn next_step(&mut self) -> Result<Option<Step>, End> {
         loop {
             // Short commands have long replies: one read of them must not become megabytes held back.
             self.flush_if_long().await?;
-            match self.framer.next(&self.input[self.start..]) {
+            let (step, consumed) = match self.framer.next(&self.input[self.start..]) {
+                Framed::Line { line, consumed } if self.session.awaits_response() => {
+                    (self.session.response(line), consumed)
+                }
                 Framed::Line { line, consumed } => {
-                    let command = Command::parse(line, self.dialect);
-                    self.consume(consumed);
+                    let command = Command::parse(line, self.terms.profile.dialect);
                     debug!(session = self.client.session, ?command, "command");
-                    let step = self.session.command(command);
-                    if let Some(greeting) = self.session.greeting() {
-                        self.client.esmtp = greeting.extended;
-                        if self.client.helo != greeting.name {
-                            self.client.helo.clone_from(&greeting.name);
-                        }
-                    }
-                    return Ok(Some(step));
+                    (self.session.command(command), consumed)
                 }
-                Framed::TooLong { consumed } => {
-                    self.consume(consumed);
-                    return Ok(Some(self.session.line_too_long()));
-                }
+                Framed::TooLong { consumed } => (self.session.line_too_long(), consumed),
                 Framed::Incomplete { consumed } => {
                     self.consume(consumed);
                     if !self.more_commands().await? {
                         return Ok(None);
                     }
+                    continue;
+                }
+            };
+            self.consume(consumed);
+            self.line_due = None;
+            self.fresh = false;
+            if let Some(greeting) = self.session.greeting() {
+                self.client.esmtp = greeting.extended;
+                if self.client.helo != greeting.name {
+                    self.client.helo.clone_from(&greeting.name);
                 }
             }
+            return Ok(Some(step));
         }
     }
 
-    /// Waits for more octets of commands. False when the session is over: stopped or timed out.
+    /// Waits for more octets of commands. False when the session is over: stopped, timed out, or no SMTP at all.
     async fn more_commands(&mut self) -> Result<bool, End> {
         self.flush().await?;
         let stop = self.stop.clone();
-        let wait = self.limits.command_timeout;
+        let wait = self.terms.limits.command_timeout;
+        let due = *self.line_due.get_or_insert_with(|| Instant::now() + wait);
         tokio::select! {
             biased;
             () = stop.cancelled() => {
                 self.close(&self.session.shutting_down()).await?;
                 Ok(false)
             }
-            read = timeout(wait, self.read()) => match read {
-                Ok(read) => read.map(|()| true),
+            read = timeout_at(due, self.read()) => match read {
+                Ok(read) => {
+                    read?;
+                    Ok(!self.is_no_smtp().await?)
+                }
                 Err(_elapsed) => {
+                    self.terms.intake.noticed(&self.client, &Notice::TimedOut);
                     self.close(&self.session.timed_out()).await?;
                     Ok(false)
                 }
@@ -200,9 +231,87 @@ where
         }
     }
 
+    /// Whether the first octets are those of another protocol: the client is closed at once, since many a device tries TLS
+    /// first and the plain port again when that fails quickly.
+    async fn is_no_smtp(&mut self) -> Result<bool, End> {
+        if !self.fresh || self.client.tls.is_some() {
+            return Ok(false);
+        }
+        if looks_like_tls(&self.input) {
+            self.terms.intake.noticed(&self.client, &Notice::TlsInTheClear);
+            return Ok(true);
+        }
+        if starts_like_proxy_header(&self.input) {
+            self.terms.intake.noticed(&self.client, &Notice::ProxyHeaderRefused);
+            self.close(&Reply::new(554, (5, 5, 1), "No PROXY header is taken from your address")).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// What the client sent behind STARTTLS came in the clear, perhaps from somebody else: it is forgotten (RFC 3207
+    /// section 6, CVE-2011-0411).
+    async fn start_tls(&mut self, reply: &Reply) -> Result<(), End> {
+        let (Tls::StartTls(config) | Tls::RequireStartTls(config)) = &self.terms.profile.tls else { return Ok(()) };
+        let config = Arc::clone(config);
+        self.input = Vec::new();
+        self.start = 0;
+        self.say(reply);
+        self.flush().await?;
+        self.encrypt(config).await?;
+        self.client.helo.clear();
+        self.client.esmtp = false;
+        self.client.user = None;
+        self.framer = LineFramer::new(MAX_COMMAND_LEN);
+        Ok(())
+    }
+
+    async fn encrypt(&mut self, config: Arc<ServerConfig>) -> Result<(), End> {
+        let limit = self.terms.limits.handshake_timeout;
+        let stop = self.stop.clone();
+        // Boxed: a handshake's room is needed once, and by few.
+        let handshake = Box::pin(timeout(limit, self.stream.encrypt(config)));
+        let outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Closed),
+            outcome = handshake => outcome.unwrap_or(Err(HandshakeError::TimedOut)),
+        };
+        if let Err(error) = outcome {
+            self.terms.intake.noticed(&self.client, &Notice::HandshakeFailed(&error));
+            return Err(End::NoTls(error));
+        }
+        self.session.encrypted();
+        self.client.tls = self.stream.tls_version();
+        debug!(session = self.client.session, tls = self.client.tls, "encrypted");
+        Ok(())
+    }
+
+    /// Asks who it is. Breaks when the session is over.
+    async fn authenticate(&mut self, credentials: Credentials) -> Result<ControlFlow<()>, End> {
+        let refusal = match self.terms.intake.authenticate(&self.client, credentials).await {
+            Ok(user) => {
+                self.client.user = Some(user);
+                None
+            }
+            Err(refusal) => Some(refusal),
+        };
+        match self.session.authentication_answered(refusal) {
+            Step::Close(reply) => {
+                self.close(&reply).await?;
+                Ok(ControlFlow::Break(()))
+            }
+            step => {
+                if let Step::Reply(reply) = step {
+                    self.say(&reply);
+                }
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+
     async fn mail(&mut self, path: mail::ReversePath, parameters: MailParameters) -> Option<I::Transaction> {
         let smtputf8 = parameters.smtputf8;
-        match self.intake.mail(&self.client, path, parameters).await {
+        match self.terms.intake.mail(&self.client, path, parameters).await {
             Ok(transaction) => {
                 self.session.mail_answered(true, smtputf8);
                 self.say(&Reply::new(250, (2, 1, 0), "Sender OK"));
@@ -225,7 +334,7 @@ where
             }
             Err(refusal) => refusal,
         };
-        self.session.data_ended();
+        self.session.data_ended(reply.is_positive());
         self.say(&reply);
         Ok(())
     }
@@ -233,36 +342,41 @@ where
     /// Reads a message to its final dot and gives the final reply. What was refused on the way is still read, so that the
     /// client hears why, up to a bound.
     async fn message(&mut self, sink: impl MessageSink) -> Result<Reply, End> {
+        let limit = self.terms.profile.max_message_size;
         let mut decoder = BodyDecoder::new();
+        let mut progress = Progress::new(self.terms.limits.body_pace, Instant::now().into_std());
         let mut size = 0u64;
         let mut taking = Ok(sink);
         loop {
             let mut content = Vec::with_capacity(self.input.len() - self.start);
-            let progress = decoder.decode(&self.input[self.start..], &mut content);
-            self.consume(progress.consumed);
+            let decoded = decoder.decode(&self.input[self.start..], &mut content);
+            self.consume(decoded.consumed);
             size += content.len() as u64;
-            if taking.is_ok() && size > self.max_message_size {
-                taking = Err(too_large(self.max_message_size));
+            if taking.is_ok() && size > limit {
+                taking = Err(too_large(limit));
             }
             if let Ok(sink) = &mut taking
                 && !content.is_empty()
-                && let Err(refusal) = sink.write(&content).await
             {
-                taking = Err(refusal);
+                let begun = Instant::now();
+                if let Err(refusal) = sink.write(&content).await {
+                    taking = Err(refusal);
+                }
+                progress.resumed(begun.elapsed(), Instant::now().into_std());
             }
             drop(content);
-            if progress.done {
+            if decoded.done {
                 break;
             }
             if let Err(refusal) = &taking
-                && size > self.max_message_size.saturating_mul(2).max(self.limits.max_refused_octets)
+                && size > limit.saturating_mul(2).max(self.terms.limits.max_refused_octets)
             {
                 let refusal = refusal.clone();
                 self.close(&refusal).await?;
                 self.linger().await;
                 return Err(End::Closed);
             }
-            self.more_body().await?;
+            self.more_body(&mut progress).await?;
         }
         match taking {
             Ok(sink) => Ok(sink.end().await),
@@ -270,18 +384,22 @@ where
         }
     }
 
-    async fn more_body(&mut self) -> Result<(), End> {
-        match timeout(self.limits.data_timeout, self.read()).await {
-            Ok(read) => read,
+    async fn more_body(&mut self, progress: &mut Progress) -> Result<(), End> {
+        match timeout_at(progress.deadline().into(), self.read()).await {
+            Ok(read) => {
+                progress.came(read? as u64, Instant::now().into_std());
+                Ok(())
+            }
             Err(_elapsed) => {
+                self.terms.intake.noticed(&self.client, &Notice::TimedOut);
                 self.close(&self.session.timed_out()).await?;
                 Err(End::Closed)
             }
         }
     }
 
-    /// Reads once.
-    async fn read(&mut self) -> Result<(), End> {
+    /// Reads once; gives how many octets came.
+    async fn read(&mut self) -> Result<usize, End> {
         self.input.drain(..self.start);
         self.start = 0;
         let (stream, input) = (&mut self.stream, &mut self.input);
@@ -290,7 +408,10 @@ where
             let mut room = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
             input.extend_from_slice(room.filled());
-            Poll::Ready(if room.filled().is_empty() { Err(End::Gone) } else { Ok(()) })
+            Poll::Ready(match room.filled().len() {
+                0 => Err(End::Gone),
+                octets => Ok(octets),
+            })
         })
         .await
     }
@@ -317,7 +438,7 @@ where
         if self.output.is_empty() {
             return Ok(());
         }
-        let written = timeout(self.limits.command_timeout, async {
+        let written = timeout(self.terms.limits.command_timeout, async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         });
@@ -352,7 +473,6 @@ mod tests {
     use mail::{Recipient, ReversePath};
 
     use super::*;
-    use crate::sasl::Credentials;
 
     /// Brings all of `input` at once, then its end; notes the length of each write.
     struct Flood {
@@ -390,7 +510,7 @@ mod tests {
     impl Intake for Sieve {
         type Transaction = Self;
 
-        async fn connect(&self, _: &Client) -> Result<(), Reply> {
+        fn connect(&self, _: &Client) -> Result<(), Reply> {
             Ok(())
         }
 
@@ -427,21 +547,18 @@ mod tests {
 
     fn connection(input: Vec<u8>, writes: &Arc<Mutex<Vec<usize>>>) -> Connection<Flood, Sieve> {
         let profile = Profile { max_message_size: 1_000_000, max_recipients: 2, ..Profile::new("relay.test".into()) };
-        Connection::new(
-            Flood { input, writes: Arc::clone(writes) },
-            Client::new(1, "test".into(), "127.0.0.1:1".parse().unwrap()),
-            Arc::new(profile),
-            Arc::new(Sieve),
-            Arc::new(Limits::default()),
-            CancellationToken::new(),
-        )
+        let terms = Terms { profile: Arc::new(profile), intake: Arc::new(Sieve), limits: Arc::new(Limits::default()) };
+        let client = Client::new(1, "test".into(), "127.0.0.1:1".parse().unwrap());
+        let stream = Flood { input, writes: Arc::clone(writes) };
+        Connection::new(stream, Vec::new(), client, terms, CancellationToken::new())
     }
 
     /// The room of a message's buffer filled with short commands that have long replies.
     fn flood() -> Vec<u8> {
         let message = vec![b'x'; READ_ROOM / 4];
-        let commands = b"EHLO\r\n".repeat(READ_ROOM / 16);
-        [b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n", &message[..], b"\r\n.\r\n", &commands].concat()
+        let commands = b"RCPT TO:<c@d>\r\n".repeat(READ_ROOM / 16);
+        let begin = b"MAIL FROM:<a@b>\r\n";
+        [begin, &b"RCPT TO:<c@d>\r\nDATA\r\n"[..], &message, b"\r\n.\r\n", begin, &commands].concat()
     }
 
     #[tokio::test]

@@ -4,12 +4,14 @@
 //! have been checked before a hook is called.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mail::{Recipient, ReversePath};
 use wire::{MailParameters, Reply};
 
 use crate::client::Client;
+use crate::notice::Notice;
 use crate::sasl::Credentials;
 
 /// Decides what comes in. One for each listener, shared by its connections.
@@ -17,8 +19,20 @@ pub trait Intake: Send + Sync + 'static {
     /// One mail transaction; dropped by RSET, EHLO or the client's going.
     type Transaction: Transaction;
 
-    /// A connection was made. A refusal is sent in place of the banner and the connection closed.
-    fn connect(&self, client: &Client) -> impl Future<Output = Result<(), Reply>> + Send;
+    /// Whether a connection from this address is a load balancer's, whose PROXY header says who the client is.
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        let _ = address;
+        false
+    }
+
+    /// A connection was made. A refusal is sent in place of the banner and the connection closed. Asked before the client
+    /// has a place among the sessions: it must be cheap.
+    fn connect(&self, client: &Client) -> Result<(), Reply>;
+
+    /// Something about a client that is no command of its. Must be cheap.
+    fn noticed(&self, client: &Client, notice: &Notice<'_>) {
+        let _ = (client, notice);
+    }
 
     /// AUTH: the name under which the client goes from now on, or a refusal (535 when name or password are wrong, 454 when
     /// that cannot be said now). Whatever the answer, how long it takes must not tell whether the name is known.

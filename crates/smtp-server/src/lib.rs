@@ -4,15 +4,22 @@
 //! body is asked of an [`Intake`]. This crate knows no storage, no OAuth and no Exchange, and reads no configuration.
 
 mod admission;
+mod arrivals;
 mod client;
 mod connection;
 mod intake;
+mod notice;
+mod progress;
 mod sasl;
 mod server;
 pub mod session;
+mod stream;
 
 pub use admission::{SessionCounts, SessionWatch};
 pub use client::Client;
 pub use intake::{Intake, MessageSink, Transaction};
+pub use notice::Notice;
+pub use progress::Pace;
 pub use sasl::Credentials;
 pub use server::{Limits, Server};
+pub use stream::HandshakeError;

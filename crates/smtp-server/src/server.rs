@@ -9,19 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
-use wire::Reply;
+use wire::{ProxyHeader, ProxyProgress, Reply};
 
 use crate::admission::{Admission, Full, SessionWatch, Ticket};
 use crate::client::Client;
-use crate::connection::Connection;
+use crate::connection::{Connection, Terms};
 use crate::intake::Intake;
-use crate::session::Profile;
+use crate::notice::Notice;
+use crate::progress::Pace;
+use crate::session::{Profile, Tls};
 
 /// Refusals told at the same time; beyond that connections are closed without a word.
 const MAX_REFUSALS: usize = 64;
@@ -30,17 +33,29 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the process ran out of descriptors or memory: long enough for sessions to end, short for a client that waits.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Longest wait for a load balancer's PROXY header, which it sends with its first packet.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Octets that a PROXY header and what follows it in its packet usually have.
+const PROXY_ROOM: usize = 512;
+/// Octets of a client that was refused before its banner that are read, for how long at most: octets left unread when a
+/// socket closes become a reset, and a reset can take the refusal away.
+const REFUSAL_OCTETS: u64 = 4096;
+const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+
 /// Bounds of the sessions of one listener.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sessions at the same time.
     pub max_connections: usize,
-    /// Sessions of one client address at the same time.
+    /// Sessions of one client address at the same time. One that connects faster than these could ever be worked off waits
+    /// for its banner.
     pub max_connections_per_client: usize,
-    /// Longest wait for a command and for a reply to be taken (RFC 5321 section 4.5.3.2.7: five minutes).
+    /// Longest wait for a whole command and for a reply to be taken (RFC 5321 section 4.5.3.2.7: five minutes).
     pub command_timeout: Duration,
-    /// Longest wait for more of a message (RFC 5321 section 4.5.3.2.5: three minutes).
-    pub data_timeout: Duration,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// What keeps a message alive while it comes.
+    pub body_pace: Pace,
     /// Octets read of a message that is already refused, at least; the client is cut off beyond.
     pub max_refused_octets: u64,
 }
@@ -51,14 +66,25 @@ impl Default for Limits {
             max_connections: 1000,
             max_connections_per_client: 50,
             command_timeout: Duration::from_mins(5),
-            data_timeout: Duration::from_mins(3),
+            handshake_timeout: Duration::from_mins(1),
+            body_pace: Pace::default(),
             max_refused_octets: 64 * 1024 * 1024,
         }
     }
 }
 
-/// One listener's server.
-pub struct Server<I> {
+/// One listener's server. Clones share its sessions and their bounds, so that a listener may have several sockets.
+#[derive(Debug)]
+pub struct Server<I>(Arc<Shared<I>>);
+
+impl<I> Clone for Server<I> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Shared<I> {
     name: Arc<str>,
     profile: Arc<Profile>,
     limits: Arc<Limits>,
@@ -71,7 +97,7 @@ pub struct Server<I> {
 impl<I: Intake> Server<I> {
     /// A server for the listener called `name`.
     pub fn new(name: &str, profile: Profile, limits: Limits, intake: Arc<I>) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             name: name.into(),
             profile: Arc::new(profile),
             admission: Admission::new(limits.max_connections, limits.max_connections_per_client),
@@ -79,12 +105,12 @@ impl<I: Intake> Server<I> {
             intake,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             sessions: AtomicU64::new(1),
-        }
+        }))
     }
 
     /// Follows the number of its sessions while it serves.
     pub fn watch_sessions(&self) -> SessionWatch {
-        SessionWatch::new(&self.admission)
+        SessionWatch::new(&self.0.admission)
     }
 
     /// Accepts until `stop`, then waits for the sessions to end: between commands they say 421, a message under way is
@@ -97,7 +123,7 @@ impl<I: Intake> Server<I> {
                 () = stop.cancelled() => break,
                 Some(ended) = sessions.join_next() => self.reap(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(&mut sessions, stream, peer, &stop),
+                    Ok((stream, peer)) => self.accepted(&mut sessions, stream, peer, &stop),
                     Err(error) => self.accept_failed(&error, &stop).await,
                 },
             }
@@ -108,59 +134,43 @@ impl<I: Intake> Server<I> {
         }
     }
 
-    fn admit(&self, sessions: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
-        match self.admission.admit(peer.ip()) {
-            Ok(ticket) => {
-                let connection = self.connection(stream, peer, stop.child_token());
-                sessions.spawn(run(connection, ticket));
-            }
-            Err(full) => self.refuse(sessions, stream, peer, full),
-        }
-    }
-
-    fn connection(&self, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) -> Connection<TcpStream, I> {
+    fn accepted(&self, sessions: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
         // Without it a reply waits for the client's acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "TCP_NODELAY was not set");
         }
-        let client = Client::new(self.sessions.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.name), peer);
-        debug!(session = client.session, listener = %self.name, client = %client.peer, "session started");
-        Connection::new(
-            stream,
-            client,
-            Arc::clone(&self.profile),
-            Arc::clone(&self.intake),
-            Arc::clone(&self.limits),
-            stop,
-        )
-    }
-
-    fn refuse(&self, sessions: &mut JoinSet<()>, mut stream: TcpStream, peer: SocketAddr, full: Full) {
-        debug!(listener = %self.name, client = %peer, ?full, "connection refused");
-        let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
-        let text = match full {
-            Full::Listener => "Too many connections, try again later",
-            Full::Client => "Too many connections from your address, try again later",
-        };
-        sessions.spawn(async move {
-            let _permit = permit;
-            let mut octets = Vec::new();
-            Reply::new(421, (4, 7, 0), text).write_to(&mut octets);
-            // Whoever does not take a refusal goes without one.
-            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(&octets)).await;
-        });
+        let shared = Arc::clone(&self.0);
+        let client = Client::new(shared.sessions.fetch_add(1, Ordering::Relaxed), Arc::clone(&shared.name), peer);
+        let is_proxy = shared.intake.is_proxy(client.address());
+        let entered = if is_proxy { shared.admission.admit_unnamed().map_err(refusal) } else { shared.enter(&client) };
+        let stop = stop.child_token();
+        match entered {
+            Ok(ticket) if is_proxy => {
+                sessions.spawn(async move { shared.behind_proxy(stream, client, ticket, stop).await });
+            }
+            Ok(ticket) => {
+                sessions.spawn(async move { shared.session(stream, Vec::new(), client, ticket, stop).await });
+            }
+            Err(refusal) => {
+                let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else { return };
+                sessions.spawn(async move {
+                    let _permit = permit;
+                    shared.refuse(stream, &client, &refusal).await;
+                });
+            }
+        }
     }
 
     /// A failed accept concerns one connection or the whole process for a moment; neither is a reason to stop.
     async fn accept_failed(&self, error: &io::Error, stop: &CancellationToken) {
         // EMFILE and ENFILE: the same connection would fail again at once.
         if matches!(error.raw_os_error(), Some(23 | 24)) {
-            warn!(listener = %self.name, %error, "out of file descriptors, accepting again shortly; raise LimitNOFILE if this lasts");
+            warn!(listener = %self.0.name, %error, "out of file descriptors, accepting again shortly; raise LimitNOFILE if this lasts");
             let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
         } else if error.kind() == io::ErrorKind::ConnectionAborted {
-            debug!(listener = %self.name, %error, "a connection was lost before it was accepted");
+            debug!(listener = %self.0.name, %error, "a connection was lost before it was accepted");
         } else {
-            warn!(listener = %self.name, %error, "a connection could not be accepted, trying again shortly");
+            warn!(listener = %self.0.name, %error, "a connection could not be accepted, trying again shortly");
             let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
         }
     }
@@ -169,12 +179,110 @@ impl<I: Intake> Server<I> {
         if let Err(error) = ended
             && error.is_panic()
         {
-            error!(listener = %self.name, %error, "a session ended by a fault of ours; the others go on. Please report this");
+            error!(listener = %self.0.name, %error, "a session ended by a fault of ours; the others go on. Please report this");
         }
     }
 }
 
-async fn run<I: Intake>(connection: Connection<TcpStream, I>, ticket: Ticket) {
-    let _ticket = ticket;
-    connection.run().await;
+impl<I: Intake> Shared<I> {
+    /// A place for a session of this client, or why there is none.
+    fn enter(&self, client: &Client) -> Result<Ticket, Reply> {
+        self.intake.connect(client)?;
+        self.admission.admit(client.address()).map_err(refusal)
+    }
+
+    async fn session(
+        &self,
+        stream: TcpStream,
+        input: Vec<u8>,
+        client: Client,
+        ticket: Ticket,
+        stop: CancellationToken,
+    ) {
+        let _ticket = ticket;
+        let wait = self.admission.pace(client.address(), Instant::now().into_std());
+        if !wait.is_zero() {
+            self.intake.noticed(&client, &Notice::Paced(wait));
+            if timeout(wait, stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+        debug!(session = client.session, listener = %self.name, client = %client.peer, "session started");
+        self.intake.noticed(&client, &Notice::Connected);
+        let terms = Terms {
+            profile: Arc::clone(&self.profile),
+            intake: Arc::clone(&self.intake),
+            limits: Arc::clone(&self.limits),
+        };
+        Connection::new(stream, input, client, terms, stop).run().await;
+    }
+
+    /// A load balancer's connection: its header says who the client is, and only then is asked whether that one may come.
+    async fn behind_proxy(&self, mut stream: TcpStream, mut client: Client, ticket: Ticket, stop: CancellationToken) {
+        let header = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            header = timeout(PROXY_TIMEOUT, read_proxy_header(&mut stream)) => header,
+        };
+        let (source, input) = match header.unwrap_or_else(|_elapsed| Err("it did not come in time".to_owned())) {
+            Ok(read) => read,
+            Err(text) => return self.intake.noticed(&client, &Notice::ProxyHeaderMissing(&text)),
+        };
+        if let Some(source) = source {
+            client.named_by_proxy(source);
+        }
+        let entered = self.intake.connect(&client).and_then(|()| ticket.name(client.address()).map_err(refusal));
+        match entered {
+            Ok(ticket) => self.session(stream, input, client, ticket, stop).await,
+            Err(refusal) => self.refuse(stream, &client, &refusal).await,
+        }
+    }
+
+    /// Tells a client in place of the banner why it gets no session. Where it would have to be told through TLS it is not: a
+    /// stranger costs no handshake.
+    async fn refuse(&self, mut stream: TcpStream, client: &Client, refusal: &Reply) {
+        debug!(listener = %self.name, client = %client.peer, %refusal, "connection refused");
+        if matches!(self.profile.tls, Tls::Implicit(_)) {
+            return;
+        }
+        let mut octets = Vec::new();
+        refusal.write_to(&mut octets);
+        // Whoever does not take a refusal goes without one.
+        let told = timeout(REFUSAL_TIMEOUT, async {
+            stream.write_all(&octets).await?;
+            stream.shutdown().await
+        });
+        if let Ok(Ok(())) = told.await {
+            let mut rest = stream.take(REFUSAL_OCTETS);
+            let _ = timeout(REFUSAL_LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        }
+    }
+}
+
+fn refusal(full: Full) -> Reply {
+    let text = match full {
+        Full::Listener => "Too many connections, try again later",
+        Full::Client => "Too many connections from your address, try again later",
+    };
+    Reply::new(421, (4, 7, 0), text)
+}
+
+/// The client that a load balancer speaks for, none if it speaks for itself, and what was read behind the header.
+async fn read_proxy_header(stream: &mut TcpStream) -> Result<(Option<SocketAddr>, Vec<u8>), String> {
+    let mut input = Vec::with_capacity(PROXY_ROOM);
+    loop {
+        match stream.read_buf(&mut input).await {
+            Ok(0) => return Err("the connection was closed before it".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        match ProxyHeader::read(&input) {
+            ProxyProgress::Incomplete => {}
+            ProxyProgress::Done { consumed, source } => {
+                input.drain(..consumed);
+                return Ok((source, input));
+            }
+            ProxyProgress::Refused(error) => return Err(error.to_string()),
+        }
+    }
 }

@@ -8,10 +8,16 @@ use std::sync::Arc;
 
 use mail::{Recipient, ReversePath};
 use rustls::ServerConfig;
-use wire::{Command, CommandError, Dialect, MailParameters, Reply};
+use wire::{AuthCommand, Command, CommandError, Dialect, MailParameters, Reply};
+
+use crate::sasl::{self, Credentials, Exchange, ExchangeError, MECHANISMS, Next};
 
 /// Errors after which a session is closed: enough for a client that tries what a server knows, too few for a guesser.
 const MAX_ERRORS: u32 = 10;
+/// Commands in a row that bring no mail; more are errors. A pool that asks NOOP before each message never gets there.
+const MAX_IDLE_COMMANDS: u32 = 100;
+/// Failed logins after which a session is closed: each wait for one is slow, and a new session costs the guesser more.
+const MAX_FAILED_LOGINS: u32 = 3;
 
 /// What this server says and allows.
 #[derive(Clone, Debug)]
@@ -81,6 +87,12 @@ pub enum Step {
     Reply(Reply),
     /// Say this and close.
     Close(Reply),
+    /// Say this, forget what the client has sent already, take it through TLS, then call [`Session::encrypted`].
+    StartTls(Reply),
+    /// Say this, and give the next line to [`Session::response`]: it is no command, and may be a password.
+    Challenge(Reply),
+    /// Ask the intake, then call [`Session::authentication_answered`].
+    Authenticate(Credentials),
     /// Ask the intake for a transaction, then call [`Session::mail_answered`].
     Mail(ReversePath, MailParameters),
     /// Ask the transaction, then call [`Session::rcpt_answered`].
@@ -95,9 +107,17 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Session {
     profile: Arc<Profile>,
+    /// Whether the client is on this machine: what it sends in the clear crosses no network.
+    local: bool,
+    encrypted: bool,
+    authenticated: bool,
     greeting: Option<Greeting>,
+    exchange: Option<Exchange>,
     transaction: Option<Recipients>,
     errors: u32,
+    /// Commands that brought no mail, since the last message.
+    idle_commands: u32,
+    failed_logins: u32,
 }
 
 /// What the client called itself.
@@ -118,9 +138,20 @@ struct Recipients {
 }
 
 impl Session {
-    /// A session before its banner.
-    pub fn new(profile: Arc<Profile>) -> Self {
-        Self { profile, greeting: None, transaction: None, errors: 0 }
+    /// A session before its banner, with a client on this machine or not.
+    pub fn new(profile: Arc<Profile>, local: bool) -> Self {
+        Self {
+            profile,
+            local,
+            encrypted: false,
+            authenticated: false,
+            greeting: None,
+            exchange: None,
+            transaction: None,
+            errors: 0,
+            idle_commands: 0,
+            failed_logins: 0,
+        }
     }
 
     /// The 220 that opens the session.
@@ -143,33 +174,84 @@ impl Session {
         self.greeting.as_ref()
     }
 
+    /// Whether the next line answers a challenge.
+    pub fn awaits_response(&self) -> bool {
+        self.exchange.is_some()
+    }
+
     /// Takes the next command.
     pub fn command(&mut self, command: Result<Command, CommandError>) -> Step {
+        let command = match command {
+            Ok(command) => command,
+            Err(CommandError::Http) => return Step::Close(Reply::new(554, (5, 5, 1), "This is a mail port")),
+            Err(error) => return self.error(bad_command(&error)),
+        };
+        if self.lacks_tls(&command) {
+            return self.error(Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first"));
+        }
+        if brings_no_mail(&command) && self.idles_too_long() {
+            return self.error(Reply::new(450, (4, 7, 0), "Too many commands without a message"));
+        }
         match command {
-            Ok(Command::Ehlo(name)) => self.ehlo(name),
-            Ok(Command::Helo(name)) => self.helo(name),
-            Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
-            Ok(Command::Rcpt(recipient)) => self.rcpt(recipient),
-            Ok(Command::Data) => self.data(),
-            Ok(Command::Rset) => self.reset(Reply::new(250, (2, 0, 0), "OK")),
-            Ok(Command::Noop) => Step::Reply(Reply::new(250, (2, 0, 0), "OK")),
+            Command::Ehlo(name) => self.ehlo(name),
+            Command::Helo(name) => self.helo(name),
+            Command::StartTls => self.start_tls(),
+            Command::Auth(command) => self.auth(&command),
+            Command::Mail(path, parameters) => self.mail(path, parameters),
+            Command::Rcpt(recipient) => self.rcpt(recipient),
+            Command::Data => self.data(),
+            Command::Rset => self.reset(Reply::new(250, (2, 0, 0), "OK")),
+            Command::Noop => Step::Reply(Reply::new(250, (2, 0, 0), "OK")),
             // Whether an address exists is Exchange's knowledge, and telling it would help a stranger.
-            Ok(Command::Vrfy) => {
-                Step::Reply(Reply::new(252, (2, 1, 5), "Cannot verify, but will take a message and try"))
-            }
-            Ok(Command::Help) => Step::Reply(help()),
-            Ok(Command::Quit) => Step::Close(Reply::new(221, (2, 0, 0), format!("{} closing", self.profile.hostname))),
-            Ok(Command::StartTls) => self.error(not_offered("STARTTLS")),
-            Ok(Command::Auth(_)) => self.error(not_offered("AUTH")),
-            Ok(Command::NotOffered(verb)) => self.error(not_offered(verb)),
-            Err(CommandError::Http) => Step::Close(Reply::new(554, (5, 5, 1), "This is a mail port")),
-            Err(error) => self.error(bad_command(&error)),
+            Command::Vrfy => Step::Reply(Reply::new(252, (2, 1, 5), "Cannot verify, but will take a message and try")),
+            Command::Help => Step::Reply(self.help()),
+            Command::Quit => Step::Close(Reply::new(221, (2, 0, 0), format!("{} closing", self.profile.hostname))),
+            Command::NotOffered(verb) => self.error(Reply::new(502, (5, 5, 1), format!("{verb} is not offered"))),
         }
     }
 
-    /// A line was longer than any command.
+    /// Takes the line that answers a challenge.
+    pub fn response(&mut self, line: &[u8]) -> Step {
+        match self.exchange.take() {
+            Some(exchange) => self.exchanged(exchange.respond(line)),
+            // Asked for by [`Step::Challenge`] alone.
+            None => self.error(bad_command(&CommandError::Unrecognized)),
+        }
+    }
+
+    /// A line was longer than any command or response.
     pub fn line_too_long(&mut self) -> Step {
-        self.error(Reply::new(500, (5, 5, 2), "Line too long"))
+        let detail = if self.exchange.take().is_some() { 6 } else { 2 };
+        self.error(Reply::new(500, (5, 5, detail), "Line too long"))
+    }
+
+    /// A line ended in a bare LF, which the strict dialect does not take.
+    pub fn line_ended_in_lf(&mut self) -> Step {
+        self.exchange = None;
+        self.error(Reply::new(500, (5, 5, 2), "Lines end in CR LF"))
+    }
+
+    /// The handshake is done. All that was said before it counts for nothing (RFC 3207 section 4.2).
+    pub fn encrypted(&mut self) {
+        self.encrypted = true;
+        self.authenticated = false;
+        self.greeting = None;
+        self.exchange = None;
+        self.transaction = None;
+    }
+
+    /// The intake answered AUTH: nothing, or its refusal.
+    pub fn authentication_answered(&mut self, refusal: Option<Reply>) -> Step {
+        let Some(refusal) = refusal else {
+            self.authenticated = true;
+            return Step::Reply(Reply::new(235, (2, 7, 0), "Authentication successful"));
+        };
+        self.failed_logins += 1;
+        if self.failed_logins < MAX_FAILED_LOGINS {
+            self.error(refusal)
+        } else {
+            Step::Close(Reply::new(421, (4, 7, 0), "Too many failed logins, closing"))
+        }
     }
 
     /// The intake answered MAIL.
@@ -184,15 +266,26 @@ impl Session {
         }
     }
 
-    /// The message was read, or DATA was refused: the transaction is over either way.
-    pub fn data_ended(&mut self) {
+    /// The message was read and taken or refused, or DATA was refused: the transaction is over either way. A client that
+    /// brought mail has a new start.
+    pub fn data_ended(&mut self, taken: bool) {
         self.transaction = None;
+        if taken {
+            self.errors = 0;
+            self.idle_commands = 0;
+        }
     }
 
     fn ehlo(&mut self, name: String) -> Step {
         let mut lines: Vec<Cow<'static, str>> = vec![self.profile.hostname.clone().into()];
         lines.extend(["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"].map(Cow::Borrowed));
         lines.push(format!("SIZE {}", self.profile.max_message_size).into());
+        if self.offers_tls() {
+            lines.push("STARTTLS".into());
+        }
+        if self.offers_auth() {
+            lines.push(format!("AUTH {MECHANISMS}").into());
+        }
         lines.push("HELP".into());
         self.greet(name, true, Reply::plain(250, lines))
     }
@@ -213,10 +306,78 @@ impl Session {
         Step::Reset(reply)
     }
 
-    /// No EHLO is asked for first: scripts of thirty years start with MAIL, and nothing depends on it here.
+    fn offers_tls(&self) -> bool {
+        !self.encrypted && matches!(self.profile.tls, Tls::StartTls(_) | Tls::RequireStartTls(_))
+    }
+
+    /// RFC 3207 section 4: before TLS nothing but what leads there.
+    fn lacks_tls(&self, command: &Command) -> bool {
+        let leads_there = matches!(
+            command,
+            Command::Ehlo(_) | Command::Helo(_) | Command::StartTls | Command::Noop | Command::Help | Command::Quit
+        );
+        !self.encrypted && !leads_there && matches!(self.profile.tls, Tls::RequireStartTls(_))
+    }
+
+    fn start_tls(&mut self) -> Step {
+        match &self.profile.tls {
+            _ if self.encrypted => self.error(Reply::new(503, (5, 5, 1), "The session is encrypted already")),
+            Tls::None | Tls::Implicit(_) => {
+                self.error(Reply::new(502, (5, 5, 1), "TLS is not offered on this listener"))
+            }
+            Tls::StartTls(_) | Tls::RequireStartTls(_) => {
+                Step::StartTls(Reply::new(220, (2, 0, 0), "Ready to start TLS"))
+            }
+        }
+    }
+
+    /// Whether a password may be sent as the session is now.
+    fn auth_is_safe(&self) -> bool {
+        let required = matches!(self.profile.tls, Tls::RequireStartTls(_));
+        self.encrypted || (!required && (self.local || self.profile.cleartext_auth))
+    }
+
+    /// What cannot be used is not offered: a device would try it and give up.
+    fn offers_auth(&self) -> bool {
+        self.profile.authentication != Authentication::None && self.auth_is_safe() && !self.authenticated
+    }
+
+    fn auth(&mut self, command: &AuthCommand) -> Step {
+        if self.profile.authentication == Authentication::None {
+            return self.error(Reply::new(502, (5, 5, 1), "No login is needed on this listener: send without AUTH"));
+        }
+        if self.authenticated || self.transaction.is_some() {
+            return self.error(Reply::new(503, (5, 5, 1), "AUTH cannot come now: logged in, or within a message"));
+        }
+        if !self.auth_is_safe() {
+            let text = "Encryption required: no password is taken in the clear; use STARTTLS";
+            return self.error(Reply::new(538, (5, 7, 11), text));
+        }
+        let response = command.initial_response.as_ref().map(|response| response.as_slice());
+        let next = sasl::begin(&command.mechanism, response);
+        self.exchanged(next)
+    }
+
+    fn exchanged(&mut self, next: Result<Next, ExchangeError>) -> Step {
+        match next {
+            Ok(Next::Challenge(exchange)) => {
+                let challenge = exchange.challenge();
+                self.exchange = Some(exchange);
+                Step::Challenge(Reply::plain(334, vec![challenge.into()]))
+            }
+            Ok(Next::Done(credentials)) => Step::Authenticate(credentials),
+            Err(error) => self.error(auth_failed(error)),
+        }
+    }
+
+    /// Old scripts greet nobody, and nothing depends on it here; by the letter EHLO comes first (RFC 5321 section 4.1.4).
     fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Step {
         let limit = self.profile.max_message_size;
-        if self.transaction.is_some() {
+        if self.profile.dialect == Dialect::Strict && self.greeting.is_none() {
+            self.error(Reply::new(503, (5, 5, 1), "Need EHLO or HELO before MAIL"))
+        } else if self.profile.authentication == Authentication::Required && !self.authenticated {
+            self.error(self.login_needed())
+        } else if self.transaction.is_some() {
             self.error(Reply::new(503, (5, 5, 1), "Nested MAIL command"))
         } else if parameters.size.is_some_and(|size| size > limit) {
             Step::Reply(too_large(limit))
@@ -227,12 +388,27 @@ impl Session {
         }
     }
 
+    /// RFC 4954 section 6, with the way there.
+    fn login_needed(&self) -> Reply {
+        let text = if self.auth_is_safe() {
+            "Authentication required"
+        } else if self.offers_tls() {
+            "Authentication required, and for that STARTTLS first"
+        } else {
+            "Authentication required, and no password is taken in the clear on this listener"
+        };
+        Reply::new(530, (5, 7, 0), text)
+    }
+
     fn rcpt(&mut self, recipient: Recipient) -> Step {
         let Some(recipients) = &self.transaction else {
             return self.error(Reply::new(503, (5, 5, 1), "Need MAIL before RCPT"));
         };
         if recipients.taken >= self.profile.max_recipients {
             return Step::Reply(Reply::new(452, (4, 5, 3), "Too many recipients"));
+        }
+        if recipients.refused >= self.profile.max_recipients {
+            return Step::Close(Reply::new(421, (4, 7, 0), "Too many refused recipients, closing"));
         }
         if !recipients.smtputf8 && !recipient.path.is_ascii() {
             return Step::Reply(needs_smtputf8());
@@ -252,6 +428,18 @@ impl Session {
         }
     }
 
+    fn help(&self) -> Reply {
+        let tls = if self.offers_tls() { " STARTTLS" } else { "" };
+        let auth = if self.offers_auth() { " AUTH" } else { "" };
+        let text = format!("EHLO HELO{tls}{auth} MAIL RCPT DATA RSET NOOP VRFY HELP QUIT - RFC 5321");
+        Reply::new(214, (2, 0, 0), text)
+    }
+
+    fn idles_too_long(&mut self) -> bool {
+        self.idle_commands = self.idle_commands.saturating_add(1);
+        self.idle_commands > MAX_IDLE_COMMANDS
+    }
+
     fn error(&mut self, reply: Reply) -> Step {
         self.errors += 1;
         if self.errors < MAX_ERRORS {
@@ -262,6 +450,24 @@ impl Session {
     }
 }
 
+/// What a client that has mail says seldom, and one that only wants to hold a session says for ever.
+fn brings_no_mail(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Vrfy | Command::Help
+    )
+}
+
+/// RFC 4954 section 4 and 6.
+fn auth_failed(error: ExchangeError) -> Reply {
+    match error {
+        ExchangeError::Mechanism => Reply::new(504, (5, 5, 4), format!("Mechanism not offered; there is {MECHANISMS}")),
+        ExchangeError::Cancelled => Reply::new(501, (5, 7, 0), "Authentication cancelled"),
+        ExchangeError::Response => Reply::new(501, (5, 5, 2), "The response is not what this mechanism sends"),
+        ExchangeError::OnBehalf => Reply::new(535, (5, 7, 8), "Nobody acts for somebody else here"),
+    }
+}
+
 /// The message is, or claims to be, too large.
 pub fn too_large(limit: u64) -> Reply {
     Reply::new(552, (5, 3, 4), format!("Message is larger than the {limit} octets allowed here"))
@@ -269,14 +475,6 @@ pub fn too_large(limit: u64) -> Reply {
 
 fn needs_smtputf8() -> Reply {
     Reply::new(553, (5, 6, 7), "An address with characters beyond ASCII needs SMTPUTF8 on the MAIL command")
-}
-
-fn not_offered(verb: &str) -> Reply {
-    match verb {
-        "STARTTLS" => Reply::new(502, (5, 5, 1), "TLS is not offered on this listener"),
-        "AUTH" => Reply::new(502, (5, 5, 1), "No login is needed on this listener: send without AUTH"),
-        _ => Reply::new(502, (5, 5, 1), format!("{verb} is not offered")),
-    }
 }
 
 fn bad_command(error: &CommandError) -> Reply {
@@ -296,27 +494,56 @@ fn capitalized(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + characters.as_str())
 }
 
-fn help() -> Reply {
-    Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT - RFC 5321, no login needed")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn session() -> Session {
-        let profile = Profile { max_message_size: 1000, max_recipients: 2, ..Profile::new("relay.test".into()) };
-        Session::new(Arc::new(profile))
+    fn profile() -> Profile {
+        Profile { max_message_size: 1000, max_recipients: 2, ..Profile::new("relay.test".into()) }
     }
 
-    /// Plays commands; the intake takes everybody but `refused@x.y`. Gives the code of each answer.
+    fn session() -> Session {
+        session_of(profile())
+    }
+
+    /// With a client beyond this machine.
+    fn session_of(profile: Profile) -> Session {
+        Session::new(Arc::new(profile), false)
+    }
+
+    /// Any configuration: no handshake is made here.
+    fn certificate() -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let resolver = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+        Arc::new(versions.with_no_client_auth().with_cert_resolver(resolver))
+    }
+
+    /// Plays lines; the intake takes everybody but `refused@x.y`, and whoever says the password "right". `TLS` stands for a
+    /// handshake. Gives the code of each answer.
     fn play(session: &mut Session, lines: &[&str]) -> Vec<u16> {
         lines.iter().map(|line| answer(session, line)).collect()
     }
 
     fn answer(session: &mut Session, line: &str) -> u16 {
-        match session.command(Command::parse(line.as_bytes(), Dialect::Lenient)) {
-            Step::Reply(reply) | Step::Close(reply) | Step::Reset(reply) => reply.code(),
+        let step = if session.awaits_response() {
+            session.response(line.as_bytes())
+        } else {
+            let dialect = session.profile.dialect;
+            session.command(Command::parse(line.as_bytes(), dialect))
+        };
+        match step {
+            Step::Reply(reply) | Step::Close(reply) | Step::Reset(reply) | Step::Challenge(reply) => reply.code(),
+            Step::StartTls(reply) => {
+                session.encrypted();
+                reply.code()
+            }
+            Step::Authenticate(credentials) => {
+                let wrong = credentials.password.as_slice() != b"right";
+                let answer = session.authentication_answered(wrong.then(|| Reply::new(535, (5, 7, 8), "Wrong")));
+                let (Step::Reply(reply) | Step::Close(reply)) = answer else { panic!("{answer:?}") };
+                reply.code()
+            }
             Step::Mail(_, parameters) => {
                 session.mail_answered(true, parameters.smtputf8);
                 250
@@ -327,7 +554,7 @@ mod tests {
                 if taken { 250 } else { 550 }
             }
             Step::Data => {
-                session.data_ended();
+                session.data_ended(true);
                 354
             }
         }
@@ -376,6 +603,148 @@ mod tests {
         let expected =
             ["relay.test", "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8", "SIZE 1000", "HELP"];
         assert_eq!(reply.lines(), expected);
+    }
+
+    /// "\0erp\0right" and "\0erp\0wrong" for PLAIN; "erp", "right" and "wrong" for LOGIN.
+    const PLAIN_RIGHT: &str = "AUTH PLAIN AGVycAByaWdodA==";
+    const PLAIN_WRONG: &str = "AUTH PLAIN AGVycAB3cm9uZw==";
+    const NAME: &str = "ZXJw";
+    const RIGHT: &str = "cmlnaHQ=";
+    const WRONG: &str = "d3Jvbmc=";
+
+    #[test]
+    fn logins() {
+        use Authentication::{None as Never, Optional, Required};
+        let mail = "MAIL FROM:<a@b>";
+        for (authentication, lines, codes) in [
+            (Never, &["EHLO a", PLAIN_RIGHT, mail][..], &[250, 502, 250][..]),
+            (Optional, &["EHLO a", mail], &[250, 250]),
+            (Optional, &["EHLO a", PLAIN_RIGHT, mail], &[250, 235, 250]),
+            (Optional, &["EHLO a", "auth login", NAME, RIGHT, mail], &[250, 334, 334, 235, 250]),
+            (Optional, &["EHLO a", "AUTH LOGIN ZXJw", RIGHT], &[250, 334, 235]),
+            (Optional, &["EHLO a", "AUTH PLAIN", "AGVycAByaWdodA=="], &[250, 334, 235]),
+            (Required, &["EHLO a", mail, PLAIN_RIGHT, mail], &[250, 530, 235, 250]),
+            // A login that failed may be tried again, and no more often than a person would.
+            (Required, &[PLAIN_WRONG, mail, PLAIN_RIGHT, mail], &[535, 530, 235, 250]),
+            (Required, &[PLAIN_WRONG, "AUTH LOGIN", NAME, WRONG, PLAIN_WRONG], &[535, 334, 334, 535, 421]),
+            // What was cancelled, misspelled or unknown leaves the session where it was.
+            (Required, &["AUTH LOGIN", "*", "AUTH PLAIN", "!", mail, PLAIN_RIGHT], &[334, 501, 334, 501, 530, 235]),
+            (Required, &["AUTH CRAM-MD5", "AUTH NTLM TlRMTVNTUA==", "AUTH", "AUTH LOGIN a b"], &[504, 504, 501, 501]),
+            // A response is no command.
+            (Required, &["AUTH LOGIN", "QUIT", "NOOP"], &[334, 501, 250]),
+            // Not twice, and not within a message.
+            (Optional, &[PLAIN_RIGHT, PLAIN_RIGHT, mail, PLAIN_RIGHT], &[235, 503, 250, 503]),
+            (Optional, &[mail, PLAIN_RIGHT, "RSET", PLAIN_RIGHT], &[250, 503, 250, 235]),
+            // A login outlasts RSET and EHLO.
+            (Required, &[PLAIN_RIGHT, "RSET", "EHLO a", mail], &[235, 250, 250, 250]),
+        ] {
+            let profile = Profile { authentication, cleartext_auth: true, ..profile() };
+            assert_eq!(play(&mut session_of(profile), lines), codes, "{authentication:?} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn encryption() {
+        let config = certificate();
+        let (start, require) = (Tls::StartTls(Arc::clone(&config)), Tls::RequireStartTls(Arc::clone(&config)));
+        let mail = "MAIL FROM:<a@b>";
+        for (tls, lines, codes) in [
+            (&Tls::None, &["STARTTLS", mail][..], &[502, 250][..]),
+            (&start, &["EHLO a", mail, "STARTTLS", mail], &[250, 250, 220, 250]),
+            (&start, &["STARTTLS", "STARTTLS", "STARTTLS now"], &[220, 503, 501]),
+            // No password in the clear, and none before TLS is there.
+            (&start, &["EHLO a", PLAIN_RIGHT, "STARTTLS", "EHLO a", PLAIN_RIGHT], &[250, 538, 220, 250, 235]),
+            (&require, &["EHLO a", mail, "RSET", "VRFY x", "NOOP", "HELP"], &[250, 530, 530, 530, 250, 214]),
+            (&require, &["HELO a", PLAIN_RIGHT, "STARTTLS", mail, PLAIN_RIGHT], &[250, 530, 220, 250, 503]),
+            (&require, &["FROB", "QUIT"], &[500, 221]),
+            (&Tls::Implicit(config), &["STARTTLS", "EHLO a"], &[502, 250]),
+        ] {
+            let profile = Profile { authentication: Authentication::Optional, tls: tls.clone(), ..profile() };
+            assert_eq!(play(&mut session_of(profile), lines), codes, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn tls_forgets_who_the_client_said_it_is() {
+        let profile = Profile {
+            authentication: Authentication::Required,
+            cleartext_auth: true,
+            tls: Tls::StartTls(certificate()),
+            ..profile()
+        };
+        let lines = ["EHLO a", PLAIN_RIGHT, "MAIL FROM:<a@b>", "STARTTLS", "RCPT TO:<c@d>", "MAIL FROM:<a@b>"];
+        let mut session = session_of(profile);
+        assert_eq!(play(&mut session, &lines), [250, 235, 250, 220, 503, 530]);
+        assert_eq!(session.greeting(), None);
+    }
+
+    /// What EHLO offers of TLS and AUTH.
+    fn offered(session: &mut Session) -> Vec<String> {
+        let Step::Reset(reply) = session.command(Ok(Command::Ehlo("a".into()))) else {
+            panic!("EHLO was not answered")
+        };
+        let of_interest = |line: &&std::borrow::Cow<'_, str>| line.starts_with("STARTTLS") || line.starts_with("AUTH");
+        reply.lines().iter().filter(of_interest).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_is_offered_that_cannot_be_used() {
+        let auth = "AUTH PLAIN LOGIN";
+        let start = || Tls::StartTls(certificate());
+        for (tls, authentication, cleartext_auth, local, before, after) in [
+            (Tls::None, Authentication::None, true, true, &[][..], &[][..]),
+            (Tls::None, Authentication::Optional, true, false, &[auth], &[auth]),
+            (Tls::None, Authentication::Required, false, false, &[], &[]),
+            (Tls::None, Authentication::Required, false, true, &[auth], &[auth]),
+            (start(), Authentication::None, false, false, &["STARTTLS"], &[]),
+            (start(), Authentication::Required, false, false, &["STARTTLS"], &[auth]),
+            (start(), Authentication::Required, true, false, &["STARTTLS", auth], &[auth]),
+            (Tls::RequireStartTls(certificate()), Authentication::Required, true, true, &["STARTTLS"], &[auth]),
+            (Tls::Implicit(certificate()), Authentication::Required, false, false, &[], &[auth]),
+        ] {
+            let profile = Profile { authentication, cleartext_auth, tls, ..profile() };
+            let mut session = Session::new(Arc::new(profile), local);
+            assert_eq!(offered(&mut session), before);
+            if !matches!(session.profile.tls, Tls::None) {
+                session.encrypted();
+            }
+            assert_eq!(offered(&mut session), after);
+            if !after.is_empty() {
+                assert_eq!(play(&mut session, &[PLAIN_RIGHT]), [235]);
+                assert_eq!(offered(&mut session), [""; 0]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_strict_dialect_wants_a_greeting_first() {
+        let profile = Profile { dialect: Dialect::Strict, ..profile() };
+        let lines = ["MAIL FROM:<a@b>", "EHLO a.b", "MAIL FROM:<a@b>"];
+        assert_eq!(play(&mut session_of(profile), &lines), [503, 250, 250]);
+    }
+
+    #[test]
+    fn a_session_that_brings_no_mail_ends() {
+        let mut session = session();
+        let mut answers = (0..).map(|_| answer(&mut session, "NOOP"));
+        assert!(answers.by_ref().take(100).all(|code| code == 250));
+        assert_eq!(answers.take(10).collect::<Vec<_>>(), [[450; 9].as_slice(), &[421]].concat());
+    }
+
+    #[test]
+    fn a_session_that_brings_mail_goes_on() {
+        let mut session = session();
+        for _ in 0..20 {
+            let lines = ["FROB", "FROB", "NOOP", "RSET", "EHLO a", "NOOP", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"];
+            assert_eq!(play(&mut session, &lines), [500, 500, 250, 250, 250, 250, 250, 250, 354]);
+        }
+    }
+
+    #[test]
+    fn who_asks_for_one_unknown_recipient_after_the_other_is_sent_away() {
+        let mut session = session();
+        let refused = ["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>", "RCPT TO:<refused@x.y>", "RCPT TO:<refused@x.y>"];
+        assert_eq!(play(&mut session, &refused), [250, 550, 550, 421]);
     }
 
     #[test]

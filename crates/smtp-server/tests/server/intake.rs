@@ -64,7 +64,7 @@ impl Recorder {
 impl Intake for Recorder {
     type Transaction = Recording;
 
-    async fn connect(&self, _client: &Client) -> Result<(), Reply> {
+    fn connect(&self, _client: &Client) -> Result<(), Reply> {
         Ok(())
     }
 

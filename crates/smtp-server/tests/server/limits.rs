@@ -46,7 +46,7 @@ async fn a_silent_client_is_told_and_closed() {
 
 #[tokio::test]
 async fn a_client_silent_in_the_middle_of_a_message_is_told_and_closed() {
-    let server = start_with(|limits| limits.data_timeout = SHORT).await;
+    let server = start_with(|limits| limits.body_pace.silence = SHORT).await;
     let mut client = Client::in_data(server.address).await;
     client.send(b"half of").await;
     client.play("S: 421 4.4.2").await;
