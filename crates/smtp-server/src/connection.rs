@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use wire::{
-    BodyDecoder, Command, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply, looks_like_tls,
+    BodyDecoder, Command, Dialect, Framed, LineFramer, MAX_COMMAND_LEN, MailParameters, Reply, looks_like_tls,
     starts_like_proxy_header,
 };
 
@@ -28,7 +28,7 @@ use crate::notice::Notice;
 use crate::progress::Progress;
 use crate::sasl::Credentials;
 use crate::server::Limits;
-use crate::session::{Profile, Session, Step, Tls, too_large};
+use crate::session::{Profile, Session, Step, Tls, line_too_long, too_large};
 use crate::stream::{HandshakeError, Stream};
 
 /// Octets of one read. They come to the stack first, so that a session that waits holds no room for what has not come.
@@ -37,6 +37,8 @@ const READ_ROOM: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// What is read of it meanwhile.
 const LINGER_OCTETS: u64 = 1024 * 1024;
+/// Longest line of a message by the letter, its end not counted (RFC 5321 section 4.5.3.1.6).
+const MAX_LINE_LEN: usize = 998;
 /// Replies held back for one write; more than this is written at once.
 const OUTPUT_BOUND: usize = 16 * 1024;
 
@@ -91,6 +93,8 @@ pub(crate) struct Connection<S, I> {
     output: Vec<u8>,
     /// When the line that is awaited must be whole; a piece of it now and then does not put that off.
     line_due: Option<Instant>,
+    /// Whether a message held a CR.
+    saw_cr: bool,
     /// Whether no line was read yet.
     fresh: bool,
 }
@@ -103,15 +107,17 @@ where
     /// A connection before its banner; `input` is what was read of it already.
     pub(crate) fn new(stream: S, input: Vec<u8>, client: Client, terms: Terms<I>, stop: CancellationToken) -> Self {
         let session = Session::new(Arc::clone(&terms.profile), client.address().is_loopback());
+        let dialect = terms.profile.dialect;
         Self {
             stream: Stream::Clear(stream),
             session,
             stop,
-            framer: LineFramer::new(MAX_COMMAND_LEN),
+            framer: LineFramer::new(MAX_COMMAND_LEN, dialect),
             input,
             start: 0,
             output: Vec::new(),
             line_due: None,
+            saw_cr: false,
             fresh: true,
             client,
             terms,
@@ -184,6 +190,7 @@ where
                     (self.session.command(command), consumed)
                 }
                 Framed::TooLong { consumed } => (self.session.line_too_long(), consumed),
+                Framed::BareLf { consumed } => (self.session.line_ended_in_lf(), consumed),
                 Framed::Incomplete { consumed } => {
                     self.consume(consumed);
                     if !self.more_commands().await? {
@@ -237,7 +244,7 @@ where
         if !self.fresh || self.client.tls.is_some() {
             return Ok(false);
         }
-        if looks_like_tls(&self.input) {
+        if looks_like_tls(&self.input).is_some() {
             self.terms.intake.noticed(&self.client, &Notice::TlsInTheClear);
             return Ok(true);
         }
@@ -262,7 +269,8 @@ where
         self.client.helo.clear();
         self.client.esmtp = false;
         self.client.user = None;
-        self.framer = LineFramer::new(MAX_COMMAND_LEN);
+        let dialect = self.terms.profile.dialect;
+        self.framer = LineFramer::new(MAX_COMMAND_LEN, dialect);
         Ok(())
     }
 
@@ -343,7 +351,7 @@ where
     /// client hears why, up to a bound.
     async fn message(&mut self, sink: impl MessageSink) -> Result<Reply, End> {
         let limit = self.terms.profile.max_message_size;
-        let mut decoder = BodyDecoder::new();
+        let mut decoder = self.decoder();
         let mut progress = Progress::new(self.terms.limits.body_pace, Instant::now().into_std());
         let mut size = 0u64;
         let mut taking = Ok(sink);
@@ -378,9 +386,22 @@ where
             }
             self.more_body(&mut progress).await?;
         }
+        self.saw_cr |= decoder.saw_cr();
+        if self.terms.profile.dialect == Dialect::Strict && decoder.longest_line() > MAX_LINE_LEN {
+            return Ok(taking.err().unwrap_or_else(line_too_long));
+        }
         match taking {
             Ok(sink) => Ok(sink.end().await),
             Err(refusal) => Ok(refusal),
+        }
+    }
+
+    /// The one exception to CRLF.CRLF, where the listener makes it: for a client that has never sent a CR.
+    fn decoder(&self) -> BodyDecoder {
+        if self.terms.profile.lf_only_clients && !self.saw_cr && !self.framer.saw_cr() {
+            BodyDecoder::for_lf_only_client()
+        } else {
+            BodyDecoder::new()
         }
     }
 

@@ -473,6 +473,11 @@ pub fn too_large(limit: u64) -> Reply {
     Reply::new(552, (5, 3, 4), format!("Message is larger than the {limit} octets allowed here"))
 }
 
+/// The message has a line that is longer than the strict dialect takes.
+pub fn line_too_long() -> Reply {
+    Reply::new(554, (5, 6, 0), "A line of the message is longer than the 998 octets of RFC 5321")
+}
+
 fn needs_smtputf8() -> Reply {
     Reply::new(553, (5, 6, 7), "An address with characters beyond ASCII needs SMTPUTF8 on the MAIL command")
 }

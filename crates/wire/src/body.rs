@@ -57,14 +57,7 @@ pub struct BodyDecoder {
 impl BodyDecoder {
     /// A decoder at the start of a message, which counts as after a CRLF.
     pub fn new() -> Self {
-        Self {
-            state: State::LineStart,
-            in_header: true,
-            lf_only: false,
-            saw_cr: false,
-            line_len: 0,
-            longest: 0,
-        }
+        Self { state: State::LineStart, in_header: true, lf_only: false, saw_cr: false, line_len: 0, longest: 0 }
     }
 
     /// The same for a client that has never sent a CR: until it sends one in this message, LF "." LF ends the message too,
@@ -273,7 +266,8 @@ mod tests {
     /// the packets, and nothing of it is left for the command parser.
     #[test]
     fn smuggled_transactions_stay_inside_the_message() {
-        let ends = ["\n", "\r", "\r\r\n", "\n\r", "\r\0\n", "\0\r\n", "\r\n\0", "\n\0", "\0\n", "\r \n", "\u{85}", "\u{2028}"];
+        let ends =
+            ["\n", "\r", "\r\r\n", "\n\r", "\r\0\n", "\0\r\n", "\r\n\0", "\n\0", "\0\n", "\r \n", "\u{85}", "\u{2028}"];
         let dots = [".", "..", "\0.", ".\0", ". ", " .", "\r.", ".\r", "\u{ff0e}"];
         let mut variants = 0;
         for before in ends.iter().chain(&["\r\n"]) {
@@ -298,7 +292,11 @@ mod tests {
                         let first = decoder.decode(&sent.as_bytes()[..split], &mut output);
                         assert_eq!(first, Decoded { consumed: split, done: false }, "{smuggled:?} split at {split}");
                         let second = decoder.decode(&sent.as_bytes()[split..], &mut output);
-                        assert_eq!(second, Decoded { consumed: sent.len() - split, done: true }, "{smuggled:?} at {split}");
+                        assert_eq!(
+                            second,
+                            Decoded { consumed: sent.len() - split, done: true },
+                            "{smuggled:?} at {split}"
+                        );
                     }
                 }
             }

@@ -218,7 +218,12 @@ mod tests {
         let refused = ProxyProgress::Refused(error);
         let first = (0..=input.len()).find(|end| ProxyHeader::read(&input[..*end]) != ProxyProgress::Incomplete);
         for end in first.expect("not refused")..=input.len() {
-            assert_eq!(ProxyHeader::read(&input[..end]), refused, "{end} octets of {:?}", String::from_utf8_lossy(input));
+            assert_eq!(
+                ProxyHeader::read(&input[..end]),
+                refused,
+                "{end} octets of {:?}",
+                String::from_utf8_lossy(input)
+            );
         }
     }
 
@@ -265,7 +270,9 @@ mod tests {
 
     #[test]
     fn what_is_no_header() {
-        for input in ["EHLO x\r\n", "PROXYTCP4 ", "proxy TCP4 ", "\r\nEHLO", "\r\n\r\n\r\n", "\n", " PROXY", "\0", "PRI * "] {
+        for input in
+            ["EHLO x\r\n", "PROXYTCP4 ", "proxy TCP4 ", "\r\nEHLO", "\r\n\r\n\r\n", "\n", " PROXY", "\0", "PRI * "]
+        {
             assert_refused(input.as_bytes(), ProxyError::Missing);
             assert!(!starts_like_proxy_header(input.as_bytes()), "{input:?}");
         }
