@@ -2,11 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// Longer than anything here takes; only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,8 +20,13 @@ pub(crate) async fn within<F: Future>(what: F) -> F::Output {
     timeout(PATIENCE, what).await.expect("what was waited for did not happen")
 }
 
+/// In the clear or through TLS.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Duplex>>,
 }
 
 impl Client {
@@ -34,7 +43,7 @@ impl Client {
         socket.set_recv_buffer_size(16 * 1024)?;
         let stream = within(socket.connect(server)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(Box::new(stream)) })
     }
 
     /// Connects and reads the banner.
@@ -49,6 +58,14 @@ impl Client {
         let mut client = Self::greeted(server).await;
         client.play(TO_DATA).await;
         client
+    }
+
+    /// Goes through TLS from here on, whatever the certificate.
+    pub(crate) async fn encrypted(self, trust: &Arc<ClientConfig>) -> Self {
+        assert!(self.stream.buffer().is_empty(), "the server said something more before TLS");
+        let name = ServerName::try_from("relay.test").unwrap();
+        let stream = within(TlsConnector::from(Arc::clone(trust)).connect(name, self.stream.into_inner())).await;
+        Self { stream: BufReader::new(Box::new(stream.expect("the handshake"))) }
     }
 
     /// Plays a dialog.
@@ -85,12 +102,17 @@ impl Client {
         line
     }
 
-    /// Asserts that the server says nothing more and closes.
-    pub(crate) async fn is_closed(&mut self) {
+    /// All that the server says until it closes.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is a way to close, too.
         let _ = within(self.stream.read_to_end(&mut rest)).await;
-        assert_eq!(String::from_utf8_lossy(&rest), "");
+        rest
+    }
+
+    /// Asserts that the server says nothing more and closes.
+    pub(crate) async fn is_closed(&mut self) {
+        assert_eq!(String::from_utf8_lossy(&self.rest().await), "");
     }
 }
 

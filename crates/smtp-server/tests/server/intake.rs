@@ -1,13 +1,14 @@
 //! An intake that writes down what reaches it. It takes everybody except by name: `refused@` is refused at MAIL and RCPT,
-//! `panic@` makes the hook panic, `nodata@` refuses DATA, `full@` refuses the second chunk of the message.
+//! `panic@` makes the hook panic, `nodata@` refuses DATA, `full@` refuses the second chunk of the message; the password is
+//! "right". [`STRANGER`] may not connect, [`LOAD_BALANCER`] speaks for others.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mail::{BodyType, Recipient, ReversePath};
 use smtp_server::session::Profile;
-use smtp_server::{Client, Credentials, Intake, Limits, MessageSink, Server, SessionWatch, Transaction};
+use smtp_server::{Client, Credentials, Intake, Limits, MessageSink, Notice, Server, SessionWatch, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,9 +36,15 @@ impl Event {
     }
 }
 
-#[derive(Clone)]
+/// Comes from an address that is not welcome.
+pub(crate) const STRANGER: &str = "127.0.0.66";
+/// Must send a PROXY header.
+pub(crate) const LOAD_BALANCER: &str = "127.0.0.9";
+
+#[derive(Clone, Default)]
 pub(crate) struct Recorder {
     events: watch::Sender<Vec<Event>>,
+    notices: watch::Sender<Vec<String>>,
 }
 
 impl Recorder {
@@ -55,6 +62,19 @@ impl Recorder {
         of_messages(&seen)
     }
 
+    /// Whether there was a notice that begins so.
+    pub(crate) fn was_noticed(&self, start: &str) -> bool {
+        self.notices.borrow().iter().any(|notice| notice.starts_with(start))
+    }
+
+    /// Waits for a notice of a client, as `Debug` shows it, that begins so.
+    pub(crate) async fn noticed(&self, start: &str) -> String {
+        let found = |notices: &[String]| notices.iter().find(|notice| notice.starts_with(start)).cloned();
+        let mut notices = self.notices.subscribe();
+        let seen = within(notices.wait_for(|notices| found(notices).is_some())).await.unwrap();
+        found(&seen).unwrap()
+    }
+
     /// All that was seen so far.
     pub(crate) fn so_far(&self) -> Vec<Event> {
         self.events.borrow().clone()
@@ -64,8 +84,16 @@ impl Recorder {
 impl Intake for Recorder {
     type Transaction = Recording;
 
-    fn connect(&self, _client: &Client) -> Result<(), Reply> {
-        Ok(())
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        address.to_string() == LOAD_BALANCER
+    }
+
+    fn connect(&self, client: &Client) -> Result<(), Reply> {
+        if client.address().to_string() == STRANGER { Err(Reply::new(554, (5, 7, 1), "Not you")) } else { Ok(()) }
+    }
+
+    fn noticed(&self, client: &Client, notice: &Notice<'_>) {
+        self.notices.send_modify(|notices| notices.push(format!("{} {notice:?}", client.address())));
     }
 
     async fn authenticate(&self, _: &Client, credentials: Credentials) -> Result<Arc<str>, Reply> {
@@ -87,7 +115,9 @@ impl Intake for Recorder {
         let body = if parameters.body == BodyType::EightBitMime { " 8bit" } else { "" };
         let ret = parameters.ret.map(|ret| format!(" ret {ret}")).unwrap_or_default();
         let envelope_id = parameters.envelope_id.map(|id| format!(" id {id}")).unwrap_or_default();
-        self.record(Event::Mail(format!("{} {sender}{body}{ret}{envelope_id}", client.helo)));
+        let user = client.user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
+        let tls = if client.tls.is_some() { " by TLS" } else { "" };
+        self.record(Event::Mail(format!("{} {sender}{body}{ret}{envelope_id}{user}{tls}", client.helo)));
         if sender.starts_with("refused@") {
             return Err(Reply::new(550, (5, 7, 1), "Not you"));
         }
@@ -168,11 +198,16 @@ pub(crate) const MAX_MESSAGE_SIZE: u64 = 100_000;
 
 /// Starts a server with the usual limits, changed by `change`.
 pub(crate) async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
+    start_as(|_, limits| change(limits)).await
+}
+
+/// Starts a server with the usual profile and limits, changed by `change`.
+pub(crate) async fn start_as(change: impl FnOnce(&mut Profile, &mut Limits)) -> Running {
     let mut limits = Limits { max_refused_octets: 1_000_000, ..Limits::default() };
-    change(&mut limits);
-    let recorder = Recorder { events: watch::Sender::default() };
-    let profile =
+    let mut profile =
         Profile { max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100, ..Profile::new("relay.test".into()) };
+    change(&mut profile, &mut limits);
+    let recorder = Recorder::default();
     let server = Server::new("legacy", profile, limits, Arc::new(recorder.clone()));
     let sessions = server.watch_sessions();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,7 @@
 //! What a session bounds: lines, errors, sizes, silence, and replies that nobody reads.
 
+use smtp_server::Pace;
+
 use crate::client::Client;
 use crate::intake::{Event, SHORT, start, start_with};
 
@@ -42,6 +44,37 @@ async fn a_silent_client_is_told_and_closed() {
     let mut client = Client::greeted(server.address).await;
     client.play("S: 421 4.4.2").await;
     client.is_closed().await;
+}
+
+/// An octet now and then holds no session.
+#[tokio::test]
+async fn a_command_that_drips_is_told_and_closed() {
+    let server = start_with(|limits| limits.command_timeout = SHORT).await;
+    let mut client = Client::greeted(server.address).await;
+    while client.try_send(b"N").await.is_ok() {
+        tokio::task::yield_now().await;
+        if server.recorder.was_noticed("127.0.0.1 TimedOut") {
+            break;
+        }
+    }
+    server.recorder.noticed("127.0.0.1 TimedOut").await;
+}
+
+#[tokio::test]
+async fn a_message_that_drips_is_told_and_closed() {
+    let server = start_with(|limits| {
+        limits.body_pace = Pace { silence: SHORT * 10, window: SHORT, octets: 1_000_000_000 };
+    })
+    .await;
+    let mut client = Client::in_data(server.address).await;
+    while !server.recorder.was_noticed("127.0.0.1 TimedOut") {
+        if client.try_send(b"x\r\n").await.is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.recorder.messages(1).await, [Event::Dropped]);
+    server.recorder.noticed("127.0.0.1 TimedOut").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Many clients on one listener: how many may come, and how little they matter to each other.
 
 use crate::client::{Client, within};
-use crate::intake::start_with;
+use crate::intake::{STRANGER, start, start_with};
 
 /// Connects until there is a place: it comes back a moment after its session has closed.
 async fn gets_a_place(server: std::net::SocketAddr) -> Client {
@@ -55,4 +55,23 @@ async fn a_hook_that_panics_ends_its_own_session_only() {
     unlucky.is_closed().await;
     well.play("C: MAIL FROM:<a@b.c>\nS: 250 2.1.0").await;
     gets_a_place(server.address).await;
+}
+
+#[tokio::test]
+async fn a_stranger_takes_nobodys_place() {
+    let server = start().await;
+    let mut stranger = Client::connect_from(STRANGER, server.address).await.unwrap();
+    stranger.play("S: 554 5.7.1 Not you").await;
+    stranger.is_closed().await;
+    assert_eq!(server.sessions.counts().admitted, 0);
+}
+
+/// The first ten of a client that may have one session at a time come at once; then it waits for its turn.
+#[tokio::test]
+async fn a_client_that_connects_without_end_waits_and_is_not_refused() {
+    let server = start_with(|limits| limits.max_connections_per_client = 1).await;
+    for _ in 0..12 {
+        gets_a_place(server.address).await.play("C: QUIT\nS: 221").await;
+    }
+    server.recorder.noticed("127.0.0.1 Paced").await;
 }

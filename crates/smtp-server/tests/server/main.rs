@@ -7,7 +7,10 @@
 mod bodies;
 mod client;
 mod dialogs;
+mod encryption;
 mod intake;
 mod limits;
 mod listener;
+mod logins;
+mod proxies;
 mod stopping;
