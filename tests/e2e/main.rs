@@ -10,6 +10,7 @@ mod clients;
 mod commands;
 mod conditions;
 mod control;
+mod crowd;
 mod delivery;
 mod disk;
 mod durability;

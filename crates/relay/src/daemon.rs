@@ -272,6 +272,10 @@ fn server(
     let profile = Profile {
         max_message_size,
         max_recipients: listener.max_recipients.size(),
+        dialect: listener.dialect.of_wire(),
+        lf_only_clients: listener.lf_only_clients,
+        authentication: listener.authentication.of_session(),
+        cleartext_auth: listener.allow_cleartext_auth,
         ..Profile::new(settings.hostname.as_str().to_owned())
     };
     let limits = Limits {

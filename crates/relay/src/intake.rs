@@ -47,7 +47,7 @@ impl<S> ListenerIntake<S> {
 impl<S: Spool> Intake for ListenerIntake<S> {
     type Transaction = MailTransaction<S>;
 
-    async fn connect(&self, client: &Client) -> Result<(), Reply> {
+    fn connect(&self, client: &Client) -> Result<(), Reply> {
         let address = client.address();
         if !self.networks.iter().any(|network| network.contains(address)) {
             warn!(listener = %client.listener, client = %address, "client refused: not in the listener's networks");
@@ -326,6 +326,7 @@ mod tests {
             session: 1,
             listener: "local".into(),
             peer: "192.0.2.1:1000".parse().unwrap(),
+            proxy: None,
             helo: "erp01".into(),
             esmtp: true,
             tls: None,
@@ -343,21 +344,22 @@ mod tests {
         (header.strip_prefix(received).unwrap_or_else(|| panic!("no Received in {header}")).to_owned(), message_id)
     }
 
-    #[tokio::test]
-    async fn clients_are_asked_to_come_back_until_the_queue_is_open_and_strangers_to_stay_away() {
+    #[test]
+    fn clients_are_asked_to_come_back_until_the_queue_is_open_and_strangers_to_stay_away() {
         let networks = vec!["192.0.2.0/24".parse().unwrap()];
         let intake = ListenerIntake::<spool::SqliteSpool>::new(networks, Arc::default());
         let client = |peer: &str| Client {
             session: 1,
             listener: "local".into(),
             peer: peer.parse().unwrap(),
+            proxy: None,
             helo: String::new(),
             esmtp: false,
             tls: None,
             user: None,
         };
-        assert_eq!(intake.connect(&client("192.0.2.1:1")).await.unwrap_err().code(), 421);
-        assert_eq!(intake.connect(&client("198.51.100.1:1")).await.unwrap_err().code(), 554);
+        assert_eq!(intake.connect(&client("192.0.2.1:1")).unwrap_err().code(), 421);
+        assert_eq!(intake.connect(&client("198.51.100.1:1")).unwrap_err().code(), 554);
     }
 
     #[test]

@@ -27,6 +27,17 @@ choice! {
     }
 }
 
+impl Authentication {
+    /// As a session asks for it: whose password is right is no question of its.
+    pub(crate) fn of_session(self) -> smtp_server::session::Authentication {
+        match self {
+            Self::None => smtp_server::session::Authentication::None,
+            Self::Optional | Self::AcceptAny => smtp_server::session::Authentication::Optional,
+            Self::Required => smtp_server::session::Authentication::Required,
+        }
+    }
+}
+
 choice! {
     /// Whether sessions are encrypted.
     pub enum Encryption {
@@ -58,6 +69,16 @@ choice! {
         built Lenient = "lenient",
         /// RFC 5321 to the letter.
         built Strict = "strict",
+    }
+}
+
+impl Dialect {
+    /// As the parsers of commands know it.
+    pub(crate) fn of_wire(self) -> wire::Dialect {
+        match self {
+            Self::Lenient => wire::Dialect::Lenient,
+            Self::Strict => wire::Dialect::Strict,
+        }
     }
 }
 
