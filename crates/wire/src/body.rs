@@ -110,8 +110,8 @@ impl BodyDecoder {
             (State::LineStart, b'.') => (State::Dot, true),
             (State::LfLineStart, b'.') => (State::LfDot, true),
             (State::Dot, b'\r') => (State::DotCr, true),
+            (State::DotCr | State::LfDot, b'\n') => (State::Done, true),
             (State::Dot, b'\n') if lf_only => (State::Done, true),
-            (State::LfDot, b'\n') => (State::Done, true),
             (State::LfDot, b'\r') => {
                 // The exception ends here, so that the dot stands after a lone LF: content, as for everybody.
                 output.push(b'.');
@@ -120,7 +120,6 @@ impl BodyDecoder {
             }
             // After a dot, the withheld dot was stuffing and stays away.
             (State::LineStart | State::Dot | State::LfLineStart | State::LfDot, _) => (State::Text, false),
-            (State::DotCr, b'\n') => (State::Done, true),
             (State::DotCr, _) => (State::Cr(1), false),
             (State::Text, b'\r') => (State::Cr(1), true),
             (State::Text, _) => {
