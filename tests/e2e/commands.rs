@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
-use crate::harness::{Client, RECIPIENT, World, binary, free_port, message};
+use crate::harness::{Client, RECIPIENT, World, binary, free_port, message, skip};
 
 fn output(args: &[&str]) -> (Option<i32>, String, String) {
     let output = binary().args(args).output().unwrap();
@@ -242,4 +242,95 @@ async fn livez_answers() {
     });
     let said = said.await.unwrap();
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"), "{said}");
+}
+
+/// `hash-password` with `input` on standard input.
+fn hash_password(input: &[u8]) -> (Option<i32>, String, String) {
+    let mut command = binary();
+    command.arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hashed_password_is_one_line_that_the_configuration_takes() {
+    let (code, hash, complaint) = hash_password(b"correct horse\n");
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    let hash = hash.strip_suffix('\n').unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && !hash.contains('\n'), "{hash}");
+    assert_ne!(hash_password(b"correct horse\n").1.trim_end(), hash, "each has a salt of its own");
+
+    let world = World::new().await;
+    let path = world.path("users.toml");
+    let check = |hash: &str| {
+        let user = format!("\n[user.erp]\npassword_hash = \"{hash}\"\n");
+        std::fs::write(&path, world.configuration_text() + &user).unwrap();
+        output(&["check", "--config", &path.display().to_string()])
+    };
+    let (code, said, complaint) = check(hash);
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(said.contains("$argon2id$v=19$m=19456,t=2,p=1$hidden$hidden"), "{said}");
+    let (salt, _) = hash.rsplit_once('$').unwrap();
+    assert!(!said.contains(salt), "{said}");
+    let (code, _, complaint) = check("correct horse");
+    assert_eq!(code, Some(64));
+    assert!(complaint.contains("user.erp.password_hash: this is not an Argon2id hash"), "{complaint}");
+    assert!(!complaint.contains("horse"), "{complaint}");
+}
+
+#[test]
+fn a_password_that_no_login_could_carry_is_refused_and_not_repeated() {
+    for (input, why) in [
+        (&b""[..], "there is no password"),
+        (b"\n", "there is no password"),
+        (b"hunter\02\n", "NUL"),
+        (b"hunter\nhunter\n", "more than one line"),
+    ] {
+        let (code, said, complaint) = hash_password(input);
+        assert_eq!((code, said.as_str()), (Some(64), ""), "{complaint}");
+        assert!(complaint.contains(why) && !complaint.contains("hunter"), "{complaint}");
+    }
+    let (code, said, _) = output(&["hash-password", "hunter2"]);
+    assert_eq!((code, said.as_str()), (Some(64), ""), "it is never taken from the command line");
+}
+
+/// A terminal is what `script` makes (util-linux).
+#[test]
+fn on_a_terminal_a_password_is_asked_twice_and_not_shown() {
+    let found = std::process::Command::new("script").arg("--version").output();
+    if !found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux")) {
+        return skip("script of util-linux is not installed");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let hash = folder.path().join("hash");
+    let ask = |first: &str, second: &str| {
+        let _ = std::fs::remove_file(&hash);
+        let asked = format!("{} hash-password > {}", env!("CARGO_BIN_EXE_xoauth2-relay"), hash.display());
+        let mut command = std::process::Command::new("script");
+        command.args(["--quiet", "--return", "--command", &asked, "/dev/null"]);
+        let mut child = Guarded(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let (mut input, mut shown) = (child.0.stdin.take().unwrap(), child.0.stdout.take().unwrap());
+        let mut screen = String::new();
+        for (prompt, typed) in [("Password: ", first), ("Once more: ", second)] {
+            while !screen.contains(prompt) {
+                let mut octet = [0];
+                assert_eq!(shown.read(&mut octet).unwrap(), 1, "{prompt:?} does not come after {screen:?}");
+                screen.push(octet[0].into());
+            }
+            std::io::Write::write_all(&mut input, format!("{typed}\r").as_bytes()).unwrap();
+        }
+        shown.read_to_string(&mut screen).unwrap();
+        let code = child.0.wait().unwrap().code();
+        (code, screen, std::fs::read_to_string(&hash).unwrap())
+    };
+    let (code, screen, hash) = ask("hunter2", "hunter2");
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("[user.NAME]") && !screen.contains("hunter2"), "{screen}");
+    assert!(hash.starts_with("$argon2id$") && hash.lines().count() == 1, "{hash}");
+    let (code, screen, hash) = ask("hunter2", "hunter3");
+    assert_eq!((code, hash.as_str()), (Some(64), ""), "{screen}");
+    assert!(screen.contains("not the same") && !screen.contains("hunter"), "{screen}");
 }

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Show the running daemon on one screen: listeners, lanes, tokens, queue, last errors; what is wrong and the remedy first.
     Status(Status),
+    /// Make the Argon2id hash of a password for [user.NAME]: asks twice on a terminal, else reads one line from standard input, and prints the hash alone.
+    HashPassword,
     /// Run a simulated Microsoft 365 tenant and the relay in front of it, on loopback: nothing to configure, no account.
     Sandbox(Sandbox),
 }

@@ -27,13 +27,14 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+pub use address::AddressPattern;
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use place::FilePath;
 pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
-pub use settings::{BounceContent, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant};
+pub use settings::{BounceContent, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant, User};
 
 use layers::{Environment, File};
 use reading::{Origins, Reading, Table};

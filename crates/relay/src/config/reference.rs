@@ -102,7 +102,7 @@ const SHOWN: [(&str, &str); 34] = [
     ("hostname", "\"relay01.example.com\""),
     ("listener.certificate", "\"/etc/xoauth2-relay/tls.pem\""),
     ("listener.private_key", "\"/etc/xoauth2-relay/tls.key\""),
-    ("user.password_hash", "\"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g\""),
+    ("user.password_hash", "\"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\""),
     ("tenant.tenant_id", "\"11111111-2222-3333-4444-555555555555\""),
     ("tenant.client_id", "\"66666666-7777-8888-9999-000000000000\""),
     ("tenant.client_secret", "{ file = \"/etc/xoauth2-relay/contoso.secret\" }"),

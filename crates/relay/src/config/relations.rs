@@ -22,6 +22,7 @@ pub(crate) fn check(settings: &Settings, names: &Names, reading: &Reading<'_>) {
         relations.check_listener(name, listener);
     }
     relations.check_addresses();
+    relations.check_user_twins();
     for (name, tenant) in &settings.tenants {
         relations.check_tenant(name, tenant);
         relations.check_families(name, tenant);
@@ -293,6 +294,17 @@ impl Relations<'_> {
                 &[&path("connections")],
                 "is 1, but with direct and queue listeners each needs one of its own; set at least 2",
             );
+        }
+    }
+
+    /// Clients write names in capitals or not.
+    fn check_user_twins(&self) {
+        let users = &self.names.users;
+        for (at, name) in users.iter().enumerate() {
+            if let Some(other) = users[..at].iter().find(|other| other.eq_ignore_ascii_case(name)) {
+                let text = format!("is the same name as [user.{other:?}], since capitals do not count; keep one");
+                self.tell(&[&format!("user.{name}")], text);
+            }
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
+use argon2::password_hash::phc;
+use argon2::{Params, Version};
 use serde_json::Value as Json;
 
 use crate::config::address::AddressPattern;
@@ -135,15 +138,26 @@ section! {
     }
 }
 
-/// A PHC string of Argon2id.
+/// A PHC string of Argon2id version 19 that can be verified at a bearable cost.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
+pub struct PasswordHash(phc::PasswordHash);
+
+/// What a verification may cost: memory in KiB, passes, threads.
+const COSTS: [(&str, RangeInclusive<u32>); 3] = [("m", 8 << 10..=1 << 20), ("t", 1..=16), ("p", 1..=16)];
+/// Octets of the salt.
+const SALT: RangeInclusive<usize> = 8..=48;
+/// Octets of the hash itself.
+const OUTPUT: RangeInclusive<usize> = 16..=64;
 
 impl PasswordHash {
+    /// What a password is verified against.
+    pub(crate) fn phc(&self) -> &phc::PasswordHash {
+        &self.0
+    }
+
     /// How it was made, without salt and hash.
     fn shown(&self) -> String {
-        let mut fields = self.0.rsplitn(3, '$').skip(2);
-        format!("{}$hidden$hidden", fields.next().unwrap_or_default())
+        format!("$argon2id$v=19${}$hidden$hidden", self.0.params)
     }
 }
 
@@ -159,15 +173,24 @@ impl Scalar for PasswordHash {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let mut fields = text.split('$');
-        let head = (fields.next(), fields.next()) == (Some(""), Some("argon2id"));
-        let fields: Vec<_> = fields.collect();
-        let filled = |octet: u8| octet.is_ascii_alphanumeric() || b"+/=,.-".contains(&octet);
-        // Version, parameters, salt and hash.
-        let right =
-            head && fields.len() == 4 && fields.iter().all(|field| !field.is_empty() && field.bytes().all(filled));
-        // It may be the password itself.
-        right.then(|| Self(text.to_owned())).ok_or(Wrong::Unrepeatable)
+        // It may be the password itself, so nothing of it is repeated.
+        let hash = phc::PasswordHash::new(text).map_err(|_| Wrong::Unrepeatable)?;
+        if hash.algorithm.as_str() != "argon2id" || hash.version != Some(Version::V0x13.into()) {
+            return Err(Wrong::Unrepeatable);
+        }
+        for (name, bounds) in COSTS {
+            let cost = hash.params.get_decimal(name).ok_or(Wrong::Unrepeatable)?;
+            if !bounds.contains(&cost) {
+                let (low, high) = bounds.into_inner();
+                return Err(Wrong::Because(format!(
+                    "its parameter {name} is not from {low} to {high}; make another with xoauth2-relay hash-password"
+                )));
+            }
+        }
+        let salt = hash.salt.as_ref().is_some_and(|salt| SALT.contains(&salt.len()));
+        let output = hash.hash.as_ref().is_some_and(|output| OUTPUT.contains(&output.len()));
+        let verifiable = hash.params.iter().count() == COSTS.len() && Params::try_from(&hash).is_ok();
+        if salt && output && verifiable { Ok(Self(hash)) } else { Err(Wrong::Unrepeatable) }
     }
 
     fn json(&self) -> Json {
@@ -176,16 +199,93 @@ impl Scalar for PasswordHash {
 
     #[cfg(test)]
     fn sample(chance: &mut Chance) -> Json {
-        Json::String(format!("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ${:08x}", chance.below(1 << 32)))
+        Json::String(format!("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ${:024x}", chance.below(1 << 32)))
     }
 }
 
 section! {
     /// A name and password that a client may log in with. The name may be an address; such a one the environment cannot reach.
+    /// Clients may write it in capitals or not.
     pub struct User {
-        /// What `xoauth2-relay hash-password` printed.
+        /// What `xoauth2-relay hash-password` printed. One made elsewhere should cost no less than that (`m=19456,t=2,p=1`); taken are `m` (KiB) from 8192 to 1048576, `t` and `p` from 1 to 16.
         built password_hash: PasswordHash;
         /// Who it may send as, by envelope and From both; empty: whatever the route allows.
         built allowed_senders: Vec<AddressPattern> = Vec::new();
+    }
+}
+
+#[cfg(test)]
+impl User {
+    /// One whose password costs next to nothing to verify, which no configuration would be allowed.
+    pub(crate) fn cheap(password: &str, passes: u32, allowed_senders: &[&str]) -> Self {
+        use argon2::{Algorithm, Argon2, PasswordHasher};
+
+        let costs = Params::new(8, passes, 1, None).unwrap();
+        let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, costs).hash_password(password.as_bytes()).unwrap();
+        let allowed_senders = allowed_senders.iter().map(|text| AddressPattern::parse(text).unwrap()).collect();
+        Self { password_hash: PasswordHash(hash), allowed_senders }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT: &str = "c2FsdHNhbHQ";
+    const OUTPUT: &str = "aGFzaGhhc2hoYXNoaGFzaA";
+
+    #[test]
+    fn hashes_that_argon2_verifies_are_taken_and_shown_without_salt_and_hash() {
+        for params in ["m=19456,t=2,p=1", "m=8192,t=1,p=1", "m=1048576,t=16,p=16"] {
+            let text = format!("$argon2id$v=19${params}${SALT}${OUTPUT}");
+            let hash = PasswordHash::parse(&text).unwrap();
+            assert_eq!(hash.phc().to_string(), text);
+            assert_eq!(format!("{hash:?}"), format!("$argon2id$v=19${params}$hidden$hidden"));
+        }
+    }
+
+    #[test]
+    fn hashes_that_cost_too_much_or_too_little_are_refused_with_the_parameter() {
+        for (params, name) in [
+            ("m=8191,t=2,p=1", "m"),
+            ("m=1048577,t=2,p=1", "m"),
+            ("m=4294967295,t=2,p=1", "m"),
+            ("m=19456,t=0,p=1", "t"),
+            ("m=19456,t=17,p=1", "t"),
+            ("m=19456,t=2,p=0", "p"),
+            ("m=19456,t=2,p=17", "p"),
+        ] {
+            let wrong = PasswordHash::parse(&format!("$argon2id$v=19${params}${SALT}${OUTPUT}")).unwrap_err();
+            let told = wrong.tell::<PasswordHash>("");
+            assert!(told.starts_with(&format!("its parameter {name} is not from")), "{params}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_hash_is_refused_and_not_repeated() {
+        let costs = "m=19456,t=2,p=1";
+        for text in [
+            "hunter2".to_owned(),
+            String::new(),
+            "$argon2id$hunter2".to_owned(),
+            format!("$argon2i$v=19${costs}${SALT}${OUTPUT}"),
+            format!("$argon2d$v=19${costs}${SALT}${OUTPUT}"),
+            format!("$argon2id$v=16${costs}${SALT}${OUTPUT}"),
+            format!("$argon2id${costs}${SALT}${OUTPUT}"),
+            format!("$argon2id$v=19${SALT}${OUTPUT}"),
+            format!("$argon2id$v=19$m=19456,t=2${SALT}${OUTPUT}"),
+            format!("$argon2id$v=19${costs},data=c2FsdA${SALT}${OUTPUT}"),
+            format!("$argon2id$v=19${costs},m=19456${SALT}${OUTPUT}"),
+            format!("$argon2id$v=19${costs}$c2FsdA${OUTPUT}"),
+            format!("$argon2id$v=19${costs}${SALT}"),
+            format!("$argon2id$v=19${costs}${SALT}$aGFzaGhhc2hoYXM"),
+            format!("$argon2id$v=19${costs}${SALT}${OUTPUT}$hunter2"),
+            format!("$argon2id$v=19${costs}${SALT}$not/base64!"),
+            " ".repeat(1 << 16),
+            "$".repeat(1 << 16),
+            "$2y$10$abcdefghijklmnopqrstuv".to_owned(),
+        ] {
+            assert_eq!(PasswordHash::parse(&text), Err(Wrong::Unrepeatable), "{text}");
+        }
     }
 }

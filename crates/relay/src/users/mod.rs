@@ -1,0 +1,260 @@
+//! `[user.*]` at work: whether a login is right, and who it may send as. Shared by all listeners.
+//!
+//! Passwords are verified with Argon2id away from the async threads, few at a time (`places`); what was right once is remembered as
+//! a keyed digest, so that devices which log in for every message cost nothing; who guesses is slowed and locked out (`lockout`).
+//! It sends no reply and never sleeps: the caller does.
+
+mod lockout;
+mod places;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use argon2::password_hash::{self, phc};
+use argon2::{Argon2, PasswordVerifier};
+use aws_lc_rs::{constant_time, hmac, rand};
+use clock::Monotonic;
+use mail::Mailbox;
+use smtp_server::Credentials;
+use tokio::task;
+use zeroize::Zeroizing;
+
+use self::lockout::{Attempt, Lockout, Tag};
+use self::places::{Place, Places};
+use crate::config::{AddressPattern, User};
+
+/// Why a login was not taken. Texts to clients are the caller's; they must not tell unknown names from wrong passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LoginRefused {
+    /// There is no such user, or the password is another. The answer is to be sent after `delay`, at most 5 s.
+    #[error("name or password are wrong")]
+    Wrong {
+        /// How long the caller waits before it answers.
+        delay: Duration,
+    },
+    /// Too much was wrong before from this client; nothing was verified.
+    #[error("too many logins from this client were wrong, it is locked out for {} s", .wait.as_secs_f64().ceil())]
+    LockedOut {
+        /// How long that lasts still, at most 15 minutes.
+        wait: Duration,
+    },
+    /// Too many logins wait, or there is no memory to verify one: nothing is said about name and password.
+    #[error("too many logins are being verified")]
+    Busy,
+}
+
+/// Verifies a password against a hash; an error when that cannot be done now.
+type Verifier = dyn Fn(&[u8], &phc::PasswordHash) -> Result<bool, NotVerifiable> + Send + Sync;
+
+/// There was no memory for it.
+#[derive(Debug)]
+struct NotVerifiable;
+
+/// All users.
+pub(crate) struct Users {
+    shared: Arc<Shared>,
+    places: Places,
+}
+
+/// What verifications need on their own threads.
+struct Shared {
+    users: Vec<Known>,
+    /// Places in `users`, by name in lower case.
+    by_name: HashMap<String, usize>,
+    /// Of all digests; made at the start and never written down.
+    key: hmac::Key,
+    memory: Mutex<Memory>,
+    verifier: Box<Verifier>,
+}
+
+struct Known {
+    name: Arc<str>,
+    hash: phc::PasswordHash,
+    /// As it is written, for digests.
+    hash_text: String,
+    allowed_senders: Vec<AddressPattern>,
+}
+
+struct Memory {
+    lockout: Lockout,
+    /// What was right, for each user.
+    right: Vec<Option<Tag>>,
+}
+
+/// One login, its password replaced by a digest.
+#[derive(Clone, Copy)]
+struct Login {
+    attempt: Attempt,
+    /// The user whose hash is verified: the one that was named, or for an unknown name one that stands in, so that both take as
+    /// long. None where there are no users.
+    hash_of: Option<usize>,
+    /// Whether it is the one that was named.
+    is_known: bool,
+}
+
+impl Users {
+    /// The users of the configuration.
+    pub(crate) fn new(users: &BTreeMap<String, User>) -> Self {
+        Self::with(users, Places::new(), Box::new(argon2id))
+    }
+
+    fn with(users: &BTreeMap<String, User>, places: Places, verifier: Box<Verifier>) -> Self {
+        let known: Vec<_> = users
+            .iter()
+            .map(|(name, user)| Known {
+                name: Arc::from(name.as_str()),
+                hash: user.password_hash.phc().clone(),
+                hash_text: user.password_hash.phc().to_string(),
+                allowed_senders: user.allowed_senders.clone(),
+            })
+            .collect();
+        let by_name = known.iter().enumerate().map(|(at, user)| (user.name.to_ascii_lowercase(), at)).collect();
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
+            .expect("aws-lc ends the process rather than fail to draw random octets");
+        let memory = Mutex::new(Memory { lockout: Lockout::new(), right: vec![None; known.len()] });
+        Self { shared: Arc::new(Shared { users: known, by_name, key, memory, verifier }), places }
+    }
+
+    /// Whether name and password are right: the user's name as it is configured. Names are compared without regard to ASCII case.
+    ///
+    /// What was verified counts even if the caller does not wait for it. Takes as long for an unknown name as for a wrong password;
+    /// at most the 10 s of waiting for a place, and the verification.
+    pub(crate) async fn verify(
+        &self,
+        client: IpAddr,
+        credentials: &Credentials,
+        now: Monotonic,
+    ) -> Result<Arc<str>, LoginRefused> {
+        let login = self.shared.login(client.to_canonical(), credentials);
+        if let Some(answer) = self.shared.remembered(login, now) {
+            return answer;
+        }
+        let place = self.places.enter(login.attempt.client).await.map_err(|_| LoginRefused::Busy)?;
+        // Whoever was here before may have found it right, or wrong once too often.
+        if let Some(answer) = self.shared.remembered(login, now) {
+            return answer;
+        }
+        let shared = Arc::clone(&self.shared);
+        let password = credentials.password.clone();
+        let verified = task::spawn_blocking(move || shared.verified(login, password, now, place));
+        verified.await.unwrap_or(Err(LoginRefused::Busy))
+    }
+
+    /// Whether `user` may send as `sender`, by its `allowed_senders`: all if there are none. Addresses are compared without regard
+    /// to ASCII case, as Exchange does. A name that is no user may not.
+    pub(crate) fn may_send_as(&self, user: &str, sender: &Mailbox) -> bool {
+        let Some(user) = self.shared.find(user).and_then(|at| self.shared.users.get(at)) else { return false };
+        let allowed = &user.allowed_senders;
+        allowed.is_empty() || allowed.iter().any(|pattern| matches(pattern, sender))
+    }
+}
+
+impl Shared {
+    fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    fn login(&self, client: IpAddr, credentials: &Credentials) -> Login {
+        let name = credentials.name.to_ascii_lowercase();
+        let user = self.tag(&[name.as_bytes()]);
+        let known = self.find(&name);
+        let hash_of = known.or_else(|| self.stand_in(user));
+        let hash = hash_of.and_then(|at| self.users.get(at)).map_or("", |user| &user.hash_text);
+        let secret = self.tag(&[name.as_bytes(), hash.as_bytes(), &credentials.password]);
+        Login { attempt: Attempt { client, user, secret }, hash_of, is_known: known.is_some() }
+    }
+
+    /// Whose hash is verified for an unknown name: for one name always the same, spread over all users, so that hashes with other
+    /// parameters do not tell them from unknown names.
+    fn stand_in(&self, user: Tag) -> Option<usize> {
+        let [first, second, third, fourth, ..] = user;
+        let drawn = usize::try_from(u32::from_be_bytes([first, second, third, fourth])).unwrap_or_default();
+        drawn.checked_rem(self.users.len())
+    }
+
+    /// A digest that nobody can make or check without the key.
+    fn tag(&self, fields: &[&[u8]]) -> Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        for field in fields {
+            // With its length, so that no octet can move from one field to the next.
+            context.update(&field.len().to_be_bytes());
+            context.update(field);
+        }
+        let mut tag = Tag::default();
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+
+    /// The answer that needs no verification.
+    fn remembered(&self, login: Login, now: Monotonic) -> Option<Result<Arc<str>, LoginRefused>> {
+        let Login { attempt, hash_of, is_known } = login;
+        let mut memory = self.memory();
+        if let Some(wait) = memory.lockout.remaining(attempt.client, attempt.user, now) {
+            return Some(Err(LoginRefused::LockedOut { wait }));
+        }
+        let right = hash_of.and_then(|at| memory.right.get(at).copied().flatten());
+        // Compared for unknown names too; their digest is never one that was right, since the name is in it.
+        let same = constant_time::verify_slices_are_equal(&right.unwrap_or_default(), &attempt.secret).is_ok();
+        if let (true, true, Some(user)) = (same, is_known, hash_of.and_then(|at| self.users.get(at))) {
+            memory.lockout.succeeded(attempt.client, attempt.user, now);
+            return Some(Ok(Arc::clone(&user.name)));
+        }
+        memory.lockout.repeated(attempt, now).map(|delay| Err(LoginRefused::Wrong { delay }))
+    }
+
+    /// Verifies and remembers. Holds its place until the end, also when nobody waits for the answer any more.
+    fn verified(
+        &self,
+        login: Login,
+        password: Zeroizing<Vec<u8>>,
+        now: Monotonic,
+        place: Place,
+    ) -> Result<Arc<str>, LoginRefused> {
+        let user = login.hash_of.and_then(|at| self.users.get(at));
+        let right = user.map_or(Ok(false), |user| (self.verifier)(&password, &user.hash));
+        drop(password);
+        let right = right.map_err(|NotVerifiable| LoginRefused::Busy)?;
+        let mut memory = self.memory();
+        let answer = match (user, login.hash_of.and_then(|at| memory.right.get_mut(at))) {
+            (Some(user), Some(remembered)) if right && login.is_known => {
+                *remembered = Some(login.attempt.secret);
+                memory.lockout.succeeded(login.attempt.client, login.attempt.user, now);
+                Ok(Arc::clone(&user.name))
+            }
+            _ => Err(LoginRefused::Wrong { delay: memory.lockout.failed(login.attempt, now) }),
+        };
+        // Whoever waits behind it finds what was remembered.
+        drop(memory);
+        drop(place);
+        answer
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // A panic between two changes leaves at worst a mistake that was not counted.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The parameters of the hash itself are taken; the configuration has bounded them.
+fn argon2id(password: &[u8], hash: &phc::PasswordHash) -> Result<bool, NotVerifiable> {
+    match Argon2::default().verify_password(password, hash) {
+        Ok(()) => Ok(true),
+        Err(password_hash::Error::PasswordInvalid) => Ok(false),
+        Err(_) => Err(NotVerifiable),
+    }
+}
+
+fn matches(pattern: &AddressPattern, address: &Mailbox) -> bool {
+    match pattern {
+        AddressPattern::Any => true,
+        AddressPattern::Domain(domain) => domain == address.domain(),
+        AddressPattern::Address(allowed) => {
+            allowed.domain() == address.domain() && allowed.local_part().eq_ignore_ascii_case(address.local_part())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
