@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{Listener, Settings};
+use crate::config::{ListenAddress, Listener, Settings};
 use crate::control::{Service, SocketError};
 use crate::delivery::{Delivery, Road, give_up_held};
 use crate::http;
@@ -33,6 +33,7 @@ use crate::requests::Requests;
 use crate::retry::Plan;
 use crate::routing::Routing;
 use crate::status::{ListenerView, Opened, Overview};
+use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
 
@@ -59,6 +60,14 @@ pub(crate) enum StartError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// A listener's socket from systemd.
+    #[error("listener.{listener}: {source}")]
+    HandedOver {
+        /// Its name.
+        listener: String,
+        /// Why.
+        source: SystemdSocketError,
     },
     /// The control socket.
     #[error("{0}")]
@@ -105,15 +114,21 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts everything. When it returns, mail is taken and sent. `recent` is what `status` shows of the log.
-    pub(crate) async fn start(settings: &Settings, clock: Arc<dyn Clock>, recent: Recent) -> Result<Self, StartError> {
+    /// Starts everything. When it returns, mail is taken and sent. `recent` is what `status` shows of the log, `handed`
+    /// what systemd opened for the listeners that say so.
+    pub(crate) async fn start(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        recent: Recent,
+        handed: SystemdSockets,
+    ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let stop_tokens = CancellationToken::new();
         let rooms = Arc::new(OnceLock::new());
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
         let routing = Arc::new(Routing::new(settings));
-        let views = listen(settings, &routing, &rooms, &mut road, &stop)?;
+        let views = listen(settings, &routing, &rooms, &mut road, &stop, handed)?;
         let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
         if let Some(address) = settings.http.address.0 {
             let listener = bind("http", address)?;
@@ -206,27 +221,57 @@ impl Daemon {
 
 type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
 
-/// Binds every listener, then serves on them.
+/// Binds every listener, then serves on them. A listener to which systemd hands several sockets has a server for each, so
+/// its limits of connections hold for each.
 fn listen(
     settings: &Settings,
     routing: &Routing,
     rooms: &SharedRooms,
     road: &mut JoinSet<()>,
     stop: &CancellationToken,
+    mut handed: SystemdSockets,
 ) -> Result<Vec<ListenerView>, StartError> {
     let mut views = Vec::new();
     for (name, listener) in &settings.listeners {
-        // Sockets of systemd are not built.
-        let Some(wanted) = listener.address.socket() else { continue };
-        let socket = bind(&format!("listener.{name}"), wanted)?;
-        let address = socket.local_addr().unwrap_or(wanted);
-        info!(listener = %name, %address, "listening");
-        let largest = routing.largest_message(name, listener);
-        let server = server(name, listener, settings, largest, Arc::clone(rooms));
-        views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
-        road.spawn(server.serve(socket, stop.clone()));
+        for (socket, address) in sockets(name, &listener.address, &mut handed)? {
+            info!(listener = %name, %address, "listening");
+            let largest = routing.largest_message(name, listener);
+            let server = server(name, listener, settings, largest, Arc::clone(rooms));
+            views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
+            road.spawn(server.serve(socket, stop.clone()));
+        }
+    }
+    for socket in handed.untaken() {
+        warn!(
+            %socket,
+            "systemd handed over a socket that no listener names; who connects there is never answered. Write address = \
+             \"systemd:{socket}\" in a listener, or take it out of the .socket unit"
+        );
     }
     Ok(views)
+}
+
+/// The sockets of one listener, with where they are.
+fn sockets(
+    name: &str,
+    address: &ListenAddress,
+    handed: &mut SystemdSockets,
+) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
+    let wanted = match address {
+        ListenAddress::Socket(wanted) => *wanted,
+        ListenAddress::Systemd(socket) => {
+            let failed = |source| StartError::HandedOver { listener: name.to_owned(), source };
+            let sockets = handed.take(socket).map_err(failed)?.into_iter().map(|socket| {
+                let address = socket.local_addr()?;
+                Ok((TcpListener::from_std(socket)?, address))
+            });
+            let sockets: io::Result<Vec<_>> = sockets.collect();
+            return sockets.map_err(|error| failed(SystemdSocketError::of_system(socket, error)));
+        }
+    };
+    let socket = bind(&format!("listener.{name}"), wanted)?;
+    let address = socket.local_addr().unwrap_or(wanted);
+    Ok(vec![(socket, address)])
 }
 
 /// Where the state directory is at fault, or another daemon has it, the queue's own words say it better.

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod clock_watch;
 mod config;
+mod container;
 mod control;
 mod daemon;
 mod delivery;
@@ -16,6 +17,7 @@ mod hostname;
 mod http;
 mod intake;
 mod lanes;
+mod listener_certificate;
 mod logging;
 mod output;
 mod process;
@@ -32,6 +34,7 @@ mod secret;
 #[cfg(test)]
 mod simulation;
 mod status;
+mod systemd_sockets;
 mod tls;
 mod tokens;
 #[cfg_attr(not(test), expect(dead_code, reason = "the intake asks it as soon as AUTH is offered"))]
@@ -46,6 +49,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::config::{Configuration, Mistakes};
 use crate::exit::Exit;
+use crate::systemd_sockets::SystemdSockets;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -112,9 +116,11 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn start(configuration: &Configuration) -> Exit {
+    // Before logging starts the first thread.
+    let handed = SystemdSockets::from_environment();
     let settings = &configuration.settings;
     let logging = logging::start(&settings.log);
-    in_runtime(run::run(settings, logging.recent.clone()))
+    in_runtime(run::run(settings, logging.recent.clone(), handed))
 }
 
 fn in_runtime(command: impl Future<Output = Exit>) -> Exit {

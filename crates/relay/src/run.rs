@@ -10,9 +10,10 @@ use crate::config::Settings;
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
 use crate::recent::Recent;
+use crate::systemd_sockets::SystemdSockets;
 
-/// Runs the daemon.
-pub(crate) async fn run(settings: &Settings, recent: Recent) -> Exit {
+/// Runs the daemon on its own sockets and those that were `handed` over.
+pub(crate) async fn run(settings: &Settings, recent: Recent, handed: SystemdSockets) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -21,7 +22,7 @@ pub(crate) async fn run(settings: &Settings, recent: Recent) -> Exit {
         }
     };
     let mut daemon = tokio::select! {
-        started = Daemon::start(settings, Arc::new(SystemClock::new()), recent) => match started {
+        started = Daemon::start(settings, Arc::new(SystemClock::new()), recent, handed) => match started {
             Ok(daemon) => daemon,
             Err(error) => {
                 error!("{error}");
@@ -52,7 +53,9 @@ pub(crate) fn exit(error: &StartError) -> Exit {
     match error {
         StartError::Internal(_) => Exit::Internal,
         StartError::CaFile(_) => Exit::Usage,
-        StartError::Listen { .. } | StartError::Control(_) | StartError::Spool(_) => Exit::Unavailable,
+        StartError::Listen { .. } | StartError::HandedOver { .. } | StartError::Control(_) | StartError::Spool(_) => {
+            Exit::Unavailable
+        }
     }
 }
 

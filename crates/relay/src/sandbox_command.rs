@@ -30,6 +30,7 @@ use crate::logging::{self, Logging};
 use crate::output;
 use crate::run::{self, Signals};
 use crate::sandbox_orders::{self, Orders};
+use crate::systemd_sockets::SystemdSockets;
 
 /// Somebody to write to; nothing is ever delivered to anybody.
 const RECIPIENT: &str = "someone@example.com";
@@ -132,14 +133,13 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let level = if options.send { "warn" } else { "info" };
     let settings = settings(&tenant, directory.path(), port, pace, level)?;
     let logging = logging::start(&settings.log);
-    let relay =
-        Daemon::start(&settings, Arc::new(SystemClock::new()), logging.recent.clone()).await.map_err(|error| {
-            match error {
-                StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                    Failure::PortTaken(port)
-                }
-                error => Failure::Start(error),
+    let relay = Daemon::start(&settings, Arc::new(SystemClock::new()), logging.recent.clone(), SystemdSockets::none())
+        .await
+        .map_err(|error| match error {
+            StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Failure::PortTaken(port)
             }
+            error => Failure::Start(error),
         })?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;

@@ -1,12 +1,14 @@
-//! TLS towards Entra and Exchange: one provider, one trust store shared by both, certificates always verified. The only
-//! place that builds such configurations.
+//! TLS configurations, which are built nowhere else, with one provider. Towards Entra and Exchange: one trust store
+//! shared by both, certificates always verified. Towards clients: one configuration for whatever certificate a
+//! listener has in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::ResolvesServerCert;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::warn;
 
 /// Why a trust store could not be made.
@@ -48,6 +50,15 @@ impl Trust {
         let builder = versions.expect("aws-lc-rs supports TLS 1.2 and 1.3");
         Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     }
+}
+
+/// A configuration that serves what `certificates` gives at each handshake, by TLS 1.2 and 1.3, to clients that need no
+/// certificate.
+pub(crate) fn server(certificates: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = versions.expect("aws-lc-rs supports TLS 1.2 and 1.3");
+    Arc::new(builder.with_no_client_auth().with_cert_resolver(certificates))
 }
 
 /// The certificates in a PEM file; at least one.

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 pub use address::AddressPattern;
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
-pub use place::FilePath;
+pub use place::{FilePath, ListenAddress};
 pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;

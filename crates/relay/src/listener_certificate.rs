@@ -1,0 +1,307 @@
+//! The certificate of a listener: read at the start, taken up anew when its files change, without a session noticing.
+//! A handshake gets whatever is in use at its moment; sessions keep what they began with.
+//!
+//! `files` says what the two files hold, `validity` what is said of their dates. Which listener has which certificate is
+//! the configuration's matter, speaking TLS the session's.
+
+mod files;
+mod validity;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use clock::{Clock, WallTime};
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tracing::{error, info, warn};
+
+use crate::config::Settings;
+
+pub(crate) use files::{CertificateError, Chain, Facts, Pair, PrivateKey, Role};
+use validity::Reminder;
+pub(crate) use validity::Validity;
+
+/// How often the files are looked at: a renewal is in use within seconds, and an idle daemon is hardly woken.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A certificate with its key, in use and followed.
+pub(crate) struct ListenerCertificate {
+    certificate: PathBuf,
+    private_key: PathBuf,
+    in_use: RwLock<Arc<Pair>>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look saw.
+#[derive(Default)]
+struct Seen {
+    stamps: [Option<Stamp>; 2],
+    reminder: Reminder,
+}
+
+/// What changes when a file does, be it written, replaced by a rename, or a link on the way to it turned elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    /// Also of rights, which may be what kept it from being read.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file that `path` leads to; none where there is none.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// What became of the files.
+    pub(crate) change: Change,
+    /// What is to be said of the dates of what is in use, if anything.
+    pub(crate) notice: Option<Validity>,
+}
+
+/// What became of the files since the last look.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// They were written, and hold what is in use.
+    Same,
+    /// What they hold now is in use.
+    Reloaded,
+    /// They do not go together, as between the two writes of a renewal; what was in use stays so.
+    Kept(CertificateError),
+}
+
+impl ListenerCertificate {
+    /// Reads both files. Fails when they cannot be served; dates are no reason.
+    pub(crate) fn load(certificate: &Path, private_key: &Path) -> Result<Arc<Self>, CertificateError> {
+        // Before they are read: a change in between is seen by the next look.
+        let stamps = [certificate, private_key].map(Stamp::of);
+        let pair = Pair::read(certificate, private_key)?;
+        Ok(Arc::new(Self {
+            certificate: certificate.to_owned(),
+            private_key: private_key.to_owned(),
+            in_use: RwLock::new(Arc::new(pair)),
+            seen: Mutex::new(Seen { stamps, reminder: Reminder::default() }),
+        }))
+    }
+
+    /// A TLS configuration that serves whatever is in use, for as long as the process runs: TLS 1.2 and 1.3, no
+    /// certificates of clients, sessions resumed as rustls does by default.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
+        crate::tls::server(resolver)
+    }
+
+    /// What the certificate in use says of itself.
+    pub(crate) fn facts(&self) -> Facts {
+        self.pair().facts.clone()
+    }
+
+    fn pair(&self) -> Arc<Pair> {
+        Arc::clone(&self.in_use.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks once whether the files changed, takes up what they hold if it goes together, and whether its dates at `now`
+    /// are worth a word. Reads the disk.
+    pub(crate) fn look(&self, now: WallTime) -> Look {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = [&*self.certificate, &*self.private_key].map(Stamp::of);
+        let change = if stamps == seen.stamps {
+            Change::None
+        } else {
+            seen.stamps = stamps;
+            self.take_up()
+        };
+        if matches!(change, Change::Reloaded) {
+            seen.reminder = Reminder::default();
+        }
+        let Facts { not_before, not_after, .. } = self.pair().facts;
+        let validity = Validity::at(not_before, not_after, now);
+        Look { change, notice: seen.reminder.is_due(validity, now).then_some(validity) }
+    }
+
+    fn take_up(&self) -> Change {
+        match Pair::read(&self.certificate, &self.private_key) {
+            Err(error) => Change::Kept(error),
+            // The key is that of the first certificate, so it is the same too.
+            Ok(pair) if pair.certified.cert == self.pair().certified.cert => Change::Same,
+            Ok(pair) => {
+                *self.in_use.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                Change::Reloaded
+            }
+        }
+    }
+
+    /// Says what is in use, and what is wrong with its dates: the first look of a start.
+    pub(crate) fn announce(&self, now: WallTime) {
+        self.say_in_use("certificate in use");
+        self.tell(&self.look(now), now);
+    }
+
+    fn say_in_use(&self, text: &str) {
+        let Facts { subject, not_after, .. } = self.facts();
+        let names = self.facts().shown_names();
+        info!(certificate = %self.certificate.display(), names, subject, expires = %not_after, "{text}");
+    }
+
+    /// Writes what a look found into the log.
+    fn tell(&self, look: &Look, now: WallTime) {
+        let certificate = self.certificate.display();
+        match &look.change {
+            Change::None => {}
+            Change::Same => info!(%certificate, "certificate files were written anew; they hold what is in use"),
+            Change::Reloaded => self.say_in_use("certificate reloaded; sessions under way keep the old one"),
+            Change::Kept(error) => warn!(
+                %certificate,
+                "the certificate files changed and cannot be used as they are now; the old ones stay in use, and the files \
+                 are looked at again when they change: {error}"
+            ),
+        }
+        let Some(validity) = look.notice else { return };
+        let Facts { not_before, not_after, .. } = self.facts();
+        let text = DatesNotice { validity, not_before, not_after, now };
+        match validity {
+            Validity::Good => {}
+            Validity::EndsWithin(_) => warn!(%certificate, expires = %not_after, "{text}"),
+            Validity::NotYet | Validity::Expired => error!(%certificate, expires = %not_after, "{text}"),
+        }
+    }
+}
+
+impl fmt::Debug for ListenerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ListenerCertificate");
+        shown.field("certificate", &self.certificate).field("facts", &self.pair().facts).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for ListenerCertificate {
+    /// Whatever name the client asks for: devices that ask for one often have it wrong, and a listener has one certificate.
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.pair().certified))
+    }
+}
+
+/// What is said of a certificate's dates.
+struct DatesNotice {
+    validity: Validity,
+    not_before: WallTime,
+    not_after: WallTime,
+    now: WallTime,
+}
+
+impl fmt::Display for DatesNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.validity {
+            Validity::Good => write!(f, "the certificate is good until {}", self.not_after),
+            Validity::NotYet => write!(
+                f,
+                "the certificate is good from {} on, and it is {} now: is this machine's clock right? It is served all the \
+                 same; clients that check it refuse it",
+                self.not_before, self.now
+            ),
+            Validity::Expired => write!(
+                f,
+                "the certificate expired at {}; it is served all the same, and clients that check it refuse it. Renew it: \
+                 the files are taken up without a restart",
+                self.not_after
+            ),
+            Validity::EndsWithin(_) => {
+                let hours = self.not_after.saturating_since(self.now).as_secs() / 3600;
+                let left = if hours < 48 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+                write!(
+                    f,
+                    "the certificate expires in {left}, at {}; renew it: the files are taken up without a restart",
+                    self.not_after
+                )
+            }
+        }
+    }
+}
+
+/// What `check` says of a certificate's dates at `now`; nothing when they are good.
+pub(crate) fn doubt(facts: &Facts, now: WallTime) -> Option<String> {
+    let Facts { not_before, not_after, .. } = *facts;
+    let validity = Validity::at(not_before, not_after, now);
+    (validity != Validity::Good).then(|| DatesNotice { validity, not_before, not_after, now }.to_string())
+}
+
+/// The certificates of all listeners; those that name the same two files share one.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerCertificates {
+    by_listener: BTreeMap<String, Arc<ListenerCertificate>>,
+    all: Vec<Arc<ListenerCertificate>>,
+}
+
+impl ListenerCertificates {
+    /// Reads the certificate of each listener that has one, and says which are in use.
+    pub(crate) fn load(settings: &Settings, now: WallTime) -> Result<Self, CertificateError> {
+        let mut certificates = Self::default();
+        for (name, listener) in &settings.listeners {
+            let (Some(certificate), Some(private_key)) = (&listener.certificate, &listener.private_key) else {
+                continue;
+            };
+            let (certificate, private_key) = (certificate.as_path(), private_key.as_path());
+            let twin =
+                certificates.all.iter().find(|one| one.certificate == certificate && one.private_key == private_key);
+            let one = match twin {
+                Some(twin) => Arc::clone(twin),
+                None => ListenerCertificate::load(certificate, private_key)?,
+            };
+            if twin.is_none() {
+                one.announce(now);
+                certificates.all.push(Arc::clone(&one));
+            }
+            certificates.by_listener.insert(name.clone(), one);
+        }
+        Ok(certificates)
+    }
+
+    /// The certificate of the listener called `listener`.
+    pub(crate) fn of(&self, listener: &str) -> Option<&Arc<ListenerCertificate>> {
+        self.by_listener.get(listener)
+    }
+
+    /// Follows all their files for ever, in one task: looks every five seconds, and says what it finds. Without any
+    /// certificate it sleeps and never wakes.
+    pub(crate) async fn watch(self, clock: Arc<dyn Clock>) {
+        if self.all.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (all, now) = (self.all.clone(), clock.wall());
+            let looking = tokio::task::spawn_blocking(move || {
+                for one in &all {
+                    one.tell(&one.look(now), now);
+                }
+            });
+            if let Err(error) = looking.await {
+                error!(%error, "looking at the certificate files ended by a fault of ours; the next look is tried all the same");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
