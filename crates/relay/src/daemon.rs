@@ -12,7 +12,8 @@ use std::time::Duration;
 use clock::{Clock, WallTime};
 use forwarder::Lane;
 use mail::{LaneId, LaneSet};
-use smtp_server::{Limits, Server, session::Profile};
+use smtp_server::session::{Profile, Tls};
+use smtp_server::{Limits, Server};
 use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
@@ -21,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{ListenAddress, Listener, Settings};
+use crate::config::{Encryption, ListenAddress, Listener, Settings};
 use crate::control::{Service, SocketError};
 use crate::delivery::{Delivery, Road, give_up_held};
 use crate::http;
 use crate::intake::{ListenerIntake, Rooms};
 use crate::lanes::{Ground, Lanes};
+use crate::listener_certificate::{CertificateError, ListenerCertificate, ListenerCertificates};
 use crate::recent::Recent;
 use crate::reporting::Reporting;
 use crate::requests::Requests;
@@ -69,6 +71,9 @@ pub(crate) enum StartError {
         /// Why.
         source: SystemdSocketError,
     },
+    /// A listener's certificate or its key.
+    #[error("{0}")]
+    Certificate(#[from] CertificateError),
     /// The control socket.
     #[error("{0}")]
     Control(#[from] SocketError),
@@ -128,7 +133,10 @@ impl Daemon {
         let mut road = JoinSet::new();
         let mut attendants = JoinSet::new();
         let routing = Arc::new(Routing::new(settings));
-        let views = listen(settings, &routing, &rooms, &mut road, &stop, handed)?;
+        let certificates = ListenerCertificates::load(settings, clock.wall())?;
+        let ground = Listening { settings, routing: &routing, certificates: &certificates, rooms: &rooms };
+        let views = listen(&ground, handed, &mut road, &stop)?;
+        attendants.spawn(certificates.watch(Arc::clone(&clock)));
         let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
         if let Some(address) = settings.http.address.0 {
             let listener = bind("http", address)?;
@@ -221,24 +229,28 @@ impl Daemon {
 
 type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
 
-/// Binds every listener, then serves on them. A listener to which systemd hands several sockets has a server for each, so
-/// its limits of connections hold for each.
+/// What listeners are made from.
+struct Listening<'a> {
+    settings: &'a Settings,
+    routing: &'a Routing,
+    certificates: &'a ListenerCertificates,
+    rooms: &'a SharedRooms,
+}
+
+/// Binds every listener, then serves on them. The sockets of one listener, where systemd hands it several, share its limits.
 fn listen(
-    settings: &Settings,
-    routing: &Routing,
-    rooms: &SharedRooms,
+    ground: &Listening<'_>,
+    mut handed: SystemdSockets,
     road: &mut JoinSet<()>,
     stop: &CancellationToken,
-    mut handed: SystemdSockets,
 ) -> Result<Vec<ListenerView>, StartError> {
     let mut views = Vec::new();
-    for (name, listener) in &settings.listeners {
+    for (name, listener) in &ground.settings.listeners {
+        let server = server(ground, name, listener);
         for (socket, address) in sockets(name, &listener.address, &mut handed)? {
             info!(listener = %name, %address, "listening");
-            let largest = routing.largest_message(name, listener);
-            let server = server(name, listener, settings, largest, Arc::clone(rooms));
             views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
-            road.spawn(server.serve(socket, stop.clone()));
+            road.spawn(server.clone().serve(socket, stop.clone()));
         }
     }
     for socket in handed.untaken() {
@@ -307,28 +319,34 @@ fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     listen().map_err(|source| StartError::Listen { what: what.to_owned(), address, source })
 }
 
-fn server(
-    name: &str,
-    listener: &Listener,
-    settings: &Settings,
-    max_message_size: u64,
-    rooms: SharedRooms,
-) -> Server<ListenerIntake<SqliteSpool>> {
+fn server(ground: &Listening<'_>, name: &str, listener: &Listener) -> Server<ListenerIntake<SqliteSpool>> {
+    let Listening { settings, routing, certificates, rooms } = ground;
     let profile = Profile {
-        max_message_size,
+        hostname: settings.hostname.as_str().to_owned(),
+        max_message_size: routing.largest_message(name, listener),
         max_recipients: listener.max_recipients.size(),
         dialect: listener.dialect.of_wire(),
         lf_only_clients: listener.lf_only_clients,
         authentication: listener.authentication.of_session(),
         cleartext_auth: listener.allow_cleartext_auth,
-        ..Profile::new(settings.hostname.as_str().to_owned())
+        tls: tls_of(listener.tls, certificates.of(name)),
     };
     let limits = Limits {
         max_connections: listener.max_connections.size(),
         max_connections_per_client: listener.max_connections_per_client.size(),
         ..Limits::default()
     };
-    Server::new(name, profile, limits, Arc::new(ListenerIntake::new(listener.networks.clone(), rooms)))
+    Server::new(name, profile, limits, Arc::new(ListenerIntake::new(listener.networks.clone(), Arc::clone(rooms))))
+}
+
+fn tls_of(encryption: Encryption, certificate: Option<&Arc<ListenerCertificate>>) -> Tls {
+    let config = || certificate.expect("TLS without a certificate is refused with the configuration").server_config();
+    match encryption {
+        Encryption::None => Tls::None,
+        Encryption::StartTls => Tls::StartTls(config()),
+        Encryption::RequireStartTls => Tls::RequireStartTls(config()),
+        Encryption::Implicit => Tls::Implicit(config()),
+    }
 }
 
 async fn open_spool(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<SqliteSpool>, StartError> {

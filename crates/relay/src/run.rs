@@ -52,7 +52,7 @@ pub(crate) async fn run(settings: &Settings, recent: Recent, handed: SystemdSock
 pub(crate) fn exit(error: &StartError) -> Exit {
     match error {
         StartError::Internal(_) => Exit::Internal,
-        StartError::CaFile(_) => Exit::Usage,
+        StartError::CaFile(_) | StartError::Certificate(_) => Exit::Usage,
         StartError::Listen { .. } | StartError::HandedOver { .. } | StartError::Control(_) | StartError::Spool(_) => {
             Exit::Unavailable
         }

@@ -34,7 +34,9 @@ pub use place::{FilePath, ListenAddress};
 pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
-pub use settings::{BounceContent, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant, User};
+pub use settings::{
+    BounceContent, Encryption, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant, User,
+};
 
 use layers::{Environment, File};
 use reading::{Origins, Reading, Table};
