@@ -102,11 +102,16 @@ impl Command {
     /// one, and blanks are single.
     pub fn parse(line: &[u8], dialect: Dialect) -> Result<Self, CommandError> {
         let line = without_blanks_around(line, dialect);
+        let (verb, rest) = split_verb(line, dialect);
+        let verb = verb.to_ascii_uppercase();
+        // First of all, since this ends the session and a wrong octet does not.
+        if HTTP_VERBS.contains(&verb.as_slice()) {
+            return Err(CommandError::Http);
+        }
         if line.iter().any(|octet| octet.is_ascii_control() && (*octet != b'\t' || dialect == Dialect::Strict)) {
             return Err(CommandError::Control);
         }
-        let (verb, rest) = split_verb(line, dialect);
-        match verb.to_ascii_uppercase().as_slice() {
+        match verb.as_slice() {
             b"EHLO" => client_name(rest, dialect).map(Self::Ehlo).ok_or(CommandError::Syntax("EHLO domain")),
             b"HELO" => client_name(rest, dialect).map(Self::Helo).ok_or(CommandError::Syntax("HELO domain")),
             b"MAIL" => mail(rest, dialect),
@@ -127,7 +132,6 @@ impl Command {
             b"AUTH" => auth(rest, dialect),
             // smtp-proto passes over blanks before a verb.
             b"" => Err(CommandError::Unrecognized),
-            upper if HTTP_VERBS.contains(&upper) => Err(CommandError::Http),
             _ => other(line),
         }
     }
@@ -490,6 +494,7 @@ mod tests {
                 "OPTIONS * HTTP/1.1",
                 "PRI * HTTP/2.0",
                 "GET",
+                "POST /\u{1} HTTP/1.1",
                 "BREW /pot HTTP/1.1",
                 "Host: 192.0.2.1:2525",
                 "Content-Type:text/plain",
