@@ -27,14 +27,14 @@ fuzz_target!(|input: &[u8]| {
 
 fn check(sizes: Sizes, octets: &[u8], decoder: fn() -> BodyDecoder, end: Option<usize>) {
     let (mut in_one, mut whole) = (decoder(), Vec::new());
-    let decoded = in_one.decode(octets, &mut whole);
-    assert_eq!(decoded.done, end.is_some());
-    assert_eq!(decoded.consumed, end.unwrap_or(octets.len()));
+    let progress = in_one.decode(octets, &mut whole);
+    assert_eq!(progress.done, end.is_some());
+    assert_eq!(progress.consumed, end.unwrap_or(octets.len()));
     assert!(whole.len() <= 2 * octets.len());
-    assert_eq!(in_one.saw_cr(), memchr(b'\r', &octets[..decoded.consumed]).is_some());
+    assert_eq!(in_one.saw_cr(), memchr(b'\r', &octets[..progress.consumed]).is_some());
     assert_eq!(in_pieces(sizes, octets, decoder()), (whole.clone(), end));
     assert_eq!(in_one.longest_line(), longest_line(&whole));
-    if !decoded.done {
+    if !progress.done {
         return;
     }
 

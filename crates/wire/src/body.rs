@@ -322,6 +322,8 @@ mod tests {
             ("A: b\n\nx\n.\r\nMAIL\r\n.\r\n", "A: b\r\n\r\nx\r\n.\r\nMAIL\r\n", ""),
             ("A: b\n\nx\n.\r.\nMAIL\r\n.\r\n", "A: b\r\n\r\nx\r\n.\r\n.\r\nMAIL\r\n", ""),
             ("A: b\n\nx\n.\rMAIL\n.\n\r\n.\r\n", "A: b\r\n\r\nx\r\n.\r\nMAIL\r\n.\r\n\r\n", ""),
+            // The dot that stays is no empty line, which would end the header.
+            ("A: b\n.\r\nC: d\re\r\n\r\n.\r\n", "A: b\r\n.\r\nC: d e\r\n\r\n", ""),
             // What anybody may send.
             (".\r\n", "", ""),
             ("A: b\r\n\r\nbody\r\n.\r\nQUIT\r\n", "A: b\r\n\r\nbody\r\n", "QUIT\r\n"),

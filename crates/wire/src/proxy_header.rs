@@ -111,9 +111,6 @@ fn version_1_source(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
         v1::BinaryParseError::Parse(error) => wrong_part(&error),
         v1::BinaryParseError::InvalidUtf8(_) => "it is not text",
     })?;
-    if header.header.len() != line.len() {
-        return Err("it holds a CR before its end");
-    }
     Ok(match header.addresses {
         v1::Addresses::Unknown => None,
         v1::Addresses::Tcp4(pair) => Some(canonical(pair.source_address.into(), pair.source_port)),
