@@ -206,6 +206,8 @@ impl Session {
             Command::Vrfy => Step::Reply(Reply::new(252, (2, 1, 5), "Cannot verify, but will take a message and try")),
             Command::Help => Step::Reply(self.help()),
             Command::Quit => Step::Close(Reply::new(221, (2, 0, 0), format!("{} closing", self.profile.hostname))),
+            // Its octets would come next, and be read as commands.
+            Command::NotOffered("BDAT") => Step::Close(Reply::new(502, (5, 5, 1), "BDAT is not offered, closing")),
             Command::NotOffered(verb) => self.error(Reply::new(502, (5, 5, 1), format!("{verb} is not offered"))),
         }
     }
@@ -591,8 +593,8 @@ mod tests {
             ),
             (&["MAIL FROM:<a@b> RET=X", "MAIL FROM:<a@b>", "RCPT TO:<c@d> NOTIFY=X"], &[501, 250, 501]),
             (
-                &["STARTTLS", "AUTH LOGIN", "BDAT 1", "EXPN x", "FROB", "MAIL", "RCPT TO:<>"],
-                &[502, 502, 502, 502, 500, 501, 553],
+                &["STARTTLS", "AUTH LOGIN", "EXPN x", "FROB", "MAIL", "RCPT TO:<>", "BDAT 1"],
+                &[502, 502, 502, 500, 501, 553, 502],
             ),
             (&["GET / HTTP/1.1"], &[554]),
         ] {
