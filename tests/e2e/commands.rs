@@ -286,7 +286,7 @@ fn a_password_that_no_login_could_carry_is_refused_and_not_repeated() {
     for (input, why) in [
         (&b""[..], "there is no password"),
         (b"\n", "there is no password"),
-        (b"hunter\02\n", "NUL"),
+        (b"hunter\0hunter\n", "NUL"),
         (b"hunter\nhunter\n", "more than one line"),
     ] {
         let (code, said, complaint) = hash_password(input);

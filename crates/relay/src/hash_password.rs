@@ -143,7 +143,7 @@ mod tests {
             (b"one\ntwo\n", "more than one line"),
             (b"one\n\n", "more than one line"),
             (&too_long, "longer than 1024"),
-            (&[b'x'; 1 << 20], "longer than 1024"),
+            (&vec![b'x'; 1 << 20], "longer than 1024"),
         ] {
             let refused = read(input).unwrap_err();
             assert!(refused.to_string().contains(text), "{refused}");

@@ -101,6 +101,13 @@ async fn the_configured_name_comes_back_however_it_was_written() {
 }
 
 #[tokio::test]
+async fn the_daemons_users_verify_by_argon2id() {
+    let users = Users::new(&BTreeMap::from([("erp".to_owned(), User::cheap("secret", 1, &[]))]));
+    assert_eq!(verify(&users, 1, "erp", "other").await, wrong(1));
+    assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+}
+
+#[tokio::test]
 async fn what_was_right_once_costs_no_verification_from_anywhere() {
     let (users, watch) = users();
     for from in 1..=50 {
