@@ -297,6 +297,13 @@ fn a_password_that_no_login_could_carry_is_refused_and_not_repeated() {
     assert_eq!((code, said.as_str()), (Some(64), ""), "it is never taken from the command line");
 }
 
+/// Whether what is typed on `terminal` is shown.
+fn shows_what_is_typed(terminal: &str) -> bool {
+    let settings = std::process::Command::new("stty").args(["-F", terminal, "-a"]).output().unwrap();
+    assert!(settings.status.success(), "{settings:?}");
+    String::from_utf8_lossy(&settings.stdout).split_whitespace().any(|word| word == "echo")
+}
+
 /// A terminal is what `script` makes (util-linux).
 #[test]
 fn on_a_terminal_a_password_is_asked_twice_and_not_shown() {
@@ -308,7 +315,7 @@ fn on_a_terminal_a_password_is_asked_twice_and_not_shown() {
     let hash = folder.path().join("hash");
     let ask = |first: &str, second: &str| {
         let _ = std::fs::remove_file(&hash);
-        let asked = format!("{} hash-password > {}", env!("CARGO_BIN_EXE_xoauth2-relay"), hash.display());
+        let asked = format!("tty; {} hash-password > {}", env!("CARGO_BIN_EXE_xoauth2-relay"), hash.display());
         let mut command = std::process::Command::new("script");
         command.args(["--quiet", "--return", "--command", &asked, "/dev/null"]);
         let mut child = Guarded(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
@@ -319,6 +326,11 @@ fn on_a_terminal_a_password_is_asked_twice_and_not_shown() {
                 let mut octet = [0];
                 assert_eq!(shown.read(&mut octet).unwrap(), 1, "{prompt:?} does not come after {screen:?}");
                 screen.push(octet[0].into());
+            }
+            // It asks a moment before it hides the answer, which no person is quick enough to notice.
+            let terminal = screen.lines().next().unwrap();
+            while shows_what_is_typed(terminal) {
+                std::thread::yield_now();
             }
             std::io::Write::write_all(&mut input, format!("{typed}\r").as_bytes()).unwrap();
         }
