@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
+/// What has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Verifications that were begun, by the passes of the hash, and a gate that they stand behind.
 #[derive(Default)]
 struct Watch {
@@ -45,7 +48,8 @@ impl Watch {
             watched.passes.push(hash.params.get_decimal("t").unwrap());
         });
         let state = self.state.lock().unwrap();
-        drop(self.changed.wait_while(state, |watched| watched.is_shut).unwrap());
+        // Bounded, so that a test that fails ends.
+        drop(self.changed.wait_timeout_while(state, PATIENCE, |watched| watched.is_shut).unwrap());
         let verdict = argon2id(password, hash);
         self.change(|watched| watched.running -= 1);
         verdict
@@ -192,9 +196,12 @@ fn start(users: &Arc<Users>, from: u8, name: &str, password: &str) -> task::Join
 }
 
 async fn until(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        task::yield_now().await;
-    }
+    let wait = async {
+        while !holds() {
+            task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("what the test waits for comes");
 }
 
 #[tokio::test]
