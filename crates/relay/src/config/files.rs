@@ -1,9 +1,11 @@
-//! What the files that the configuration names must be like: CA files that can be read, secrets that others cannot.
-//! A file that is not there is no mistake: it may come later, and mail is held for it rather than refused.
+//! What the files that the configuration names must be like: CA files that can be read, certificates of listeners that go
+//! with their keys, secrets that others cannot read. A secret that is not there is no mistake: it may come later, and mail
+//! is held for it rather than refused. A listener without its certificate could take none.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use clock::{Clock, SystemClock};
 use rustix::fs::{FsWord, statfs};
 use token_manager::SecretSource;
 
@@ -11,8 +13,9 @@ use super::identity::Guid;
 use super::network::Network;
 use super::reading::Reading;
 use super::secret_reference::SecretReference;
-use super::settings::Settings;
+use super::settings::{Encryption, Listener, Settings};
 use super::value::Scalar;
+use crate::listener_certificate::{self, CertificateError, Chain, Pair, PrivateKey, Role};
 use crate::secret::ReferencedSecret;
 
 /// Group and others may not write: they could put another secret there.
@@ -35,10 +38,6 @@ fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
             secrets.extend(secret.map(|secret| (format!("tenant.{name}.{key}"), secret.clone())));
         }
     }
-    for (name, listener) in &settings.listeners {
-        let key = listener.private_key.as_ref().map(|key| SecretReference::File(key.as_path().to_owned()));
-        secrets.extend(key.map(|key| (format!("listener.{name}.private_key"), key)));
-    }
     secrets.extend(settings.vault.key.clone().map(|key| ("vault.key".to_owned(), key)));
     secrets
 }
@@ -54,6 +53,24 @@ pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
                  listener.{name}.networks"
             ));
         }
+        doubts.extend(doubt_certificate(name, listener));
+    }
+    doubts
+}
+
+fn doubt_certificate(name: &str, listener: &Listener) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let Some(private_key) = &listener.private_key {
+        let (key, path) = (format!("listener.{name}.private_key"), private_key.as_path());
+        doubts.extend(doubt_file(&key, &format!("file {}", path.display()), path));
+    }
+    if let Some(certificate) = &listener.certificate {
+        let (key, path) = (format!("listener.{name}.certificate"), certificate.as_path());
+        doubts.extend(doubt_relative(&key, path));
+        let dates = Chain::read(path)
+            .ok()
+            .and_then(|chain| listener_certificate::doubt(chain.facts(), SystemClock::new().wall()));
+        doubts.extend(dates.map(|text| format!("{key}: {text}")));
     }
     doubts
 }
@@ -67,22 +84,9 @@ fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
         return Some(format!("{key}: only under systemd can it be seen whether {place} is there"));
     }
     if let SecretReference::File(path) = &reference {
-        if path.is_relative() {
-            let text =
-                "is a relative path: what it means depends on where the relay is started, and under systemd that is /";
-            return Some(format!("{key}: {} {text}", path.display()));
-        }
-        if let Ok(metadata) = std::fs::metadata(path) {
-            // Whatever else it is, reading it could take for ever.
-            if !metadata.is_file() {
-                return Some(format!("{key}: {place} is no regular file"));
-            }
-            if metadata.mode() & READABLE != 0 {
-                return Some(format!(
-                    "{key}: everybody who can reach {place} can read it (mode {:04o})",
-                    metadata.mode() & 0o777
-                ));
-            }
+        let doubt = doubt_file(&key, &place, path);
+        if doubt.is_some() {
+            return doubt;
         }
     }
     match secret.read() {
@@ -95,6 +99,26 @@ fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
         }
         Ok(_) => None,
     }
+}
+
+fn doubt_relative(key: &str, path: &Path) -> Option<String> {
+    let text = "is a relative path: what it means depends on where the relay is started, and under systemd that is /";
+    path.is_relative().then(|| format!("{key}: {} {text}", path.display()))
+}
+
+/// What can be doubted of the file of a secret without reading it.
+fn doubt_file(key: &str, place: &str, path: &Path) -> Option<String> {
+    let relative = doubt_relative(key, path);
+    if relative.is_some() {
+        return relative;
+    }
+    let metadata = std::fs::metadata(path).ok()?;
+    // Whatever else it is, reading it could take for ever.
+    if !metadata.is_file() {
+        return Some(format!("{key}: {place} is no regular file"));
+    }
+    let mode = metadata.mode() & 0o777;
+    (mode & READABLE != 0).then(|| format!("{key}: everybody who can reach {place} can read it (mode {mode:04o})"))
 }
 
 /// Tells every file that is wrong.
@@ -111,6 +135,9 @@ pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
             }
         }
     }
+    for (name, listener) in &settings.listeners {
+        check_certificate(name, listener, reading);
+    }
     for (key, secret) in secrets(settings) {
         if let SecretReference::File(path) = secret {
             check_secret(&key, &path, reading);
@@ -118,13 +145,41 @@ pub(crate) fn check(settings: &Settings, reading: &Reading<'_>) {
     }
 }
 
-fn check_secret(key: &str, path: &Path, reading: &Reading<'_>) {
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    let shown = path.display();
-    if metadata.is_dir() {
-        reading.relation(&[key], format!("{shown} is a directory; name the file that holds the secret"));
+/// Both files of a listener, each by itself and then together. That one is missing, or not wanted, is `relations`' matter.
+fn check_certificate(name: &str, listener: &Listener, reading: &Reading<'_>) {
+    let (Some(certificate), Some(private_key)) = (&listener.certificate, &listener.private_key) else { return };
+    if listener.tls == Encryption::None {
         return;
     }
+    let key_of = |role| match role {
+        Role::Certificate => format!("listener.{name}.certificate"),
+        Role::PrivateKey => format!("listener.{name}.private_key"),
+    };
+    let tell = |error: &CertificateError| reading.relation(&[&key_of(error.role())], error.to_string());
+    check_mode(&key_of(Role::PrivateKey), private_key.as_path(), reading);
+    let read = (Chain::read(certificate.as_path()), PrivateKey::read(private_key.as_path()));
+    let errors = match read {
+        (Ok(chain), Ok(key)) => [Pair::new(chain, key).err(), None],
+        (chain, key) => [chain.err(), key.err()],
+    };
+    errors.iter().flatten().for_each(tell);
+}
+
+fn check_secret(key: &str, path: &Path, reading: &Reading<'_>) {
+    if path.is_dir() {
+        reading.relation(&[key], format!("{} is a directory; name the file that holds the secret", path.display()));
+    } else {
+        check_mode(key, path, reading);
+    }
+}
+
+/// A file that is there is its owner's alone.
+fn check_mode(key: &str, path: &Path, reading: &Reading<'_>) {
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    if metadata.is_dir() {
+        return;
+    }
+    let shown = path.display();
     let mode = metadata.mode() & 0o777;
     let who = match (mode & WRITABLE != 0, mode & READABLE != 0 && !is_in_memory(path)) {
         (true, _) => "not only its owner can write",

@@ -44,7 +44,7 @@ impl fmt::Display for Role {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
     /// The system does not give it.
-    #[error("cannot read the {role} {} as user {user}: {source}; {}", .path.display(), reading_remedy(.source))]
+    #[error("cannot read the {role} {}: {source}; {}", .path.display(), reading_remedy(.source, *.user))]
     Unreadable {
         /// Which file.
         role: Role,
@@ -141,12 +141,13 @@ impl CertificateError {
     }
 }
 
-fn reading_remedy(error: &io::Error) -> &'static str {
+fn reading_remedy(error: &io::Error, user: u32) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "write the path of the file, or make one by `xoauth2-relay self-signed`",
-        io::ErrorKind::PermissionDenied => "let that user read the file and enter the directories above it",
-        io::ErrorKind::FileTooLarge => "is it the right file?",
-        _ => "is the path right?",
+        io::ErrorKind::NotFound => "write the path of the file, or make one by `xoauth2-relay self-signed`".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("this runs as user {user}: let that user read the file and enter the directories above it")
+        }
+        _ => "is it the right file?".to_owned(),
     }
 }
 
@@ -165,7 +166,7 @@ pub(crate) enum Content {
     PublicKey,
     /// A certificate or key in DER.
     Der,
-    /// Probably PKCS #12.
+    /// PKCS #12.
     Pkcs12,
     /// Something else.
     Other,
@@ -185,10 +186,11 @@ impl Content {
             Self::Request
         } else if text.contains("PUBLIC KEY-----") {
             Self::PublicKey
+        } else if matches!(octets, [0x30, 0x82, _, _, 2, 1, 3, ..] | [0x30, 0x80, 2, 1, 3, ..]) {
+            // PFX of RFC 7292 section 4: a sequence that begins with version 3.
+            Self::Pkcs12
         } else if X509Certificate::from_der(octets).is_ok() || PrivateKeyDer::try_from(octets).is_ok() {
             Self::Der
-        } else if octets.starts_with(&[0x30, 0x82]) || octets.starts_with(&[0x30, 0x80]) {
-            Self::Pkcs12
         } else {
             Self::Other
         }
@@ -212,12 +214,12 @@ fn content_remedy(content: Content, role: Role, path: &Path) -> String {
         }
         (Content::Pkcs12, Role::Certificate) => {
             return format!(
-                "it looks like PKCS #12; `openssl pkcs12 -in {path} -nokeys -out {path}.pem` takes the chain out of it"
+                "it is PKCS #12; `openssl pkcs12 -in {path} -nokeys -out {path}.pem` takes the chain out of it"
             );
         }
         (Content::Pkcs12, Role::PrivateKey) => {
             return format!(
-                "it looks like PKCS #12; `openssl pkcs12 -in {path} -nocerts -noenc -out {path}.key` takes the key out of it"
+                "it is PKCS #12; `openssl pkcs12 -in {path} -nocerts -noenc -out {path}.key` takes the key out of it"
             );
         }
         (_, Role::Certificate) => "in PEM it begins with -----BEGIN CERTIFICATE-----",

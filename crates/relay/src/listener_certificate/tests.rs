@@ -1,1 +1,221 @@
+//! Certificates in use: what handshakes get before and after their files change, and what is said.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+use tempfile::TempDir;
+
+use super::*;
+
+const NOON: &str = "2026-06-01T12:00:00Z";
+
+fn at(text: &str) -> WallTime {
+    WallTime::parse_rfc3339(text).unwrap()
+}
+
+/// A certificate for one name, good for longer than these tests, with its key, in PEM.
+fn made(name: &str) -> (String, String) {
+    made_for(name, 2020, 2999)
+}
+
+/// The same from the first day of a year to that of another.
+fn made_for(name: &str, from: i32, to: i32) -> (String, String) {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(to, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// Two files in a directory.
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new((certificate, key): &(String, String)) -> Self {
+        let files = Self { directory: TempDir::new().unwrap() };
+        files.put("tls.pem", certificate);
+        files.put("tls.key", key);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// By a rename, as tools that renew do: each file is new, so no two looks can take one for the other.
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.path("new"), text).unwrap();
+        fs::rename(self.path("new"), self.path(name)).unwrap();
+    }
+
+    fn load(&self) -> Arc<ListenerCertificate> {
+        ListenerCertificate::load(&self.path("tls.pem"), &self.path("tls.key")).unwrap()
+    }
+}
+
+/// A handshake in memory with a client that trusts `trusted` and calls the server `name`; both ends, or what the client says.
+fn handshake(
+    server: &Arc<ServerConfig>,
+    trusted: &str,
+    name: &str,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = RootCertStore::empty();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let client = client.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut octets = Vec::new();
+        client.write_tls(&mut octets).unwrap();
+        server.read_tls(&mut octets.as_slice()).unwrap();
+        server.process_new_packets()?;
+        octets.clear();
+        server.write_tls(&mut octets).unwrap();
+        client.read_tls(&mut octets.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok((client, server))
+}
+
+#[test]
+fn a_new_pair_is_in_use_at_the_next_handshake_and_sessions_go_on() {
+    let (old, new) = (made("relay01"), made("relay01"));
+    let files = Files::new(&old);
+    let certificate = files.load();
+    let config = certificate.server_config();
+    let now = at(NOON);
+    let (mut client, mut server) = handshake(&config, &old.0, "relay01").unwrap();
+    assert!(handshake(&config, &new.0, "relay01").is_err());
+    assert!(matches!(certificate.look(now).change, Change::None));
+
+    files.put("tls.pem", &new.0);
+    // Half-way: told once, and the old one serves.
+    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Mismatch { .. })));
+    assert!(matches!(certificate.look(now).change, Change::None));
+    handshake(&config, &old.0, "relay01").unwrap();
+    files.put("tls.key", &new.1);
+    assert!(matches!(certificate.look(now).change, Change::Reloaded));
+    assert!(matches!(certificate.look(now).change, Change::None));
+    handshake(&config, &new.0, "relay01").unwrap();
+    assert!(handshake(&config, &old.0, "relay01").is_err());
+
+    // The session of before.
+    std::io::Write::write_all(&mut client.writer(), b"QUIT\r\n").unwrap();
+    let mut octets = Vec::new();
+    client.write_tls(&mut octets).unwrap();
+    server.read_tls(&mut octets.as_slice()).unwrap();
+    server.process_new_packets().unwrap();
+    let mut read = [0; 16];
+    assert_eq!(std::io::Read::read(&mut server.reader(), &mut read).unwrap(), 6);
+}
+
+#[test]
+fn files_that_go_away_or_break_leave_the_old_one_in_use_and_come_back() {
+    let (old, new) = (made("relay01"), made("relay01"));
+    let files = Files::new(&old);
+    let certificate = files.load();
+    let config = certificate.server_config();
+    let now = at(NOON);
+    fs::remove_file(files.path("tls.key")).unwrap();
+    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Unreadable { .. })));
+    assert!(matches!(certificate.look(now).change, Change::None));
+    files.put("tls.pem", &old.0[..100]);
+    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Broken { .. })));
+    handshake(&config, &old.0, "relay01").unwrap();
+    files.put("tls.pem", &old.0);
+    files.put("tls.key", &old.1);
+    assert!(matches!(certificate.look(now).change, Change::Same));
+    files.put("tls.key", &new.1);
+    files.put("tls.pem", &new.0);
+    assert!(matches!(certificate.look(now).change, Change::Reloaded));
+}
+
+/// Kubernetes: `tls.crt` leads over `..data` into a directory, and a renewal turns `..data` elsewhere.
+#[test]
+fn a_link_that_is_turned_elsewhere_is_seen() {
+    let (old, new) = (made("relay01"), made("relay01"));
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for (version, pair) in [("v1", &old), ("v2", &new)] {
+        fs::create_dir(path(version)).unwrap();
+        fs::write(path(version).join("tls.crt"), &pair.0).unwrap();
+        fs::write(path(version).join("tls.key"), &pair.1).unwrap();
+    }
+    symlink("v1", path("..data")).unwrap();
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), path(name)).unwrap();
+    }
+    let certificate = ListenerCertificate::load(&path("tls.crt"), &path("tls.key")).unwrap();
+    symlink("v2", path("..data_tmp")).unwrap();
+    fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    assert!(matches!(certificate.look(at(NOON)).change, Change::Reloaded));
+    handshake(&certificate.server_config(), &new.0, "relay01").unwrap();
+}
+
+#[test]
+fn files_that_are_written_in_place_are_seen() {
+    let (old, new) = (made("relay01"), made("other.example.com"));
+    let files = Files::new(&old);
+    let certificate = files.load();
+    fs::write(files.path("tls.pem"), &new.0).unwrap();
+    fs::write(files.path("tls.key"), &new.1).unwrap();
+    assert!(matches!(certificate.look(at(NOON)).change, Change::Reloaded));
+    assert_eq!(certificate.facts().names, ["other.example.com"]);
+}
+
+#[test]
+fn dates_are_told_once_and_anew_after_a_reload() {
+    let pair = made_for("relay01", 2026, 2027);
+    let files = Files::new(&pair);
+    let certificate = files.load();
+    let notice = |now: &str| certificate.look(at(now)).notice;
+    assert_eq!(notice(NOON), None);
+    let week = Validity::EndsWithin(Duration::from_hours(7 * 24));
+    assert_eq!(notice("2026-12-28T00:00:00Z"), Some(week));
+    assert_eq!(notice("2026-12-28T00:00:05Z"), None);
+    assert_eq!(notice("2027-01-02T00:00:00Z"), Some(Validity::Expired));
+    assert_eq!(notice("2027-01-02T00:00:05Z"), None);
+    assert_eq!(notice("2027-01-03T00:00:00Z"), Some(Validity::Expired));
+    let other = made_for("relay01", 2026, 2027);
+    files.put("tls.pem", &other.0);
+    files.put("tls.key", &other.1);
+    assert_eq!(notice("2027-01-03T00:00:05Z"), Some(Validity::Expired));
+}
+
+#[test]
+fn what_has_expired_is_served_all_the_same() {
+    let pair = made_for("relay01", 2020, 2021);
+    let config = Files::new(&pair).load().server_config();
+    let said = handshake(&config, &pair.0, "relay01").map(drop).unwrap_err().to_string();
+    assert!(said.contains("expired"), "it reached the client, which looked at it: {said}");
+}
+
+#[test]
+fn what_is_said_of_dates() {
+    let facts = Facts {
+        subject: String::new(),
+        names: Vec::new(),
+        not_before: at("2026-01-01T00:00:00Z"),
+        not_after: at("2027-01-01T00:00:00Z"),
+    };
+    for (now, said) in [
+        (NOON, None),
+        ("2025-01-01T00:00:00Z", Some("is this machine's clock right?")),
+        ("2026-12-03T00:00:00Z", Some("expires in 29 days, at 2027-01-01T00:00:00.000Z; renew it")),
+        ("2026-12-30T12:00:00Z", Some("expires in 36 hours,")),
+        ("2027-01-01T00:00:01Z", Some("expired at 2027-01-01T00:00:00.000Z; it is served all the same")),
+    ] {
+        let text = doubt(&facts, at(now));
+        assert_eq!(text.is_some(), said.is_some(), "{now}: {text:?}");
+        assert!(text.unwrap_or_default().contains(said.unwrap_or_default()), "{now}");
+    }
+}
