@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Make the Argon2id hash of a password for [user.NAME]: asks twice on a terminal, else reads one line from standard input, and prints the hash alone.
     HashPassword,
+    /// Make a self-signed certificate and its key, for devices that insist on TLS and check nothing, and print the lines for the configuration.
+    SelfSigned(SelfSigned),
     /// Run a simulated Microsoft 365 tenant and the relay in front of it, on loopback: nothing to configure, no account.
     Sandbox(Sandbox),
 }
@@ -94,6 +96,38 @@ pub(crate) struct Status {
     /// mailbox is named and is no failure: a restart would not cure it.
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+/// Options of `self-signed`.
+#[derive(Debug, Args)]
+pub(crate) struct SelfSigned {
+    /// Where the certificate is written, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// Where its private key is written, in PEM, readable by its owner only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_key: PathBuf,
+    /// A name or IP address by which clients reach the relay; may be given several times. Without it this machine's name and localhost.
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// How long it is good.
+    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) days: u32,
+    /// The kind of key.
+    #[arg(long, value_enum, default_value_t = KeyKind::Rsa)]
+    pub(crate) key: KeyKind,
+    /// Replace the files if they are there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Kinds of keys that are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyKind {
+    /// RSA of 2048 bits: every device that speaks TLS 1.2 knows it.
+    Rsa,
+    /// ECDSA on P-256: smaller and faster, unknown to some old devices.
+    Ecdsa,
 }
 
 /// Options of `sandbox`.
