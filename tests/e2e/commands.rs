@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
-use crate::harness::{Client, RECIPIENT, World, binary, free_port, message, skip};
+use crate::harness::{Client, RECIPIENT, World, binary, free_port, message, peer, skip};
 
 fn output(args: &[&str]) -> (Option<i32>, String, String) {
     let output = binary().args(args).output().unwrap();
@@ -345,4 +345,95 @@ fn on_a_terminal_a_password_is_asked_twice_and_not_shown() {
     let (code, screen, hash) = ask("hunter2", "hunter3");
     assert_eq!((code, hash.as_str()), (Some(64), ""), "{screen}");
     assert!(screen.contains("not the same") && !screen.contains("hunter"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_self_signed_certificate_is_what_openssl_and_check_take() {
+    let world = World::new().await;
+    let shown = |name: &str| world.path(name).display().to_string();
+    let (certificate, key) = (shown("tls.pem"), shown("tls.key"));
+    let make = |more: &[&str]| {
+        let files = ["self-signed", "--certificate", &certificate, "--private-key", &key];
+        output(&[&files[..], more].concat())
+    };
+    let (code, said, complaint) = make(&["--name", "relay01.example.com", "--name", "10.1.2.3"]);
+    assert_eq!(code, Some(0), "{complaint}");
+    for line in [format!("certificate = {certificate:?}"), format!("private_key = {key:?}")] {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    assert!(said.contains(&format!("Clients that verify certificates must be given {certificate}")), "{said}");
+
+    // Neither is replaced by a slip.
+    let before = std::fs::read(&key).unwrap();
+    let (code, _, complaint) = make(&[]);
+    assert_eq!(code, Some(64));
+    assert!(complaint.contains(&format!("{key} is there already")) && complaint.contains("--force"), "{complaint}");
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+
+    // As the daemon reads it; and what it says when the files do not go together.
+    let listener = |certificate: &str, key: &str| {
+        let tls = format!("tls = \"starttls\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+        let text = world.configuration_text().replace("[listener.local]\n", &format!("[listener.local]\n{tls}"));
+        std::fs::write(world.path("tls.toml"), text).unwrap();
+        output(&["check", "--config", &shown("tls.toml")])
+    };
+    let (code, _, complaint) = listener(&certificate, &key);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, _, complaint) = listener(&certificate, &key);
+    assert_eq!(code, Some(64));
+    assert!(complaint.contains(&format!("listener.local.private_key: everybody can read {key}")), "{complaint}");
+    let (code, _, complaint) = listener(&key, &certificate);
+    assert_eq!(code, Some(64));
+    assert_eq!(complaint.matches("are certificate and private_key swapped?").count(), 2, "{complaint}");
+
+    let openssl = |openssl: &std::path::Path, args: &[&str]| {
+        let output = std::process::Command::new(openssl).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        said
+    };
+    let Some(program) = peer("openssl") else { return };
+    let text = openssl(&program, &["x509", "-in", &certificate, "-noout", "-text"]);
+    for part in [
+        "Public-Key: (2048 bit)",
+        "sha256WithRSAEncryption",
+        "DNS:relay01.example.com, IP Address:10.1.2.3",
+        "CA:FALSE",
+        "TLS Web Server Authentication",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // Given to a client as one to trust, it is trusted under its names.
+    let by_name =
+        ["verify", "-CAfile", &certificate, "-purpose", "sslserver", "-verify_hostname", "relay01.example.com"];
+    openssl(&program, &[&by_name[..], &["-x509_strict", &certificate]].concat());
+    openssl(&program, &["verify", "-CAfile", &certificate, "-verify_ip", "10.1.2.3", &certificate]);
+    openssl(&program, &["pkey", "-in", &key, "-check", "-noout"]);
+    let (code, _, complaint) = make(&["--force", "--key", "ecdsa", "--days", "90"]);
+    assert_eq!(code, Some(0), "{complaint}");
+    let text = openssl(&program, &["x509", "-in", &certificate, "-noout", "-text"]);
+    assert!(text.contains("prime256v1") && text.contains("DNS:localhost"), "{text}");
+    assert_eq!(listener(&certificate, &key).0, Some(0), "its key is its owner's alone again");
+}
+
+#[test]
+fn self_signed_says_what_is_wrong_with_the_command_line_or_the_place() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (certificate, key) = (file("tls.pem"), file("tls.key"));
+    let nowhere = file("nowhere/tls.key");
+    for (key, more, code, said) in [
+        (&key, &["--name", "re lay"][..], 64, "neither a host name"),
+        (&key, &["--days", "0"], 64, "--days"),
+        (&key, &["--key", "dsa"], 64, "--key"),
+        (&certificate, &[], 64, "name the same file"),
+        (&nowhere, &["--key", "ecdsa"], 69, "is its directory there"),
+    ] {
+        let files = ["self-signed", "--certificate", &certificate, "--private-key", key];
+        let (found, _, complaint) = output(&[&files[..], more].concat());
+        assert_eq!(found, Some(code), "{complaint}");
+        assert!(complaint.contains(said), "{said}: {complaint}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{said}: nothing is left");
+    }
 }

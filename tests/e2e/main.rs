@@ -24,5 +24,6 @@ mod reports;
 mod secrets;
 mod small_disk;
 mod stop;
+mod systemd;
 mod trouble;
 mod upstream;
