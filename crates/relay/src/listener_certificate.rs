@@ -285,11 +285,15 @@ impl ListenerCertificates {
     /// Follows all their files for ever, in one task: looks every five seconds, and says what it finds. Without any
     /// certificate it sleeps and never wakes.
     pub(crate) async fn watch(self, clock: Arc<dyn Clock>) {
+        self.watch_every(LOOK_EVERY, clock).await;
+    }
+
+    async fn watch_every(self, pause: Duration, clock: Arc<dyn Clock>) {
         if self.all.is_empty() {
             std::future::pending::<()>().await;
         }
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
             let (all, now) = (self.all.clone(), clock.wall());
             let looking = tokio::task::spawn_blocking(move || {
                 for one in &all {

@@ -1,4 +1,4 @@
-//! Sockets that systemd (or whoever speaks its protocol, sd_listen_fds(3)) opened for us and handed over at the start, by
+//! Sockets that systemd (or whoever speaks its protocol, `sd_listen_fds(3)`) opened for us and handed over at the start, by
 //! the names of their `FileDescriptorName=`. It takes them from the environment; it does not listen or accept.
 //!
 //! Which variables mean what is pure; `listenfd` turns the descriptors into sockets without unsafe code of ours.
@@ -12,7 +12,7 @@ use rustix::net::sockopt::socket_acceptconn;
 
 /// Most sockets that are taken over; systemd itself counts them in a list of the unit's.
 const MAX_SOCKETS: usize = 1024;
-/// What a socket is called that came without a name (sd_listen_fds(3)).
+/// What a socket is called that came without a name (`sd_listen_fds(3)`).
 const UNNAMED: &str = "unknown";
 
 /// Why a listener has no socket from systemd.
@@ -177,9 +177,9 @@ fn handed_over(fds: Option<&str>, pid: Option<&str>, names: Option<&str>, own: u
     if pid.parse() != Ok(own) {
         return Err(Absence::OtherPid { given: pid.to_owned(), own });
     }
-    let mut named: Vec<_> = names.into_iter().flat_map(|names| names.split(':')).map(str::to_owned).collect();
-    named.resize(count, UNNAMED.to_owned());
-    Ok(named)
+    let mut each: Vec<_> = names.into_iter().flat_map(|names| names.split(':')).map(str::to_owned).collect();
+    each.resize(count, UNNAMED.to_owned());
+    Ok(each)
 }
 
 #[cfg(test)]

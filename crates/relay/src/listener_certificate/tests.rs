@@ -219,3 +219,51 @@ fn what_is_said_of_dates() {
         assert!(text.unwrap_or_default().contains(said.unwrap_or_default()), "{now}");
     }
 }
+
+/// Two listeners with one certificate, and one without any.
+fn settings(files: &Files) -> Settings {
+    let tls = |tls: &str, port: u16| {
+        let (certificate, key) = (files.path("tls.pem"), files.path("tls.key"));
+        format!(
+            "address = \"127.0.0.1:{port}\"\ntls = \"{tls}\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n"
+        )
+    };
+    let text = format!(
+        "[tenant.contoso]\ntenant_id = \"11111111-2222-3333-4444-555555555555\"\n\
+         client_id = \"66666666-7777-8888-9999-000000000000\"\nclient_secret = {{ file = \"/nonexistent/secret\" }}\n\
+         [mailbox.scanner]\naddress = \"scanner@contoso.com\"\n\
+         [listener.plain]\n[listener.submission]\n{}[listener.smtps]\n{}",
+        tls("starttls", 2587),
+        tls("implicit", 2465)
+    );
+    fs::set_permissions(files.path("tls.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(files.path("relay.toml"), text).unwrap();
+    crate::config::load(&files.path("relay.toml"), std::iter::empty())
+        .unwrap_or_else(|wrong| panic!("{wrong}"))
+        .settings
+}
+
+#[tokio::test]
+async fn listeners_with_the_same_files_share_a_certificate_that_is_followed() {
+    let (old, new) = (made("relay01"), made("relay02"));
+    let files = Files::new(&old);
+    let settings = settings(&files);
+    let certificates = ListenerCertificates::load(&settings, at(NOON)).unwrap();
+    assert!(certificates.of("plain").is_none());
+    let certificate = Arc::clone(certificates.of("smtps").unwrap());
+    assert!(Arc::ptr_eq(&certificate, certificates.of("submission").unwrap()));
+    let watch = tokio::spawn(certificates.watch_every(Duration::from_millis(5), Arc::new(clock::SystemClock::new())));
+    files.put("tls.pem", &new.0);
+    files.put("tls.key", &new.1);
+    let reloaded = async {
+        while certificate.facts().names != ["relay02"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), reloaded).await.unwrap();
+    watch.abort();
+
+    fs::remove_file(files.path("tls.key")).unwrap();
+    let said = ListenerCertificates::load(&settings, at(NOON)).unwrap_err().to_string();
+    assert!(said.starts_with("cannot read the private key "), "{said}");
+}

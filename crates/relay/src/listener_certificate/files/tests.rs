@@ -139,7 +139,7 @@ fn wrong_keys_are_told_with_the_remedy_and_never_repeated() {
             "it is DER; `openssl pkey -inform DER -in tls.key -out tls.key.pem` makes it PEM",
         ),
         ("PKCS #12", vec![0x30, 0x82, 0x0a, 0x11, 0x02, 0x01, 0x03, 0x30], "-nocerts -noenc -out tls.key.key"),
-        ("cut short", key[..key.len() / 2].as_bytes().to_vec(), "its -----END line is missing"),
+        ("cut short", key.as_bytes()[..key.len() / 2].to_vec(), "its -----END line is missing"),
         ("on one line", key.replace('\n', "").into_bytes(), "its -----END line is missing, or its line ends are"),
         (
             "its first line lost in another",
@@ -168,7 +168,7 @@ fn files_that_cannot_be_read_are_told_with_the_user() {
     assert!(said(directory.path()).contains("it is no regular file"));
     fs::write(&path, vec![b'x'; 2 << 20]).unwrap();
     assert!(said(&path).contains("it has more than 1048576 octets; is it the right file?"), "{}", said(&path));
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads everything.
     if !rustix::process::geteuid().is_root() {
         let user = rustix::process::geteuid().as_raw();
