@@ -134,8 +134,10 @@ pub trait Spool: Send + Sync + 'static {
     /// Every set of lanes that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
     fn lanes(&self) -> impl Future<Output = Result<Vec<LaneSet>, StoreError>> + Send;
 
-    /// Whether a new message would find room now, or why not. Reserves nothing and writes nothing.
-    fn check_room(&self) -> Result<(), StoreError>;
+    /// Whether a new message of so many octets would find room now, or why not: by the caps, the free disk above its floor as
+    /// it was a moment ago, and the state of the store. Does not wait, reserves nothing and writes nothing; what others
+    /// receive meanwhile may still take the room.
+    fn check_room(&self, octets: u64) -> Result<(), StoreError>;
 
     /// When the earliest queued delivery of any lane is due, claimed or not; none when nothing is queued. One step in
     /// the index for each lane and client, however much is queued.

@@ -265,7 +265,7 @@ async fn queue(opened: &Opened) -> Queue {
     let counts = read.unwrap_or_else(|_| {
         Err(StoreError::Failed(format!("no answer from the disk within {} s", QUEUE_PATIENCE.as_secs())))
     });
-    let problem = counts.as_ref().err().cloned().or_else(|| spool.check_room().err());
+    let problem = counts.as_ref().err().cloned().or_else(|| spool.check_room(0).err());
     Queue {
         problem: problem.map(|problem| problem.to_string()),
         max_messages: *max_messages,

@@ -407,9 +407,9 @@ impl Spool for SqliteSpool {
         self.readers.read(fetch::lanes).await
     }
 
-    fn check_room(&self) -> Result<(), StoreError> {
+    fn check_room(&self, octets: u64) -> Result<(), StoreError> {
         self.shared.inbox.check()?;
-        self.shared.space.check()
+        self.shared.space.check(octets)
     }
 
     async fn earliest_due(&self) -> Result<Option<WallTime>, StoreError> {

@@ -60,7 +60,7 @@ impl Space {
     /// Room for one more message, octets to be added as they come.
     pub(super) fn reserve(self: &Arc<Self>, kind: Kind) -> Result<Reservation, StoreError> {
         if kind == Kind::Received {
-            self.check_floor()?;
+            self.check_floor(0)?;
         }
         let mut usage = self.usage();
         if kind == Kind::Received {
@@ -72,12 +72,12 @@ impl Space {
         Ok(Reservation { space: Arc::clone(self), kind, bytes: 0 })
     }
 
-    /// Whether there is room for one more message of a client.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        self.check_floor()?;
+    /// Whether there is room for one more message of a client, of so many octets.
+    pub(super) fn check(&self, octets: u64) -> Result<(), StoreError> {
+        self.check_floor(octets)?;
         let usage = self.usage();
         self.check_messages(&usage)?;
-        self.check_bytes(&usage, 1)
+        self.check_bytes(&usage, octets.max(1))
     }
 
     fn check_messages(&self, usage: &Usage) -> Result<(), StoreError> {
@@ -90,7 +90,7 @@ impl Space {
     }
 
     fn check_bytes(&self, usage: &Usage, more: u64) -> Result<(), StoreError> {
-        let bytes = usage.stored.counts().bytes + usage.receiving_bytes + more;
+        let bytes = (usage.stored.counts().bytes + usage.receiving_bytes).saturating_add(more);
         if bytes <= self.options.max_bytes {
             return Ok(());
         }
@@ -98,15 +98,18 @@ impl Space {
         Err(StoreError::Full(format!("{bytes} octets would be stored or being received, max_bytes is {cap}")))
     }
 
-    /// Refuses while the disk has less free than the configuration keeps back.
-    fn check_floor(&self) -> Result<(), StoreError> {
+    /// Refuses while the disk, less `octets`, has less free than the configuration keeps back.
+    fn check_floor(&self, octets: u64) -> Result<(), StoreError> {
         let free = self.free_bytes()?;
         let floor = self.options.min_free_bytes;
-        if free >= floor {
+        if free >= floor.saturating_add(octets) {
             return Ok(());
         }
         let directory = self.options.directory.display();
-        Err(StoreError::Full(format!("{free} octets are free on the disk of {directory}, min_free_bytes is {floor}")))
+        let wanted = if octets == 0 { String::new() } else { format!("{octets} are wanted, ") };
+        Err(StoreError::Full(format!(
+            "{free} octets are free on the disk of {directory}, {wanted}min_free_bytes is {floor}"
+        )))
     }
 
     /// Free octets for an unprivileged process, at most a second old.
@@ -222,7 +225,7 @@ impl Reservation {
 
     /// The floor again, for what is about to be written to a file.
     pub(super) fn check_floor(&self) -> Result<(), StoreError> {
-        if self.kind == Kind::Received { self.space.check_floor() } else { Ok(()) }
+        if self.kind == Kind::Received { self.space.check_floor(0) } else { Ok(()) }
     }
 
     /// A share of the memory for bodies, empty at first.
@@ -291,9 +294,9 @@ mod tests {
         let first = space.reserve(Kind::Received).unwrap();
         let _second = space.reserve(Kind::Received).unwrap();
         full(space.reserve(Kind::Received), "max_messages is 2");
-        full(space.check(), "max_messages is 2");
+        full(space.check(0), "max_messages is 2");
         drop(first);
-        assert!(space.check().is_ok());
+        assert!(space.check(0).is_ok());
         assert!(space.reserve(Kind::Received).is_ok());
     }
 
@@ -311,6 +314,19 @@ mod tests {
         drop((first, second, own));
         let usage = space.usage();
         assert_eq!((usage.receiving_bytes, usage.receiving_messages), (0, 0));
+    }
+
+    #[test]
+    fn what_is_announced_must_fit() {
+        let space = space(9, 100, 1_000, 0);
+        *space.free.lock().unwrap() = Some((space.clock.monotonic(), 1_050));
+        assert_eq!((space.check(0), space.check(50)), (Ok(()), Ok(())));
+        full(space.check(51), "51 are wanted, min_free_bytes is 1000");
+        full(space.check(u64::MAX), "min_free_bytes is 1000");
+        let mut first = space.reserve(Kind::Received).unwrap();
+        first.grow(60).unwrap();
+        assert_eq!(space.check(40), Ok(()));
+        full(space.check(41), "max_bytes is 100");
     }
 
     #[test]

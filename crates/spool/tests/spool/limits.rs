@@ -24,7 +24,7 @@ async fn a_full_queue_refuses_and_drains() {
     put(&spool, b"one").await;
     put(&spool, b"two").await;
     full(&spool.receive().unwrap_err(), "max_messages is 2");
-    full(&spool.check_room().unwrap_err(), "max_messages is 2");
+    full(&spool.check_room(0).unwrap_err(), "max_messages is 2");
     let mut own = spool.receive_own().unwrap();
     own.write(b"bounce").await.unwrap();
     let claim = claim(&spool).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_full_queue_refuses_and_drains() {
     let claim = crate::harness::claim(&spool).await.unwrap();
     let settlement = accepted(&claim);
     spool.settle(claim, settlement).await.unwrap();
-    spool.check_room().unwrap();
+    spool.check_room(0).unwrap();
     put(&spool, b"three").await;
 }
 
