@@ -1,6 +1,8 @@
 //! The header block of a message at rest: found in a stream, read by field, and extended without touching an octet
 //! that was there (RFC 5322 section 2.2). It ends before the empty line; the body never comes here.
 
+use std::ops::Range;
+
 /// Longest header block we take and edit in memory (design section 4).
 pub const MAX_HEADER_LEN: usize = 256 * 1024;
 
@@ -69,7 +71,7 @@ pub struct Field(Vec<u8>);
 impl Field {
     /// `name: value`, folded at spaces so that no line passes 78 octets where that can be helped (RFC 5322 section 2.1.1).
     pub fn new(name: &str, value: &str) -> Result<Self, FieldError> {
-        if name.is_empty() || !name.bytes().all(is_name_octet) {
+        if !is_name(name) {
             return Err(FieldError::Name);
         }
         if value.chars().any(char::is_control) {
@@ -125,29 +127,74 @@ impl HeaderBlock {
 
     /// How many fields of this name are there.
     pub fn count(&self, name: &str) -> usize {
-        self.fields().filter(|field| value_of(field, name).is_some()).count()
+        self.values(name).count()
     }
 
     /// The octets after the colon of the first field of this name, folds and final CRLF included.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find_map(|field| value_of(field, name))
+        self.values(name).next()
     }
 
-    /// Each field with its folded lines, found as they are asked for: a list of them would be larger than the block. What
-    /// stands before the first field (an mbox `From ` line) is in none.
+    /// What follows the colon of each field of this name, in order, folds and final CRLF included.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.fields().filter_map(move |field| value_of(field, name))
+    }
+
+    /// Puts `fields` in the place of the first field of this name; false if there is none. No other octet changes.
+    pub fn replace(&mut self, name: &str, fields: &[Field]) -> bool {
+        let mut spans = self.spans();
+        let Some(span) = spans.find(|span| value_of(&self.octets[span.clone()], name).is_some()) else { return false };
+        drop(spans);
+        let new: Vec<u8> = fields.iter().flat_map(|field| field.0.iter().copied()).collect();
+        self.octets.splice(span, new);
+        true
+    }
+
+    /// Gives every field of this name but the first `kept` the name `new_name`; gives how many. No other octet changes.
+    pub fn rename(&mut self, name: &str, new_name: &str, kept: usize) -> Result<usize, FieldError> {
+        if !is_name(new_name) {
+            return Err(FieldError::Name);
+        }
+        let (mut seen, mut end) = (0, 0);
+        let mut octets = Vec::new();
+        for span in self.spans() {
+            let field = &self.octets[span.clone()];
+            if value_of(field, name).is_none() {
+                continue;
+            }
+            seen += 1;
+            if seen > kept {
+                // A field of this name begins with it: neither blanks nor anything else stand before.
+                octets.extend_from_slice(&self.octets[end..span.start]);
+                octets.extend_from_slice(new_name.as_bytes());
+                end = span.start + name.len();
+            }
+        }
+        if end > 0 {
+            octets.extend_from_slice(&self.octets[end..]);
+            self.octets = octets;
+        }
+        Ok(seen.saturating_sub(kept))
+    }
+
+    /// Each field with its folded lines. What stands before the first field (an mbox `From ` line) is in none.
     fn fields(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.octets[..];
-        while !rest.is_empty() && name_len(rest).is_none() {
-            rest = &rest[line_len(rest)..];
+        self.spans().map(|span| &self.octets[span])
+    }
+
+    /// Where each field stands, found as it is asked for: a list of them would be larger than the block.
+    fn spans(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut end = 0;
+        while end < self.octets.len() && name_len(&self.octets[end..]).is_none() {
+            end += line_len(&self.octets[end..]);
         }
         std::iter::from_fn(move || {
-            let mut len = line_len(rest);
-            while len < rest.len() && name_len(&rest[len..]).is_none() {
-                len += line_len(&rest[len..]);
+            let start = end;
+            end += line_len(&self.octets[start..]);
+            while end < self.octets.len() && name_len(&self.octets[end..]).is_none() {
+                end += line_len(&self.octets[end..]);
             }
-            let (field, others) = rest.split_at(len);
-            rest = others;
-            (!field.is_empty()).then_some(field)
+            (end > start).then_some(start..end)
         })
     }
 
@@ -189,6 +236,10 @@ fn name_len(line: &[u8]) -> Option<usize> {
     let colon = line.iter().take_while(|octet| **octet != b'\n').position(|octet| *octet == b':')?;
     let name = line[..colon].trim_ascii_end();
     (!name.is_empty() && name.iter().copied().all(is_name_octet)).then_some(colon)
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_name_octet)
 }
 
 fn is_name_octet(octet: u8) -> bool {
@@ -243,6 +294,30 @@ mod tests {
         let after = header.as_bytes();
         assert_eq!(after, [b"Received: by us\r\n", &before[..], b"Date: today\r\n"].concat());
         assert_eq!(header.value("To"), Some(&b" y\r\n"[..]));
+    }
+
+    #[test]
+    fn a_field_is_replaced_where_it_stands() {
+        let mut header = block("From x\r\nA: 1\r\nfrom : a\r\n b\r\nFrom: c\r\n");
+        assert!(!header.replace("Date", &[]));
+        let fields = [Field::new("From", "d").unwrap(), Field::new("X-Original-From", "a b").unwrap()];
+        assert!(header.replace("From", &fields));
+        assert_eq!(header, block("From x\r\nA: 1\r\nFrom: d\r\nX-Original-From: a b\r\nFrom: c\r\n"));
+    }
+
+    #[test]
+    fn fields_are_renamed_but_for_the_first() {
+        let text = "A: 1\r\nFrom: a\r\n b\r\nFROM : c\r\nno field\r\nfrom:d\r\nTo: From: x\r\n";
+        for (kept, renamed, wanted) in [
+            (1, 2, "A: 1\r\nFrom: a\r\n b\r\nX-F : c\r\nno field\r\nX-F:d\r\nTo: From: x\r\n"),
+            (0, 3, "A: 1\r\nX-F: a\r\n b\r\nX-F : c\r\nno field\r\nX-F:d\r\nTo: From: x\r\n"),
+            (3, 0, text),
+        ] {
+            let mut header = block(text);
+            assert_eq!(header.rename("From", "X-F", kept), Ok(renamed));
+            assert_eq!(header, block(wanted));
+        }
+        assert_eq!(block(text).rename("From", "X F", 1), Err(FieldError::Name));
     }
 
     #[test]
@@ -301,7 +376,41 @@ mod tests {
         assert_eq!(splitter.finish().unwrap().as_bytes(), b"Subject: x\r\nTo: y\r\n");
     }
 
+    /// What is left when the fields of these names are taken out.
+    fn without(header: &HeaderBlock, names: &[&str]) -> Vec<u8> {
+        let mut rest = header.as_bytes().to_vec();
+        let spans: Vec<_> = header.spans().collect();
+        for span in spans.into_iter().rev() {
+            if names.iter().any(|name| value_of(&header.octets[span.clone()], name).is_some()) {
+                rest.drain(span);
+            }
+        }
+        rest
+    }
+
     proptest! {
+        #[test]
+        fn replacing_and_renaming_leave_every_other_octet(
+            octets in "([AB]{1,2}|From|from |From x| |\t)?:?[ -~\u{fc}\0\r]{0,6}(\r\n|\r\n|\n)".prop_map(String::into_bytes).prop_flat_map(|line| {
+                proptest::collection::vec(prop_oneof![Just(line), Just(b"From: a\r\n".to_vec()), Just(b"B : c\r\n d\r\n".to_vec())], 0..8)
+            }),
+            kept in 0usize..3,
+        ) {
+            let before = HeaderBlock::parse(octets.concat());
+            let names = ["From", "X-F"];
+            let mut header = before.clone();
+            let renamed = header.rename("From", "X-F", kept).unwrap();
+            prop_assert_eq!(renamed, before.count("From").saturating_sub(kept));
+            prop_assert_eq!(header.count("X-F"), renamed);
+            prop_assert_eq!(without(&header, &names), without(&before, &names));
+            prop_assert_eq!(header.values("X-F").collect::<Vec<_>>(), before.values("From").skip(kept).collect::<Vec<_>>());
+
+            let mut header = before.clone();
+            prop_assert_eq!(header.replace("From", &[Field::new("X-F", "new").unwrap()]), before.has("From"));
+            prop_assert_eq!(without(&header, &names), without(&before, &names));
+            prop_assert_eq!(header.values("From").collect::<Vec<_>>(), before.values("From").skip(1).collect::<Vec<_>>());
+        }
+
         #[test]
         fn chunks_do_not_change_what_is_split(octets in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), Just(b':')], 0..60), size in 1usize..7) {
             let whole = {

@@ -26,13 +26,23 @@ pub struct Received<'a> {
 impl Received<'_> {
     /// The field. Fails only if a part holds control characters.
     pub fn field(&self) -> Result<Field, FieldError> {
-        let Self { by, protocol, id, date, .. } = self;
         let helo = domain_or_literal(self.helo).unwrap_or("unknown");
         let client = match self.client.to_canonical() {
             IpAddr::V4(address) => format!("[{address}]"),
             IpAddr::V6(address) => format!("[IPv6:{address}]"),
         };
-        Field::new("Received", &format!("from {helo} ({client}) by {by} with {protocol} id {id}; {date}"))
+        Field::new("Received", &format!("from {helo} ({client}) {}", self.rest()))
+    }
+
+    /// The field without a word about the client. RFC 5321 section 4.4 wants a name after FROM, but any other than the
+    /// client's would be a lie; RFC 5322 section 3.6.7 and what reads the field do without.
+    pub fn field_without_client(&self) -> Result<Field, FieldError> {
+        Field::new("Received", &self.rest())
+    }
+
+    fn rest(&self) -> String {
+        let Self { by, protocol, id, date, .. } = self;
+        format!("by {by} with {protocol} id {id}; {date}")
     }
 }
 
@@ -62,6 +72,12 @@ mod tests {
             String::from_utf8_lossy(header.as_bytes()),
             "Received: from erp01.local ([192.0.2.7]) by relay01.example.com with ESMTP id\r\n\t\
              1-2A; Sat, 21 Nov 2026 08:34:00 +0000\r\n"
+        );
+        let mut header = HeaderBlock::parse(Vec::new());
+        header.prepend(&received.field_without_client().unwrap());
+        assert_eq!(
+            String::from_utf8_lossy(header.as_bytes()),
+            "Received: by relay01.example.com with ESMTP id 1-2A; Sat, 21 Nov 2026 08:34:00\r\n\t+0000\r\n"
         );
         received.helo = "evil (comment\r\nX: y";
         received.client = "::1".parse().unwrap();

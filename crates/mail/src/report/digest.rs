@@ -6,8 +6,9 @@ use crate::outcome::Diagnostic;
 use crate::path::ReversePath;
 use crate::recipient::Recipient;
 
-use super::text::{MAX_TEXT, Prose, cut, one_line};
+use super::text::{MAX_TEXT, Prose};
 use super::{Content, Letter, Report, notice};
+use crate::readable::{cut, one_line};
 
 /// Recipients named of one message.
 const MAX_NAMED: usize = 10;

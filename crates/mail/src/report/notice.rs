@@ -5,9 +5,11 @@ use crate::message_id::MessageId;
 use crate::path::ReversePath;
 
 use super::reason::reason;
-use super::subject::{Subject, encoded_if_needed};
-use super::text::{MAX_TEXT, Prose, cut, one_line};
+use super::subject::Subject;
+use super::text::{MAX_TEXT, Prose};
 use super::{Fate, Kind, Letter, Notice};
+use crate::encoded_word::encoded_if_needed;
+use crate::readable::{cut, one_line};
 
 /// More recipients than this are counted in the first sentence and named below.
 const MAX_NAMED: usize = 3;

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::address::is_acted_on;
+use crate::readable::{cut, one_line};
 
 /// Longest line of prose, in characters.
 const PROSE_WIDTH: usize = 76;
@@ -17,20 +18,6 @@ const MAX_LINE: usize = 998;
 const QUOTED_WIDTH: usize = 76;
 /// Most characters of a value of which more tells nobody anything.
 pub(super) const MAX_TEXT: usize = 2000;
-
-/// `text` as one line: every run of blanks, controls and what turns the direction of text is one space.
-pub(super) fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || is_acted_on(c)).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// At most `most` characters of `text`; a cut is shown.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}...", text[..end].trim_end()),
-    }
-}
 
 /// `text` in ASCII, other characters as RFC 6533 section 3 writes them in a 7-bit report: `\x{FC}`.
 fn ascii(text: &str) -> String {
@@ -262,21 +249,6 @@ fn quoted(line: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn one_line_is_one_line() {
-        for (text, line) in [
-            ("a\r\nBcc: b", "a Bcc: b"),
-            ("  a \t b ", "a b"),
-            ("\u{202e}moc\u{2028}x\0y\u{85}z", "moc x y z"),
-            ("\r\n", ""),
-            ("grün", "grün"),
-        ] {
-            assert_eq!(one_line(text), line, "{text:?}");
-        }
-        assert_eq!(cut("grün weiß", 5), "grün...");
-        assert_eq!(cut("grün", 4), "grün");
-    }
 
     #[test]
     fn what_is_not_ascii_is_written_in_ascii() {
