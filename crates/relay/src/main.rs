@@ -25,6 +25,7 @@ mod output;
 mod process;
 mod recent;
 mod refused_senders;
+mod repeats;
 mod reporting;
 mod requests;
 mod retry;
