@@ -134,9 +134,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(octets)
 }
 
-/// `text` as it stands if a field may hold it, else in encoded words. Text that only looks encoded is encoded too: a
-/// reader would decode it once more.
-pub(crate) fn encoded_if_needed(text: &str) -> String {
+/// `text` as it stands if an unstructured field may hold it (one line, no controls: the caller's matter), else in encoded
+/// words. Text that only looks encoded is encoded too: a reader would decode it once more.
+pub fn encoded_if_needed(text: &str) -> String {
     if text.is_ascii() && !text.contains("=?") {
         return text.to_owned();
     }

@@ -97,7 +97,7 @@ impl Field {
 }
 
 /// The octets of a header block: whole lines with CRLF, without the empty line that ends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderBlock {
     octets: Vec<u8>,
 }

@@ -26,6 +26,7 @@ pub use address::{AddressError, Domain, Mailbox};
 pub use address_list::{AddressList, AddressListError, Grade, Member};
 pub use date::is_date;
 pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};
+pub use encoded_word::encoded_if_needed;
 pub use envelope::{BodyType, Envelope};
 pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN};
 pub use lane::{LaneId, LaneSet};

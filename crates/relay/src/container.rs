@@ -65,12 +65,6 @@ impl Gateways {
     }
 }
 
-/// The default gateway of this container, by IPv4 where it has one; none outside of a container.
-pub(crate) fn gateway() -> Option<IpAddr> {
-    let Gateways { v4, v6 } = Gateways::of_this_container();
-    v4.map(IpAddr::from).or(v6.map(IpAddr::from))
-}
-
 /// What to tell, once for each listener, when a client comes from the gateway's address.
 pub(crate) fn warning(listener: &str, gateway: IpAddr) -> String {
     format!(

@@ -22,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{Encryption, ListenAddress, Listener, Settings};
+use crate::config::{Authentication, Encryption, ListenAddress, Listener, Settings};
+use crate::container::Gateways;
 use crate::control::{Service, SocketError};
 use crate::delivery::{Delivery, Road, give_up_held};
 use crate::http;
-use crate::intake::{ListenerIntake, Rooms};
+use crate::intake::{ListenerIntake, ListenerPolicy, Logins, Rooms};
 use crate::lanes::{Ground, Lanes};
 use crate::listener_certificate::{CertificateError, ListenerCertificate, ListenerCertificates};
 use crate::recent::Recent;
@@ -38,6 +39,7 @@ use crate::status::{ListenerView, Opened, Overview};
 use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::TenantTokens;
+use crate::users::Users;
 
 /// Octets of bodies in memory, all together; beyond that they go to files at once.
 const MEMORY_BUDGET: u64 = 16 << 20;
@@ -134,7 +136,15 @@ impl Daemon {
         let mut attendants = JoinSet::new();
         let routing = Arc::new(Routing::new(settings));
         let certificates = ListenerCertificates::load(settings, clock.wall())?;
-        let ground = Listening { settings, routing: &routing, certificates: &certificates, rooms: &rooms };
+        let ground = Listening {
+            settings,
+            routing: &routing,
+            certificates: &certificates,
+            users: &Arc::new(Users::new(&settings.users)),
+            gateways: Gateways::of_this_container(),
+            clock: &clock,
+            rooms: &rooms,
+        };
         let views = listen(&ground, handed, &mut road, &stop)?;
         attendants.spawn(certificates.watch(Arc::clone(&clock)));
         let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
@@ -234,6 +244,9 @@ struct Listening<'a> {
     settings: &'a Settings,
     routing: &'a Routing,
     certificates: &'a ListenerCertificates,
+    users: &'a Arc<Users>,
+    gateways: Gateways,
+    clock: &'a Arc<dyn Clock>,
     rooms: &'a SharedRooms,
 }
 
@@ -320,7 +333,7 @@ fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 fn server(ground: &Listening<'_>, name: &str, listener: &Listener) -> Server<ListenerIntake<SqliteSpool>> {
-    let Listening { settings, routing, certificates, rooms } = ground;
+    let Listening { settings, routing, certificates, rooms, .. } = ground;
     let profile = Profile {
         hostname: settings.hostname.as_str().to_owned(),
         max_message_size: routing.largest_message(name, listener),
@@ -336,7 +349,19 @@ fn server(ground: &Listening<'_>, name: &str, listener: &Listener) -> Server<Lis
         max_connections_per_client: listener.max_connections_per_client.size(),
         ..Limits::default()
     };
-    Server::new(name, profile, limits, Arc::new(ListenerIntake::new(listener.networks.clone(), Arc::clone(rooms))))
+    let policy = ListenerPolicy {
+        networks: listener.networks.clone(),
+        proxies: listener.proxy_protocol_from.clone(),
+        gateways: ground.gateways,
+        dialect: listener.dialect.of_wire(),
+        received: listener.received,
+        logins: match listener.authentication {
+            Authentication::AcceptAny => Logins::Anybody,
+            _ => Logins::Users(Arc::clone(ground.users)),
+        },
+    };
+    let intake = ListenerIntake::new(policy, Arc::clone(ground.clock), Arc::clone(rooms));
+    Server::new(name, profile, limits, Arc::new(intake))
 }
 
 fn tls_of(encryption: Encryption, certificate: Option<&Arc<ListenerCertificate>>) -> Tls {

@@ -7,7 +7,6 @@ mod check;
 mod cli;
 mod clock_watch;
 mod config;
-#[allow(dead_code, reason = "sessions compare their clients with it once they are told")]
 mod container;
 mod control;
 mod daemon;
@@ -18,7 +17,6 @@ mod hostname;
 mod http;
 mod intake;
 mod lanes;
-#[allow(dead_code, reason = "sessions serve it once they speak TLS")]
 mod listener_certificate;
 mod logging;
 mod output;
@@ -41,7 +39,6 @@ mod status;
 mod systemd_sockets;
 mod tls;
 mod tokens;
-#[cfg_attr(not(test), expect(dead_code, reason = "the intake asks it as soon as AUTH is offered"))]
 mod users;
 
 use std::env;

@@ -54,7 +54,6 @@ impl Trust {
 
 /// A configuration that serves what `certificates` gives at each handshake, by TLS 1.2 and 1.3, to clients that need no
 /// certificate.
-#[allow(dead_code, reason = "sessions serve it once they speak TLS")]
 pub(crate) fn server(certificates: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -35,7 +35,8 @@ pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
 pub use settings::{
-    BounceContent, Encryption, Listener, Log, LogFormat, Mailbox, MailboxChoice, Retry, Settings, Tenant, User,
+    Authentication, BounceContent, Encryption, Listener, Log, LogFormat, Mailbox, MailboxChoice, ReceivedDetail, Retry,
+    Settings, Tenant, User,
 };
 
 use layers::{Environment, File};

@@ -142,6 +142,12 @@ impl Users {
         verified.await.unwrap_or(Err(LoginRefused::Busy))
     }
 
+    /// The user that the client names, as it is configured.
+    pub(crate) fn name_of(&self, credentials: &Credentials) -> Option<&str> {
+        let at = self.shared.find(&credentials.name)?;
+        self.shared.users.get(at).map(|user| &*user.name)
+    }
+
     /// Whether `user` may send as `sender`, by its `allowed_senders`: all if there are none. Addresses are compared without regard
     /// to ASCII case, as Exchange does. A name that is no user may not.
     pub(crate) fn may_send_as(&self, user: &str, sender: &Mailbox) -> bool {

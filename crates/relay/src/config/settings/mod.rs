@@ -11,7 +11,7 @@ mod tenant;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use listener::{Authentication, DeliveryMode, Encryption, Listener, User};
+pub use listener::{Authentication, DeliveryMode, Encryption, Listener, ReceivedDetail, User};
 pub use mailbox::Mailbox;
 pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
 pub use queue::{Bounce, BounceContent, History, Retry, Spool};

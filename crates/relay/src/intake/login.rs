@@ -1,0 +1,64 @@
+//! AUTH as one listener sees it: who may log in, what is answered, and what of it is logged. Whether a password is right is
+//! `users`' matter.
+
+use std::sync::Arc;
+
+use mail::Mailbox;
+use smtp_server::{Client, Credentials};
+use tracing::warn;
+use wire::Reply;
+
+use crate::users::{LoginRefused, Users};
+
+use super::door::{Door, Occasion};
+
+/// Who may log in.
+#[derive(Clone)]
+pub(crate) enum Logins {
+    /// The users, with their passwords.
+    Users(Arc<Users>),
+    /// Anybody with any password, for devices that insist: the name chooses a route, and proves nothing.
+    Anybody,
+}
+
+impl Logins {
+    /// Whether who logged in as `user` may send as `sender`.
+    pub(super) fn may_send_as(&self, user: &str, sender: &Mailbox) -> bool {
+        match self {
+            Self::Users(users) => users.may_send_as(user, sender),
+            Self::Anybody => true,
+        }
+    }
+}
+
+impl Door {
+    /// Who the client is, or the refusal it hears.
+    pub(super) async fn authenticate(&self, client: &Client, credentials: Credentials) -> Result<Arc<str>, Reply> {
+        let Logins::Users(users) = &self.policy.logins else { return Ok(credentials.name.into()) };
+        let refused = match users.verify(client.address(), &credentials, self.now()).await {
+            Ok(user) => return Ok(user),
+            Err(refused) => refused,
+        };
+        self.login_failed(client, users.name_of(&credentials), refused);
+        match refused {
+            LoginRefused::Wrong { delay } => {
+                tokio::time::sleep(delay).await;
+                Err(Reply::new(535, (5, 7, 8), "Name or password wrong"))
+            }
+            LoginRefused::LockedOut { wait } => {
+                let text =
+                    format!("Too many failed logins from your address, try again in {} s", wait.as_secs().max(1));
+                Err(Reply::new(454, (4, 7, 0), text))
+            }
+            LoginRefused::Busy => Err(Reply::new(454, (4, 7, 0), "Too many logins at once, try again shortly")),
+        }
+    }
+
+    /// A name that is no user's is not shown: a device whose fields were mixed up sends the password there.
+    fn login_failed(&self, client: &Client, user: Option<&str>, refused: LoginRefused) {
+        let Some(left_out) = self.tell(Occasion::Login(client.address())) else { return };
+        let (listener, address) = (&client.listener, client.address());
+        let user = user.unwrap_or("(no user of this name)");
+        warn!(%listener, client = %address, user, reason = %refused, left_out, "login refused");
+    }
+}

@@ -1,0 +1,205 @@
+//! One message while it comes: the header in memory, the body to the spool, and at its end the 250 that is a promise.
+//! Whatever is refused is refused as soon as it is known; the session reads the rest and drops it.
+
+use mail::{AddressList, BodyType, HeaderBlock, HeaderSplitter, HeaderTooLong};
+use smtp_server::MessageSink;
+use spool::{BodySink, NewDelivery, NewMessage, Origin, QueueId, Spool};
+use tracing::info;
+use wire::{Dialect, Reply};
+
+use super::MailTransaction;
+use super::completion::{self, Completed, Place, Stamp};
+use super::repair::{self, Repair};
+
+/// Characters of a repaired value in the log.
+const MAX_LOGGED: usize = 100;
+
+/// A message being received.
+pub(crate) struct Submission<S: Spool> {
+    transaction: MailTransaction<S>,
+    sink: S::Sink,
+    header: Header,
+    /// Whether any octet beyond ASCII came.
+    is_eight_bit: bool,
+    from_repair: Option<Repair>,
+}
+
+enum Header {
+    Coming(HeaderSplitter),
+    Whole(HeaderBlock),
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self::Coming(HeaderSplitter::default())
+    }
+}
+
+impl<S: Spool> MessageSink for Submission<S> {
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), Reply> {
+        let Header::Coming(splitter) = &mut self.header else {
+            return self.store(chunk).await;
+        };
+        let split = splitter.push(chunk).map_err(header_too_long)?;
+        let Some((block, body)) = split else { return Ok(()) };
+        let block = self.header_ended(block, b"\r\n").await?;
+        self.header = Header::Whole(block);
+        self.store(body).await
+    }
+
+    async fn end(mut self) -> Reply {
+        match self.header_at_end().await {
+            Ok(block) => self.commit(block).await,
+            Err(reply) => reply,
+        }
+    }
+}
+
+impl<S: Spool> Submission<S> {
+    /// A message of `transaction`, whose body goes to `sink`.
+    pub(super) fn new(transaction: MailTransaction<S>, sink: S::Sink) -> Self {
+        Self { transaction, sink, header: Header::default(), is_eight_bit: false, from_repair: None }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.transaction.door.policy.dialect == Dialect::Strict
+    }
+
+    async fn store(&mut self, octets: &[u8]) -> Result<(), Reply> {
+        if octets.is_empty() {
+            return Ok(());
+        }
+        if !octets.is_ascii() {
+            self.is_eight_bit = true;
+            if self.is_strict() && self.transaction.envelope.body_type == BodyType::SevenBit {
+                return Err(Reply::new(
+                    554,
+                    (5, 6, 1),
+                    "The body holds 8-bit octets, which BODY=8BITMIME must announce",
+                ));
+            }
+        }
+        self.sink.write(octets).await.map_err(|error| self.transaction.door.store_failed(&error))
+    }
+
+    /// The header block is whole, and this ended it. What a client without a header sent in its place belongs to the body.
+    async fn header_ended(&mut self, block: HeaderBlock, end: &[u8]) -> Result<HeaderBlock, Reply> {
+        if completion::is_in_a_loop(&block, &self.transaction.rooms.hostname) {
+            return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
+        }
+        if block.is_header() {
+            return self.header_taken(block);
+        }
+        let made = self.header_taken(HeaderBlock::default())?;
+        self.store(block.as_bytes()).await?;
+        self.store(end).await?;
+        Ok(made)
+    }
+
+    /// Nothing of the body is stored yet: what the header says can still be refused.
+    fn header_taken(&mut self, mut block: HeaderBlock) -> Result<HeaderBlock, Reply> {
+        let MailTransaction { door, route, client, envelope, .. } = &self.transaction;
+        let is_strict = self.is_strict();
+        if !block.as_bytes().is_ascii() {
+            self.is_eight_bit = true;
+            if is_strict && !envelope.smtputf8 {
+                return Err(Reply::new(554, (5, 6, 1), "The header holds 8-bit octets, which SMTPUTF8 must announce"));
+            }
+        }
+        if is_strict && !block.values("Date").all(mail::is_date) {
+            return Err(header_refused("its Date field is not a date as RFC 5322 section 3.3 wants it"));
+        }
+        let sender = envelope.reverse_path.mailbox().unwrap_or(&route.address);
+        let repair = repair::settle_from(&mut block, sender, door.policy.dialect);
+        let repair = repair.map_err(|fault| header_refused(&fault.to_string()))?;
+        if client.user.is_some()
+            && let Ok(list) = AddressList::parse(block.value("From").unwrap_or_default())
+        {
+            list.mailboxes().try_for_each(|mailbox| door.may_send_as(client, mailbox, "From field"))?;
+        }
+        self.from_repair = repair;
+        Ok(block)
+    }
+
+    /// A message may end before its header does.
+    async fn header_at_end(&mut self) -> Result<HeaderBlock, Reply> {
+        match std::mem::take(&mut self.header) {
+            Header::Whole(block) => Ok(block),
+            Header::Coming(splitter) => {
+                let block = splitter.finish().map_err(header_too_long)?;
+                self.header_ended(block, b"").await
+            }
+        }
+    }
+
+    async fn commit(self, block: HeaderBlock) -> Reply {
+        let MailTransaction { door, rooms, route, client, mut envelope, recipients } = self.transaction;
+        let id = self.sink.id();
+        let accepted_at = rooms.clock.wall();
+        let stamp = Stamp { id: id.to_string(), date: accepted_at.rfc5322(), millis: accepted_at.unix_millis() };
+        let place = Place { hostname: &rooms.hostname, received: door.policy.received };
+        let completed = match completion::complete(block, &stamp, &client, envelope.smtputf8, &place) {
+            Ok(completed) => completed,
+            Err(error) => return header_refused(&error.to_string()),
+        };
+        let Completed { header, message_id, date_repair } = completed;
+        if self.is_eight_bit {
+            // Upstream must be told what comes, whether or not the client knew to tell us.
+            envelope.body_type = BodyType::EightBitMime;
+        }
+        let size = header.as_bytes().len() as u64 + 2 + self.sink.written();
+        let recipient_count = recipients.len();
+        let sender = envelope.reverse_path.clone();
+        let message = NewMessage {
+            header: header.into_bytes(),
+            message_id: message_id.clone(),
+            listener: client.listener.to_string(),
+            client: client.address().to_string(),
+            accepted_at,
+            origin: Origin::Submitted,
+            deliveries: vec![NewDelivery {
+                tenant: route.tenant.clone(),
+                lanes: route.lanes.clone(),
+                route: route.name.clone(),
+                route_epoch: 0,
+                recipients: recipients.into_iter().map(|to| completion::qualified(to, &route.address)).collect(),
+            }],
+            envelope,
+        };
+        match rooms.spool.commit(self.sink, message).await {
+            Ok(()) => {
+                tell_repairs(id, [self.from_repair, date_repair]);
+                info!(
+                    %id, client = %client.address(), listener = %client.listener, user = client.user.as_deref(),
+                    tls = client.tls, %sender, recipients = recipient_count, size, %message_id, "queued"
+                );
+                Reply::new(250, (2, 0, 0), format!("Queued as {id}"))
+            }
+            Err(error) => door.store_failed(&error),
+        }
+    }
+}
+
+/// Once for each message: whoever looks for what a device writes finds it here.
+fn tell_repairs(id: QueueId, repairs: [Option<Repair>; 2]) {
+    let repairs: Vec<_> = repairs.into_iter().flatten().collect();
+    if repairs.is_empty() {
+        return;
+    }
+    let fields = repairs.iter().map(|repair| repair.field).collect::<Vec<_>>().join(", ");
+    let was = repairs.iter().map(|repair| cut(&repair.was)).collect::<Vec<_>>().join(" | ");
+    info!(%id, fields, was, "the header was repaired");
+}
+
+/// What a line of the log shows of a value.
+fn cut(was: &str) -> String {
+    was.chars().take(MAX_LOGGED).collect()
+}
+
+fn header_too_long(error: HeaderTooLong) -> Reply {
+    Reply::new(552, (5, 3, 4), format!("The message cannot be taken: {error}"))
+}
+
+fn header_refused(text: &str) -> Reply {
+    Reply::new(554, (5, 6, 0), format!("The message header cannot be taken: {text}"))
+}
