@@ -131,7 +131,7 @@ mod tests {
             (b"KONICA [2nd floor] <kM@contoso.com>", "\"KONICA [2nd floor]\" <kM@contoso.com>"),
             (b"scanner@contoso.com <scanner@contoso.com>", "\"scanner@contoso.com\" <scanner@contoso.com>"),
             (b"Xerox WorkCentre xerox@contoso.com", "Xerox WorkCentre <xerox@contoso.com>"),
-            (b"M\xfcller, Hans <h@contoso.com>", "=?utf-8?Q?M=C3=BCller=2C=20Hans?= <h@contoso.com>"),
+            (b"M\xfcller, Hans <h@contoso.com>", "=?utf-8?Q?M=C3=BCller=2C_Hans?= <h@contoso.com>"),
             (b"Copier\0 <c@contoso.com>", "Copier <c@contoso.com>"),
             (b"\"Copier <c@contoso.com>", "Copier <c@contoso.com>"),
             // cron and other programs of Unix.
@@ -146,8 +146,7 @@ mod tests {
         ] {
             let lines = repaired(&[b"A: 1\r\nFrom: ", value, b"\r\nB: 2\r\n"].concat());
             assert_eq!((lines[0].as_str(), lines.last().unwrap().as_str()), ("A: 1", "B: 2"));
-            let written = lines[1].replace("=2C_", "=2C=20");
-            assert_eq!(written, format!("From: {from}"));
+            assert_eq!(lines[1], format!("From: {from}"));
             let was = readable(value, MAX_KEPT);
             assert_eq!(lines[2].starts_with("X-Original-From: "), !was.is_empty(), "{lines:?}");
             assert!(lines[2].bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic()), "{lines:?}");
