@@ -286,6 +286,9 @@ async fn submit(address: SocketAddr, clients: Arc<Clients>, mut chance: Rng) {
             }
             Ok(reply) if matches!(reply.code(), 421 | 451 | 452) => {
                 clients.refused.fetch_add(1, Ordering::Relaxed);
+                // MAIL may have been refused, and what was sent behind it is answered too.
+                let Ok(anew) = Client::connect(address).await else { return };
+                client = anew;
             }
             Ok(reply) => panic!("{id} was answered {reply}"),
             Err(_) => {

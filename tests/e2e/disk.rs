@@ -343,6 +343,8 @@ impl Run {
                             said.promised.lock().unwrap().insert(name);
                         } else {
                             *said.refusals.lock().unwrap().entry(reply.code()).or_default() += 1;
+                            // MAIL may have been refused, and what was sent behind it is answered too.
+                            connection = Client::connect(address).await.unwrap();
                         }
                     }
                 })
