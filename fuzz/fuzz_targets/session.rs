@@ -120,7 +120,8 @@ impl Play {
                 assert!(!self.mail);
                 self.mail = !path.to_string().starts_with('r');
                 self.recipients = 0;
-                self.session.mail_answered(self.mail, parameters.smtputf8);
+                let refusal = (!self.mail).then(|| Reply::new(452, (4, 3, 1), "No"));
+                self.session.mail_answered(refusal.as_ref(), parameters.smtputf8);
             }
             Step::Rcpt(recipient) => {
                 assert!(self.mail && self.recipients < 2);

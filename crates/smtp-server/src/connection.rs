@@ -93,6 +93,7 @@ pub(crate) struct Connection<S, I> {
     output: Vec<u8>,
     /// When the line that is awaited must be whole; a piece of it now and then does not put that off.
     line_due: Option<Instant>,
+    said_421: bool,
     /// Whether a message held a CR.
     saw_cr: bool,
     /// Whether no line was read yet.
@@ -117,6 +118,7 @@ where
             start: 0,
             output: Vec::new(),
             line_due: None,
+            said_421: false,
             saw_cr: false,
             fresh: true,
             client,
@@ -140,6 +142,10 @@ where
         self.say(&self.session.banner());
         let mut transaction = None;
         loop {
+            // Whoever answered, 421 says that the session is over (RFC 5321 section 3.8).
+            if self.said_421 {
+                return self.finish().await;
+            }
             let Some(step) = self.next_step().await? else { return Ok(()) };
             match step {
                 Step::Reply(reply) | Step::Challenge(reply) => self.say(&reply),
@@ -321,12 +327,12 @@ where
         let smtputf8 = parameters.smtputf8;
         match self.terms.intake.mail(&self.client, path, parameters).await {
             Ok(transaction) => {
-                self.session.mail_answered(true, smtputf8);
+                self.session.mail_answered(None, smtputf8);
                 self.say(&Reply::new(250, (2, 1, 0), "Sender OK"));
                 Some(transaction)
             }
             Err(refusal) => {
-                self.session.mail_answered(false, smtputf8);
+                self.session.mail_answered(Some(&refusal), smtputf8);
                 self.say(&refusal);
                 None
             }
@@ -448,6 +454,7 @@ where
 
     fn say(&mut self, reply: &Reply) {
         debug!(session = self.client.session, %reply, "reply");
+        self.said_421 |= reply.code() == 421;
         reply.write_to(&mut self.output);
     }
 
@@ -471,6 +478,11 @@ where
     /// Says the last word and closes.
     async fn close(&mut self, reply: &Reply) -> Result<(), End> {
         self.say(reply);
+        self.finish().await
+    }
+
+    /// Closes behind what was said.
+    async fn finish(&mut self) -> Result<(), End> {
         self.flush().await?;
         // The client may be gone by now; its going is no trouble of ours.
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;

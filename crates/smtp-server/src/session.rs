@@ -114,6 +114,8 @@ pub struct Session {
     greeting: Option<Greeting>,
     exchange: Option<Exchange>,
     transaction: Option<Recipients>,
+    /// Why the last MAIL was refused, until something else begins.
+    refused_mail: Option<Reply>,
     errors: u32,
     /// Commands that brought no mail, since the last message.
     idle_commands: u32,
@@ -148,6 +150,7 @@ impl Session {
             greeting: None,
             exchange: None,
             transaction: None,
+            refused_mail: None,
             errors: 0,
             idle_commands: 0,
             failed_logins: 0,
@@ -189,7 +192,7 @@ impl Session {
         if self.lacks_tls(&command) {
             return self.error(Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first"));
         }
-        if brings_no_mail(&command) && self.idles_too_long() {
+        if self.brings_no_mail(&command) && self.idles_too_long() {
             return self.error(Reply::new(450, (4, 7, 0), "Too many commands without a message"));
         }
         match command {
@@ -240,6 +243,7 @@ impl Session {
         self.greeting = None;
         self.exchange = None;
         self.transaction = None;
+        self.refused_mail = None;
     }
 
     /// The intake answered AUTH: nothing, or its refusal.
@@ -256,9 +260,10 @@ impl Session {
         }
     }
 
-    /// The intake answered MAIL.
-    pub fn mail_answered(&mut self, taken: bool, smtputf8: bool) {
-        self.transaction = taken.then(|| Recipients { smtputf8, ..Recipients::default() });
+    /// The intake answered MAIL: nothing, or its refusal.
+    pub fn mail_answered(&mut self, refusal: Option<&Reply>, smtputf8: bool) {
+        self.transaction = refusal.is_none().then(|| Recipients { smtputf8, ..Recipients::default() });
+        self.refused_mail = refusal.cloned();
     }
 
     /// The transaction answered RCPT.
@@ -305,6 +310,7 @@ impl Session {
 
     fn reset(&mut self, reply: Reply) -> Step {
         self.transaction = None;
+        self.refused_mail = None;
         Step::Reset(reply)
     }
 
@@ -372,21 +378,34 @@ impl Session {
         }
     }
 
-    /// Old scripts greet nobody, and nothing depends on it here; by the letter EHLO comes first (RFC 5321 section 4.1.4).
     fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Step {
+        if self.transaction.is_some() {
+            return self.error(Reply::new(503, (5, 5, 1), "Nested MAIL command"));
+        }
+        if let Err(refusal) = self.may_begin() {
+            self.mail_answered(Some(&refusal), false);
+            return self.error(refusal);
+        }
         let limit = self.profile.max_message_size;
-        if self.profile.dialect == Dialect::Strict && self.greeting.is_none() {
-            self.error(Reply::new(503, (5, 5, 1), "Need EHLO or HELO before MAIL"))
-        } else if self.profile.authentication == Authentication::Required && !self.authenticated {
-            self.error(self.login_needed())
-        } else if self.transaction.is_some() {
-            self.error(Reply::new(503, (5, 5, 1), "Nested MAIL command"))
-        } else if parameters.size.is_some_and(|size| size > limit) {
-            Step::Reply(too_large(limit))
+        let refusal = if parameters.size.is_some_and(|size| size > limit) {
+            too_large(limit)
         } else if !parameters.smtputf8 && !path.is_ascii() {
-            Step::Reply(needs_smtputf8())
+            needs_smtputf8()
         } else {
-            Step::Mail(path, parameters)
+            return Step::Mail(path, parameters);
+        };
+        self.mail_answered(Some(&refusal), false);
+        Step::Reply(refusal)
+    }
+
+    /// Old scripts greet nobody, and nothing depends on it here; by the letter EHLO comes first (RFC 5321 section 4.1.4).
+    fn may_begin(&self) -> Result<(), Reply> {
+        if self.profile.dialect == Dialect::Strict && self.greeting.is_none() {
+            Err(Reply::new(503, (5, 5, 1), "Need EHLO or HELO before MAIL"))
+        } else if self.profile.authentication == Authentication::Required && !self.authenticated {
+            Err(self.login_needed())
+        } else {
+            Ok(())
         }
     }
 
@@ -404,7 +423,7 @@ impl Session {
 
     fn rcpt(&mut self, recipient: Recipient) -> Step {
         let Some(recipients) = &self.transaction else {
-            return self.error(Reply::new(503, (5, 5, 1), "Need MAIL before RCPT"));
+            return self.out_of_order("Need MAIL before RCPT");
         };
         if recipients.taken >= self.profile.max_recipients {
             return Step::Reply(Reply::new(452, (4, 5, 3), "Too many recipients"));
@@ -420,7 +439,7 @@ impl Session {
 
     fn data(&mut self) -> Step {
         match &self.transaction {
-            None => self.error(Reply::new(503, (5, 5, 1), "Need MAIL and RCPT before DATA")),
+            None => self.out_of_order("Need MAIL and RCPT before DATA"),
             Some(Recipients { taken: 0, refused: 0, .. }) => {
                 self.error(Reply::new(503, (5, 5, 1), "Need RCPT before DATA"))
             }
@@ -430,11 +449,29 @@ impl Session {
         }
     }
 
+    /// Behind a MAIL that was refused the client may have pipelined the rest, which is no mistake of its: it hears again why,
+    /// since some clients keep the last reply only.
+    fn out_of_order(&mut self, text: &'static str) -> Step {
+        match &self.refused_mail {
+            Some(refusal) => Step::Reply(refusal.clone()),
+            None => self.error(Reply::new(503, (5, 5, 1), text)),
+        }
+    }
+
     fn help(&self) -> Reply {
         let tls = if self.offers_tls() { " STARTTLS" } else { "" };
         let auth = if self.offers_auth() { " AUTH" } else { "" };
         let text = format!("EHLO HELO{tls}{auth} MAIL RCPT DATA RSET NOOP VRFY HELP QUIT - RFC 5321");
         Reply::new(214, (2, 0, 0), text)
+    }
+
+    /// What a client that has mail says seldom, and one that only wants to hold a session says for ever.
+    fn brings_no_mail(&self, command: &Command) -> bool {
+        match command {
+            Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Vrfy | Command::Help => true,
+            Command::Mail(..) | Command::Rcpt(_) | Command::Data => self.refused_mail.is_some(),
+            _ => false,
+        }
     }
 
     fn idles_too_long(&mut self) -> bool {
@@ -450,14 +487,6 @@ impl Session {
             Step::Close(Reply::new(421, (4, 7, 0), "Too many errors, closing"))
         }
     }
-}
-
-/// What a client that has mail says seldom, and one that only wants to hold a session says for ever.
-fn brings_no_mail(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Vrfy | Command::Help
-    )
 }
 
 /// RFC 4954 section 4 and 6.
@@ -551,9 +580,10 @@ mod tests {
                 let (Step::Reply(reply) | Step::Close(reply)) = answer else { panic!("{answer:?}") };
                 reply.code()
             }
-            Step::Mail(_, parameters) => {
-                session.mail_answered(true, parameters.smtputf8);
-                250
+            Step::Mail(path, parameters) => {
+                let refusal = (path.to_string() == "refused@x.y").then(|| Reply::new(452, (4, 3, 1), "No room"));
+                session.mail_answered(refusal.as_ref(), parameters.smtputf8);
+                refusal.map_or(250, |refusal| refusal.code())
             }
             Step::Rcpt(recipient) => {
                 let taken = recipient.to_string() != "refused@x.y";
@@ -736,6 +766,27 @@ mod tests {
         let mut answers = (0..).map(|_| answer(&mut session, "NOOP"));
         assert!(answers.by_ref().take(100).all(|code| code == 250));
         assert_eq!(answers.take(10).collect::<Vec<_>>(), [[450; 9].as_slice(), &[421]].concat());
+    }
+
+    /// A client that pipelines brings all of its commands whatever becomes of the first, and comes again later.
+    #[test]
+    fn what_was_pipelined_behind_a_refused_mail_hears_why_and_counts_for_nothing() {
+        let mut session = session();
+        for _ in 0..12 {
+            let lines = ["MAIL FROM:<refused@x.y>", "RCPT TO:<c@d>", "RCPT TO:<d@d>", "DATA"];
+            assert_eq!(play(&mut session, &lines), [452, 452, 452, 452]);
+            let lines = ["MAIL FROM:<a@b> SIZE=1001", "RCPT TO:<c@d>", "DATA"];
+            assert_eq!(play(&mut session, &lines), [552, 552, 552]);
+        }
+        let lines = ["MAIL FROM:<refused@x.y>", "RSET", "RCPT TO:<c@d>", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"];
+        assert_eq!(play(&mut session, &lines), [452, 250, 503, 250, 250, 354]);
+    }
+
+    #[test]
+    fn a_session_whose_mail_is_refused_for_ever_ends() {
+        let mut session = session();
+        let codes: Vec<_> = (0..200).map(|_| answer(&mut session, "MAIL FROM:<refused@x.y>")).collect();
+        assert_eq!((codes[100], codes[101], codes[110]), (452, 450, 421));
     }
 
     #[test]

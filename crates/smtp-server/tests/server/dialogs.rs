@@ -126,11 +126,25 @@ async fn a_refused_sender_leaves_room_for_another() {
             "C: MAIL FROM:<refused@b.c>
              S: 550 5.7.1 Not you
              C: RCPT TO:<d@b.c>
+             S: 550 5.7.1 Not you
+             C: RSET
+             S: 250
+             C: RCPT TO:<d@b.c>
              S: 503 5.5.1
              C: MAIL FROM:<a@b.c>
              S: 250 2.1.0",
         )
         .await;
+}
+
+/// RFC 5321 section 3.8: 421 is the last word, whoever says it.
+#[tokio::test]
+async fn a_421_of_the_intake_ends_the_session() {
+    let server = start().await;
+    let mut client = Client::greeted(server.address).await;
+    client.send(b"MAIL FROM:<closing@b.c>\r\nRCPT TO:<d@b.c>\r\nDATA\r\n").await;
+    client.play("S: 421 4.3.2").await;
+    client.is_closed().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! An intake that writes down what reaches it. It takes everybody except by name: `refused@` is refused at MAIL and RCPT,
-//! `panic@` makes the hook panic, `nodata@` refuses DATA, `full@` refuses the second chunk of the message; the password is
+//! `closing@` hears 421 at MAIL, `panic@` makes the hook panic, `nodata@` refuses DATA, `full@` refuses the second chunk of the message; the password is
 //! "right". [`STRANGER`] may not connect, [`LOAD_BALANCER`] speaks for others.
 
 use std::net::{IpAddr, SocketAddr};
@@ -118,6 +118,9 @@ impl Intake for Recorder {
         let user = client.user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         let tls = if client.tls.is_some() { " by TLS" } else { "" };
         self.record(Event::Mail(format!("{} {sender}{body}{ret}{envelope_id}{user}{tls}", client.helo)));
+        if sender.starts_with("closing@") {
+            return Err(Reply::new(421, (4, 3, 2), "Shutting down"));
+        }
         if sender.starts_with("refused@") {
             return Err(Reply::new(550, (5, 7, 1), "Not you"));
         }
