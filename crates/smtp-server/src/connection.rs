@@ -363,8 +363,8 @@ where
         let mut taking = Ok(sink);
         loop {
             let mut content = Vec::with_capacity(self.input.len() - self.start);
-            let decoded = decoder.decode(&self.input[self.start..], &mut content);
-            self.consume(decoded.consumed);
+            let read = decoder.decode(&self.input[self.start..], &mut content);
+            self.consume(read.consumed);
             size += content.len() as u64;
             if taking.is_ok() && size > limit {
                 taking = Err(too_large(limit));
@@ -379,7 +379,7 @@ where
                 progress.resumed(begun.elapsed(), Instant::now().into_std());
             }
             drop(content);
-            if decoded.done {
+            if read.done {
                 break;
             }
             if let Err(refusal) = &taking

@@ -62,7 +62,7 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const PACE: Pace = Pace { silence: Duration::from_secs(180), window: Duration::from_secs(300), octets: 30_000 };
+    const PACE: Pace = Pace { silence: Duration::from_mins(3), window: Duration::from_mins(5), octets: 30_000 };
 
     /// The second at which a message that brings (second, octets) is cut, or none if all of it arrives.
     fn cut(pieces: impl IntoIterator<Item = (u64, u64)>) -> Option<u64> {

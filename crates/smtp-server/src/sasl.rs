@@ -158,27 +158,27 @@ mod tests {
         Ok(next)
     }
 
-    fn done(name: &str, password: &str) -> Result<Next, ExchangeError> {
-        Ok(Next::Done(Credentials { name: name.into(), password: password.as_bytes().to_vec().into() }))
+    fn done(name: &str, password: &str) -> Next {
+        Next::Done(Credentials { name: name.into(), password: password.as_bytes().to_vec().into() })
     }
 
     #[test]
     fn exchanges() {
         for (mechanism, initial, responses, outcome) in [
-            ("PLAIN", Some("\0erp\0secret"), &[][..], done("erp", "secret")),
-            ("PLAIN", None, &["\0erp\0secret"], done("erp", "secret")),
-            ("PLAIN", Some("erp\0erp\0secret"), &[], done("erp", "secret")),
+            ("PLAIN", Some("\0erp\0secret"), &[][..], Ok(done("erp", "secret"))),
+            ("PLAIN", None, &["\0erp\0secret"], Ok(done("erp", "secret"))),
+            ("PLAIN", Some("erp\0erp\0secret"), &[], Ok(done("erp", "secret"))),
             // A password may hold anything but the end of the line.
-            ("PLAIN", Some("\0erp\0se\0cret "), &[], done("erp", "se\0cret ")),
-            ("PLAIN", Some("\0erp\0"), &[], done("erp", "")),
+            ("PLAIN", Some("\0erp\0se\0cret "), &[], Ok(done("erp", "se\0cret "))),
+            ("PLAIN", Some("\0erp\0"), &[], Ok(done("erp", ""))),
             ("PLAIN", Some("admin\0erp\0secret"), &[], Err(ExchangeError::OnBehalf)),
             ("PLAIN", Some("erp\0secret"), &[], Err(ExchangeError::Response)),
             ("PLAIN", Some("\0\0secret"), &[], Err(ExchangeError::Response)),
             ("PLAIN", Some("\0e\r\nrp\0secret"), &[], Err(ExchangeError::Response)),
-            ("LOGIN", None, &["erp", "secret"], done("erp", "secret")),
-            ("LOGIN", Some("erp"), &["secret"], done("erp", "secret")),
-            ("LOGIN", None, &["erp@contoso.com  ", "secret "], done("erp@contoso.com", "secret ")),
-            ("LOGIN", None, &["erp\0\0 ", ""], done("erp", "")),
+            ("LOGIN", None, &["erp", "secret"], Ok(done("erp", "secret"))),
+            ("LOGIN", Some("erp"), &["secret"], Ok(done("erp", "secret"))),
+            ("LOGIN", None, &["erp@contoso.com  ", "secret "], Ok(done("erp@contoso.com", "secret "))),
+            ("LOGIN", None, &["erp\0\0 ", ""], Ok(done("erp", ""))),
             ("LOGIN", None, &[""], Err(ExchangeError::Response)),
             ("LOGIN", None, &["e\0rp"], Err(ExchangeError::Response)),
             ("CRAM-MD5", None, &[], Err(ExchangeError::Mechanism)),
