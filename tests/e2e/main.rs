@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 mod kill;
 mod lanes;
+mod listeners;
 mod paths;
 mod postfix;
 mod reports;

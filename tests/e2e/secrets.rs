@@ -1,5 +1,8 @@
 //! No secret, token or body in the log, at the most talkative level, in any common form (invariant 8).
 
+use std::io::Write;
+use std::process::Stdio;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use sandbox::{Action, Fault, Grant, Stage};
@@ -41,6 +44,51 @@ async fn the_log_holds_no_secret_at_any_level() {
     // Every token of the simulated Entra starts alike.
     let token_start = token[..24].to_owned();
     for secret in [sandbox::DEFAULT_SECRET, BODY, "auth=Bearer", &token_start] {
+        for form in forms(secret) {
+            assert!(!log.contains(&form), "{form:?}, a form of {secret:?}, is in the log");
+        }
+    }
+}
+
+/// The hash of a password by the command for it.
+fn hash(password: &str) -> String {
+    let mut command = binary();
+    let mut child = command.arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim_end().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_holds_no_password_of_a_client_at_any_level() {
+    let (right, wrong) = ("the-password-of-the-erp-system", "a-password-of-something-else");
+    let hash = hash(right);
+    let world = World::new()
+        .await
+        .set("log", "level = \"trace\"")
+        .set("listener", "authentication = \"required\"")
+        .set("tables", format!("[user.erp]\npassword_hash = {hash:?}"));
+    let relay = world.relay().await;
+    let mut client = Client::connect(relay.address).await.unwrap();
+    let plain = |name: &str, password: &str| format!("AUTH PLAIN {}", STANDARD.encode(format!("\0{name}\0{password}")));
+    assert_eq!(client.command(&plain("erp", wrong)).await.unwrap().code(), 535);
+    // A device whose fields were mixed up.
+    assert_eq!(client.command(&plain(right, "erp")).await.unwrap().code(), 535);
+    drop(client);
+    let mut client = Client::connect(relay.address).await.unwrap();
+    for (line, code) in [("AUTH LOGIN", 334), (&STANDARD.encode("erp"), 334), (&STANDARD.encode(right), 235)] {
+        assert_eq!(client.command(line).await.unwrap().code(), code);
+    }
+    client.send(&[RECIPIENT], &message("one")).await.unwrap();
+    drop(client);
+    let mut again = Client::connect(relay.address).await.unwrap();
+    assert_eq!(again.command(&plain("erp", right)).await.unwrap().code(), 235);
+    // Sent where a command is due, after a login that ended otherwise.
+    again.command(&STANDARD.encode(right)).await.unwrap();
+    drop(again);
+    world.wait_for(1).await;
+    let log = relay.terminate().await.1;
+    assert!(log.contains("\"DEBUG\"") && log.contains("login refused"), "{log}");
+    for secret in [right, wrong, &hash] {
         for form in forms(secret) {
             assert!(!log.contains(&form), "{form:?}, a form of {secret:?}, is in the log");
         }
