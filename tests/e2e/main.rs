@@ -12,6 +12,7 @@ mod conditions;
 mod control;
 mod crowd;
 mod delivery;
+mod dialogs;
 mod disk;
 mod durability;
 mod faults;

@@ -230,10 +230,10 @@ pub(crate) fn split(mail: &[u8]) -> (String, &[u8]) {
 }
 
 /// A process with children, in a group of its own: Postfix ends its children by a signal to its group.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
         Self(command.spawn().unwrap())
     }
@@ -468,27 +468,27 @@ fn master_cf(port: u16) -> String {
     )
 }
 
-fn make_directory(path: &Path, mode: u32) {
+pub(crate) fn make_directory(path: &Path, mode: u32) {
     std::fs::create_dir_all(path).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Both open files after they gave up root.
-fn assert_reachable(directory: &Path) {
+pub(crate) fn assert_reachable(directory: &Path) {
     for ancestor in directory.ancestors() {
         let mode = std::fs::metadata(ancestor).unwrap().permissions().mode();
         assert!(mode & 0o001 != 0, "Postfix's user cannot pass {}: set TMPDIR to another place", ancestor.display());
     }
 }
 
-fn write_aged(path: &Path, text: &str) {
+pub(crate) fn write_aged(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - AGE).unwrap();
 }
 
 /// Runs a program to its end and gives what it said.
-fn answer(command: &mut Command) -> String {
+pub(crate) fn answer(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
