@@ -54,13 +54,18 @@ async fn the_strict_dialect_refuses_what_is_not_to_the_letter() {
 async fn postfix_answers_the_transcripts_as_they_say() {
     let scripts: Vec<_> = FOLDERS.iter().flat_map(|folder| transcripts(folder, Server::Postfix)).collect();
     let both = |script: &Script| script.not_postfix.is_none();
-    let Some(mut postfix) = OtherMta::start(scripts.iter().map(|(_, script)| script.postfix.as_slice())).await else {
-        return;
-    };
+    let forgiving = ["smtpd_forbid_bare_newline=no".to_owned()];
+    let settings = scripts.iter().map(|(_, script)| script.postfix.as_slice()).chain([&forgiving[..]]);
+    let Some(mut postfix) = OtherMta::start(settings).await else { return };
     let mut failures = Vec::new();
     for (name, script) in scripts.iter().filter(|(_, script)| both(script)) {
-        let played = postfix.play(script).await;
+        let played = postfix.play(script, &script.postfix).await;
         failures.extend(played.err().map(|failure| failure.of(name)));
+    }
+    // As it was until 2023 it falls for the attack: the transcript is one.
+    for attack in ["attacks/smuggling-lf-dot-lf.dialog", "attacks/smuggling-lf-dot-crlf.dialog"] {
+        let (_, script) = scripts.iter().find(|(name, _)| name == attack).expect("the transcript is there");
+        assert!(postfix.play(script, &forgiving).await.is_err(), "tests/dialogs/{attack} smuggles nothing");
     }
     let left_out = scripts.iter().filter(|(_, script)| !both(script)).count();
     eprintln!("Postfix played {} transcripts, and {left_out} were not for it", scripts.len() - left_out);
@@ -192,14 +197,27 @@ impl Stage {
     async fn end(self) -> Option<String> {
         let (status, log) = self.relay.terminate().await;
         assert_eq!(status.code(), Some(0), "{log}");
-        let line = log.lines().find(|line| line.chars().any(|c| c.is_control() || is_direction(c)))?;
+        let line = log.lines().find(|line| line.chars().any(is_harmful) || has_harmful_text(line))?;
         Some(format!("a control character is in the log: {line:?}"))
     }
 }
 
-/// Characters that turn the direction of text on a terminal (Trojan Source, CVE-2021-42574).
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a character does something to a terminal; those that turn the direction of text are CVE-2021-42574's.
+fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same of a line of JSON once it is read: other formats of the log show the text as it is.
+fn has_harmful_text(line: &str) -> bool {
+    fn is_so(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => text.chars().any(is_harmful),
+            serde_json::Value::Array(values) => values.iter().any(is_so),
+            serde_json::Value::Object(fields) => fields.values().any(is_so),
+            _ => false,
+        }
+    }
+    is_so(&serde_json::from_str(line).unwrap())
 }
 
 fn as_arrived(message: &sandbox::Message) -> Arrived {
@@ -309,7 +327,10 @@ fn check(checks: &[Numbered<Check>], arrived: &[Arrived]) -> Result<(), Failure>
         let contains = |octets: &[u8]| arrived.iter().any(|message| finds(&message.content, octets));
         let is_so = match what {
             Check::Messages(count) => arrived.len() == *count,
-            Check::Envelope(from, to) => arrived.iter().any(|message| message.from == *from && message.to == *to),
+            Check::Envelope(from, to) => {
+                let to = sorted(to);
+                arrived.iter().any(|message| message.from == *from && sorted(&message.to) == to)
+            }
             Check::Contains(octets) => contains(octets),
             Check::Lacks(octets) => !contains(octets),
             Check::Announced(wanted) => arrived.iter().any(|message| {
@@ -321,6 +342,12 @@ fn check(checks: &[Numbered<Check>], arrived: &[Arrived]) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+fn sorted(addresses: &[String]) -> Vec<&String> {
+    let mut sorted: Vec<_> = addresses.iter().collect();
+    sorted.sort();
+    sorted
 }
 
 fn finds(content: &[u8], octets: &[u8]) -> bool {

@@ -50,8 +50,9 @@ impl OtherMta {
         Some(Self { _server: server, ports, seen: Vec::new(), directory })
     }
 
-    pub(super) async fn play(&mut self, script: &Script) -> Result<(), Failure> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[&script.postfix]));
+    /// Plays a transcript against the smtpd with these settings.
+    pub(super) async fn play(&mut self, script: &Script, settings: &[String]) -> Result<(), Failure> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[settings]));
         let stream = TcpStream::connect(address).await.unwrap();
         let client = stream.local_addr().unwrap().port();
         let played = Player::new(stream).play(&script.steps).await;
@@ -162,8 +163,10 @@ fn main_cf(directory: &Path) -> String {
          # As strict against smuggling as it knows how to be without refusing old clients.\n\
          smtpd_forbid_bare_newline = yes\n\
          smtpd_forbid_bare_newline_exclusions =\n\
-         # The errors after which we close too, without the waits before.\n\
-         smtpd_hard_error_limit = 10\n\
+         # It closes after the errors, junk and hops after which we do; it answers before it counts, and we count first.\n\
+         smtpd_hard_error_limit = 9\n\
+         smtpd_junk_command_limit = 99\n\
+         hopcount_limit = 102\n\
          smtpd_error_sleep_time = 0s\n\
          smtpd_relay_restrictions = permit_mynetworks, reject\n\
          smtpd_recipient_restrictions =\n\
@@ -191,7 +194,7 @@ fn master_cf(directory: &Path, ports: &BTreeMap<Vec<String>, u16>) -> String {
              error unix - - n - - error\n\
              retry unix - - n - - error\n\
              postlog unix-dgram n - n - 1 postlogd\n\
-             keep unix - n n - - pipe flags=q user={KEEPER} argv=/bin/sh {directory}/etc/keep {directory}/mail/all \
+             keep unix - n n - - pipe flags=q null_sender= user={KEEPER} argv=/bin/sh {directory}/etc/keep {directory}/mail/all \
              ${{sender}} ${{recipient}}\n"
         )
 }

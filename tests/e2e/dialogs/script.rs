@@ -51,7 +51,7 @@ pub(crate) enum Step {
 pub(crate) enum Check {
     /// This many messages.
     Messages(usize),
-    /// One of them with this sender and these recipients, in order.
+    /// One of them with this sender and these recipients, in any order.
     Envelope(String, Vec<String>),
     /// One of them has these octets; its lines end in `\n`.
     Contains(Vec<u8>),
