@@ -189,7 +189,8 @@ impl Stage {
         if !until(PATIENCE, is_empty).await {
             return Err(Failure::new(1, "what was accepted did not all arrive upstream"));
         }
-        let arrived: Vec<_> = self.world.sandbox.messages().split_off(before).iter().map(|message| as_arrived(message)).collect();
+        let arrived: Vec<_> =
+            self.world.sandbox.messages().split_off(before).iter().map(|message| as_arrived(message)).collect();
         check(&script.checks, &arrived)
     }
 
@@ -286,7 +287,8 @@ impl Player {
             let reply = self.reply().await?;
             let mut wire = Vec::new();
             reply.write_to(&mut wire);
-            let wire = String::from_utf8_lossy(&wire).trim_end().replacen('-', " ", usize::from(reply.lines().len() > 1));
+            let wire =
+                String::from_utf8_lossy(&wire).trim_end().replacen('-', " ", usize::from(reply.lines().len() > 1));
             if !wire.starts_with(start) {
                 return Err(format!("reply {at} of {count} is not {start:?} but {}", shown(wire.as_bytes())));
             }
@@ -333,9 +335,9 @@ fn check(checks: &[Numbered<Check>], arrived: &[Arrived]) -> Result<(), Failure>
             }
             Check::Contains(octets) => contains(octets),
             Check::Lacks(octets) => !contains(octets),
-            Check::Announced(wanted) => arrived.iter().any(|message| {
-                message.announced.as_ref().is_none_or(|parameters| parameters.contains(wanted))
-            }),
+            Check::Announced(wanted) => arrived
+                .iter()
+                .any(|message| message.announced.as_ref().is_none_or(|parameters| parameters.contains(wanted))),
         };
         if !is_so {
             return Err(Failure::new(*line, format!("this is not so of what arrived:{}", shown_all(arrived))));
@@ -357,7 +359,14 @@ fn finds(content: &[u8], octets: &[u8]) -> bool {
 fn shown_all(arrived: &[Arrived]) -> String {
     let mut text = format!(" {} messages", arrived.len());
     for message in arrived {
-        let _ = write!(text, "\n<{}> -> {:?} {:?}\n{}", message.from, message.to, message.announced, shown(&message.content));
+        let _ = write!(
+            text,
+            "\n<{}> -> {:?} {:?}\n{}",
+            message.from,
+            message.to,
+            message.announced,
+            shown(&message.content)
+        );
     }
     text
 }

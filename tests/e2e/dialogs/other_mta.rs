@@ -116,7 +116,8 @@ fn prepare(directory: &Path, ports: &BTreeMap<Vec<String>, u16>) {
         make_directory(&at(name), 0o755);
     }
     // What processes write that have given up root.
-    for (name, user) in [("data", owner.as_str()), ("log", &owner), ("mail/all/new", KEEPER), ("mail/all/tmp", KEEPER)] {
+    for (name, user) in [("data", owner.as_str()), ("log", &owner), ("mail/all/new", KEEPER), ("mail/all/tmp", KEEPER)]
+    {
         chown(at(name), Some(number("-u", user)), Some(number("-g", user))).unwrap();
     }
     write_aged(&at("etc/main.cf"), &main_cf(directory));

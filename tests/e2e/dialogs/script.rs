@@ -91,7 +91,10 @@ impl Script {
         let (lines, mut script) = (text.lines().count(), reader.script);
         let mistake = |why| Err(Mistake { line: lines, why });
         if !text.starts_with("# ") {
-            return Err(Mistake { line: 1, why: "it begins with a comment that says who talks so, and why it matters" });
+            return Err(Mistake {
+                line: 1,
+                why: "it begins with a comment that says who talks so, and why it matters",
+            });
         }
         if !script.is_closed() {
             if server == Server::Relay {
