@@ -180,8 +180,8 @@ fn main_cf(directory: &Path) -> String {
 /// The services of a server that takes mail and keeps it; their columns are in master(5).
 fn master_cf(directory: &Path, ports: &BTreeMap<Vec<String>, u16>) -> String {
     let smtpd = |(settings, port): (&Vec<String>, &u16)| {
-        let settings: String = settings.iter().map(|setting| format!(" -o {{ {setting} }}")).collect();
-        format!("127.0.0.1:{port} inet n - n - - smtpd{settings}\n")
+        let settings: Vec<_> = settings.iter().map(|setting| format!(" -o {{ {setting} }}")).collect();
+        format!("127.0.0.1:{port} inet n - n - - smtpd{}\n", settings.concat())
     };
     let directory = directory.display();
     ports.iter().map(smtpd).collect::<String>()

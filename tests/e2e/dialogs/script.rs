@@ -390,7 +390,7 @@ mod tests {
         let text = "# x\ndrop\nmessages: 1\nmessages[postfix]: 0\ncontains: x\nlacks: y\nannounced: BODY=8BITMIME\n";
         let checks = |server| Script::parse(text, server).unwrap().checks.into_iter().map(|check| check.what);
         assert_eq!(checks(Server::Postfix).collect::<Vec<_>>(), [Check::Messages(0), Check::Lacks(b"y".to_vec())]);
-        assert_eq!(checks(Server::Relay).last(), Some(Check::Announced("BODY=8BITMIME".into())));
+        assert_eq!(checks(Server::Relay).next_back(), Some(Check::Announced("BODY=8BITMIME".into())));
     }
 
     #[test]
