@@ -8,7 +8,9 @@ mod script;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,6 +23,11 @@ use script::{Check, Numbered, Script, Server, Step};
 
 /// The folders of transcripts, each with a test below.
 const FOLDERS: [&str; 5] = ["attacks", "devices", "lenient", "limits", "strict"];
+/// How long a server is given to read one write, and how often that is looked at.
+const READING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
+/// An empty queue in proc(5).
+const NO_OCTETS: &str = "00000000";
 /// Characters of a reply or a message that a failure shows.
 const SHOWN: usize = 2000;
 
@@ -86,6 +93,19 @@ fn every_transcript_is_in_a_folder_that_is_played() {
             assert!(!transcripts(folder, server).is_empty(), "tests/dialogs/{folder} is empty");
         }
     }
+}
+
+#[tokio::test]
+async fn what_the_server_has_not_read_is_seen() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let (from, to) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+    assert!(!has_unread(to, from));
+    client.write_all(b"x").await.unwrap();
+    assert!(has_unread(to, from));
+    server.read_u8().await.unwrap();
+    assert!(!has_unread(to, from));
 }
 
 /// A message that arrived, with LF for CRLF.
@@ -274,10 +294,21 @@ impl Player {
     }
 
     async fn send(&mut self, octets: &[u8]) -> Result<(), String> {
+        self.until_read().await;
         match timeout(PATIENCE, self.stream.write_all(octets)).await {
             // A server that has closed says so where its answer is awaited.
             Ok(_) => Ok(()),
             Err(_elapsed) => Err("the server does not read on".into()),
+        }
+    }
+
+    /// Waits until the server has read what was written, so that the next write is a packet of its own to it. One that reads no
+    /// further has enough of it.
+    async fn until_read(&self) {
+        let (Ok(server), Ok(client)) = (self.stream.peer_addr(), self.stream.local_addr()) else { return };
+        let end = Instant::now() + READING;
+        while has_unread(server, client) && Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -320,6 +351,22 @@ impl Player {
             Err(_elapsed) => Err("the server says nothing".into()),
         }
     }
+}
+
+/// Whether octets wait for the server of a connection on this machine, by what the kernel says of its sockets (proc(5)).
+fn has_unread(server: SocketAddr, client: SocketAddr) -> bool {
+    let shown = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()),
+        IpAddr::V6(_) => String::new(),
+    };
+    let (server, client) = (shown(server), shown(client));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let waiting = sockets.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_it = fields.next() == Some(&server) && fields.next() == Some(&client);
+        fields.nth(1).filter(|_| is_it).and_then(|queues| queues.split_once(':')).map(|(_, unread)| unread != NO_OCTETS)
+    });
+    waiting.unwrap_or(false)
 }
 
 /// What arrived is what the transcript says.
@@ -373,5 +420,5 @@ fn shown_all(arrived: &[Arrived]) -> String {
 /// The beginning of what a terminal can show.
 fn shown(octets: &[u8]) -> String {
     let text: String = octets.escape_ascii().to_string().chars().take(SHOWN).collect();
-    text.replace("\\r", "").replace("\\n", "\n    ")
+    text.replace("\\r\\n", "\n    ").replace("\\n", "\n    ")
 }
