@@ -95,7 +95,7 @@ fn is_international(c: char) -> bool {
 
 /// Controls, line and paragraph separators, and what turns the direction of text (UAX #9): a terminal or a log would act
 /// on these and show another address than the one that was used. Quotes do not help against that.
-pub(crate) fn is_acted_on(c: char) -> bool {
+pub fn is_acted_on(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -22,7 +22,7 @@ pub mod report;
 mod token;
 mod trace;
 
-pub use address::{AddressError, Domain, Mailbox};
+pub use address::{AddressError, Domain, Mailbox, is_acted_on};
 pub use address_list::{AddressList, AddressListError, Grade, Member};
 pub use date::is_date;
 pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};

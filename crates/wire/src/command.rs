@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use mail::{Domain, ForwardPath, PathError, Recipient, ReversePath};
+use mail::{Domain, ForwardPath, PathError, Recipient, ReversePath, is_acted_on};
 use smtp_proto::Request;
 use zeroize::Zeroizing;
 
 use crate::dialect::Dialect;
-use crate::parameters::{MAIL_SYNTAX, MailParameters, RCPT_SYNTAX, is_acted_on, recipient_parameters, words};
+use crate::parameters::{MAIL_SYNTAX, MailParameters, RCPT_SYNTAX, recipient_parameters, words};
 use crate::path_argument;
 
 /// A command that is right by itself.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use mail::{BodyType, DsnError, EnvelopeId, Notify, OriginalRecipient, Recipient, Ret};
+use mail::{BodyType, DsnError, EnvelopeId, Notify, OriginalRecipient, Recipient, Ret, is_acted_on};
 use smtp_proto::{MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_SMTPUTF8, Request};
 
 use crate::command::CommandError;
@@ -167,9 +167,4 @@ fn wrong_value(parameter: &[u8]) -> CommandError {
 fn shown(octets: &[u8]) -> String {
     let text: Cow<'_, str> = String::from_utf8_lossy(octets);
     text.trim().chars().filter(|c| !is_acted_on(*c)).take(60).collect()
-}
-
-/// Controls, line and paragraph ends, and what turns the direction of text.
-pub(crate) fn is_acted_on(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

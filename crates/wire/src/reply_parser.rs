@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use mail::EnhancedCode;
+use mail::{EnhancedCode, is_acted_on};
 
 use crate::reply::Reply;
 
@@ -54,7 +54,7 @@ impl ReplyParser {
 
     fn end_line(&mut self) -> Result<Option<Reply>, ReplyError> {
         let line = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(&line)).into_owned();
+        let text = readable(line.strip_suffix(b"\r").unwrap_or(&line));
         let (code, last, rest) = split(&text).ok_or_else(|| ReplyError::NoReply(excerpt(&text)))?;
         let (enhanced, rest) = split_enhanced(code, rest);
         // Some servers change their mind between lines: what the last line's code contradicts is dropped.
@@ -69,6 +69,11 @@ impl ReplyParser {
             Ok(None)
         }
     }
+}
+
+/// What a log or a terminal would act on is shown as `?`: servers repeat what clients wrote, such as a Message-ID.
+fn readable(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).chars().map(|c| if is_acted_on(c) { '?' } else { c }).collect()
 }
 
 /// Code, whether it is the last line, text.
@@ -149,6 +154,12 @@ mod tests {
             let found = replies(input.as_bytes(), 100).unwrap();
             assert_eq!((found[0].code(), found[0].enhanced()), (code, enhanced), "{input:?}");
         }
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_no_part_of_a_reply() {
+        let found = replies("250 2.0.0 OK <\x1b[31m1\x07\u{202e}@erp01>\r\n".as_bytes(), 100).unwrap();
+        assert_eq!(found[0].text(), "OK <?[31m1??@erp01>");
     }
 
     #[test]
