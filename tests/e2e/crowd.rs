@@ -3,15 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, RECIPIENT, SENDER, World, message};
+use crate::harness::{Client, RECIPIENT, Relay, SENDER, World, binary, message};
 
 /// As many descriptors as the system allows this process.
 fn raise_limit(needed: u64) {
@@ -69,13 +71,15 @@ async fn a_thousand_clients_that_send_at_once_lose_nothing() {
     let world = many_sessions(World::new().await);
     let relay = world.relay().await;
     let mut clients = JoinSet::new();
+    let all_there = Arc::new(Barrier::new(1_000));
     for number in 0..1_000u32 {
-        let server = relay.address;
+        let (server, all_there) = (relay.address, Arc::clone(&all_there));
         clients.spawn(async move {
             let [_, _, third, fourth] = number.to_be_bytes();
             let from = Ipv4Addr::new(127, 2, third, fourth / 8 + 1);
             let mut client = Client::connect_from(from, server).await.unwrap();
             let name = format!("of-client-{number}");
+            all_there.wait().await;
             assert_eq!(client.send(&[RECIPIENT], &message(&name)).await.unwrap().code(), 250, "{name}");
             name
         });
@@ -85,6 +89,27 @@ async fn a_thousand_clients_that_send_at_once_lose_nothing() {
     let arrived: Vec<_> = taken.iter().map(|message| subject(message)).collect();
     assert_eq!(arrived.len(), 1_000, "none twice");
     assert_eq!(arrived.into_iter().collect::<BTreeSet<_>>(), promised);
+}
+
+/// Out of descriptors the relay waits, says so once, and goes on when it has some.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_out_of_descriptors_takes_connections_again_when_some_close() {
+    let world = many_sessions(World::new().await).set("listener", "max_connections_per_client = 20000");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 80; exec \"$0\" run --config \"$1\""]).arg(binary().get_program());
+    command.arg(world.configuration());
+    let relay = Relay::spawn(command).await;
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        // The system takes the connection; the relay may not.
+        held.push(connect(Ipv4Addr::LOCALHOST, relay.address).await.unwrap());
+    }
+    tokio::task::block_in_place(|| relay.log().wait_for(|line| line.contains("out of file descriptors")));
+    drop(held);
+    let mut client = Client::connect(relay.address).await.unwrap();
+    assert_eq!(client.send(&[RECIPIENT], &message("after")).await.unwrap().code(), 250);
+    world.wait_for(1).await;
+    assert_eq!(relay.log().count(|line| line.contains("out of file descriptors")), 1, "{}", relay.log().text());
 }
 
 fn subject(message: &sandbox::Message) -> String {

@@ -257,10 +257,14 @@ fn listen(
     road: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<Vec<ListenerView>, StartError> {
-    let mut views = Vec::new();
+    let mut bound = Vec::new();
     for (name, listener) in &ground.settings.listeners {
+        bound.push((name, listener, sockets(name, &listener.address, &mut handed)?));
+    }
+    let mut views = Vec::new();
+    for (name, listener, sockets) in bound {
         let server = server(ground, name, listener);
-        for (socket, address) in sockets(name, &listener.address, &mut handed)? {
+        for (socket, address) in sockets {
             info!(listener = %name, %address, "listening");
             views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
             road.spawn(server.clone().serve(socket, stop.clone()));

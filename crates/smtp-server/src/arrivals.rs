@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const MAX_CLIENTS: usize = 65_536;
 /// Those that could be forgotten are looked for once there are so many.
 const TIDY_FROM: usize = 1_024;
+/// A look at all of them costs a millisecond.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// The generic cell rate algorithm, by client: when each would have nothing left to work off.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Arrivals {
     burst: Duration,
     clear_at: HashMap<IpAddr, Instant>,
     tidy_at: usize,
+    tidied: Option<Instant>,
 }
 
 impl Arrivals {
@@ -27,7 +30,7 @@ impl Arrivals {
     pub(crate) fn new(max_connections_per_client: usize) -> Self {
         let sessions = u32::try_from(max_connections_per_client).unwrap_or(u32::MAX).max(1);
         let interval = Duration::from_millis(500) / sessions;
-        Self { interval, burst: Duration::from_secs(5), clear_at: HashMap::new(), tidy_at: TIDY_FROM }
+        Self { interval, burst: Duration::from_secs(5), clear_at: HashMap::new(), tidy_at: TIDY_FROM, tidied: None }
     }
 
     /// A connection came; how long it waits.
@@ -41,11 +44,13 @@ impl Arrivals {
         clear_at.saturating_duration_since(now + self.burst)
     }
 
-    /// Forgets who has nothing to work off, each time that the table has doubled.
+    /// Forgets who has nothing to work off, each time that the table has doubled, and at most once a second.
     fn tidy(&mut self, now: Instant) {
-        if self.clear_at.len() >= self.tidy_at {
+        let is_due = self.tidied.is_none_or(|at| now.saturating_duration_since(at) >= TIDY_EVERY);
+        if self.clear_at.len() >= self.tidy_at && is_due {
             self.clear_at.retain(|_, clear_at| *clear_at > now);
-            self.tidy_at = (self.clear_at.len() * 2).max(TIDY_FROM);
+            self.tidy_at = (self.clear_at.len() * 2).clamp(TIDY_FROM, MAX_CLIENTS);
+            self.tidied = Some(now);
         }
     }
 }
@@ -83,10 +88,8 @@ mod tests {
             arrivals.arrive(IpAddr::from(number.to_be_bytes()), start);
         }
         assert_eq!(arrivals.clear_at.len(), MAX_CLIENTS);
+        // Whoever comes when all of those have nothing to work off has a place again.
         arrivals.arrive("192.0.2.1".parse().unwrap(), start + Duration::from_mins(1));
-        assert!(arrivals.clear_at.len() <= MAX_CLIENTS);
-        arrivals.tidy_at = 0;
-        arrivals.arrive("192.0.2.1".parse().unwrap(), start + Duration::from_mins(2));
         assert_eq!(arrivals.clear_at.len(), 1);
     }
 }

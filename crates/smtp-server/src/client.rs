@@ -36,6 +36,11 @@ impl Client {
         self.peer = SocketAddr::new(client.ip().to_canonical(), client.port());
     }
 
+    /// Whether what it sends crosses no network: a load balancer elsewhere that names this machine's own address does not count.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        self.address().is_loopback() && self.proxy.is_none_or(|proxy| proxy.ip().is_loopback())
+    }
+
     /// The client's address.
     pub fn address(&self) -> IpAddr {
         self.peer.ip()

@@ -105,16 +105,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
-    /// A connection before its banner; `input` is what was read of it already.
-    pub(crate) fn new(stream: S, input: Vec<u8>, client: Client, terms: Terms<I>, stop: CancellationToken) -> Self {
-        let session = Session::new(Arc::clone(&terms.profile), client.address().is_loopback());
+    /// A connection before its banner, none of it read.
+    pub(crate) fn new(stream: S, client: Client, terms: Terms<I>, stop: CancellationToken) -> Self {
+        let session = Session::new(Arc::clone(&terms.profile), client.is_on_this_machine());
         let dialect = terms.profile.dialect;
         Self {
             stream: Stream::Clear(stream),
             session,
             stop,
             framer: LineFramer::new(MAX_COMMAND_LEN, dialect),
-            input,
+            input: Vec::new(),
             start: 0,
             output: Vec::new(),
             line_due: None,
@@ -302,7 +302,17 @@ where
 
     /// Asks who it is. Breaks when the session is over.
     async fn authenticate(&mut self, credentials: Credentials) -> Result<ControlFlow<()>, End> {
-        let refusal = match self.terms.intake.authenticate(&self.client, credentials).await {
+        let stop = self.stop.clone();
+        let answer = tokio::select! {
+            biased;
+            // A wrong password is answered after a while; a stop waits for none.
+            () = stop.cancelled() => {
+                self.close(&self.session.shutting_down()).await?;
+                return Ok(ControlFlow::Break(()));
+            }
+            answer = self.terms.intake.authenticate(&self.client, credentials) => answer,
+        };
+        let refusal = match answer {
             Ok(user) => {
                 self.client.user = Some(user);
                 None
@@ -486,6 +496,9 @@ where
         self.flush().await?;
         // The client may be gone by now; its going is no trouble of ours.
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        if self.start < self.input.len() {
+            self.linger().await;
+        }
         Ok(())
     }
 
@@ -560,7 +573,7 @@ mod tests {
         type Sink = Self;
 
         async fn rcpt(&mut self, _: Recipient) -> Reply {
-            Reply::new(250, (2, 1, 5), "OK")
+            Reply::new(250, (2, 1, 5), "Taken, in more words than the command had")
         }
 
         async fn data(self) -> Result<Self, Reply> {
@@ -579,14 +592,15 @@ mod tests {
     }
 
     fn connection(input: Vec<u8>, writes: &Arc<Mutex<Vec<usize>>>) -> Connection<Flood, Sieve> {
-        let profile = Profile { max_message_size: 1_000_000, max_recipients: 2, ..Profile::new("relay.test".into()) };
+        let profile =
+            Profile { max_message_size: 1_000_000, max_recipients: 10_000, ..Profile::new("relay.test".into()) };
         let terms = Terms { profile: Arc::new(profile), intake: Arc::new(Sieve), limits: Arc::new(Limits::default()) };
         let client = Client::new(1, "test".into(), "127.0.0.1:1".parse().unwrap());
         let stream = Flood { input, writes: Arc::clone(writes) };
-        Connection::new(stream, Vec::new(), client, terms, CancellationToken::new())
+        Connection::new(stream, client, terms, CancellationToken::new())
     }
 
-    /// The room of a message's buffer filled with short commands that have long replies.
+    /// The room of a message's buffer filled with commands whose replies are longer.
     fn flood() -> Vec<u8> {
         let message = vec![b'x'; READ_ROOM / 4];
         let commands = b"RCPT TO:<c@d>\r\n".repeat(READ_ROOM / 16);

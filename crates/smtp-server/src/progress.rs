@@ -15,9 +15,9 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// 100 octets a second, a tenth of what a modem of 9,600 bit/s brings.
+    /// 50 octets a second, a twentieth of what a modem of 9,600 bit/s brings.
     fn default() -> Self {
-        Self { silence: Duration::from_mins(3), window: Duration::from_mins(5), octets: 30_000 }
+        Self { silence: Duration::from_mins(3), window: Duration::from_mins(10), octets: 30_000 }
     }
 }
 

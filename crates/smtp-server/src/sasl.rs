@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use mail::is_acted_on;
 use zeroize::Zeroizing;
 
 /// The mechanisms offered, in the order of EHLO's line: devices take the first they know.
@@ -24,7 +25,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// What a client logs in with, not verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Who it says it is: one to 320 octets of UTF-8 without control characters.
+    /// Who it says it is: one to 320 octets of UTF-8 that no log or terminal acts on.
     pub name: String,
     /// Any octets; wiped when dropped.
     pub password: Zeroizing<Vec<u8>>,
@@ -136,7 +137,7 @@ fn plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
 
 fn name(octets: &[u8]) -> Result<String, ExchangeError> {
     let text = std::str::from_utf8(octets).map_err(|_| ExchangeError::Response)?;
-    let right = !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.chars().any(char::is_control);
+    let right = !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.chars().any(is_acted_on);
     if right { Ok(text.to_owned()) } else { Err(ExchangeError::Response) }
 }
 

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,10 +33,10 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the process ran out of descriptors or memory: long enough for sessions to end, short for a client that waits.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 
+/// The same trouble of accepting is told no more often.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 /// Longest wait for a load balancer's PROXY header, which it sends with its first packet.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Octets that a PROXY header and what follows it in its packet usually have.
-const PROXY_ROOM: usize = 512;
 /// Octets of a client that was refused before its banner that are read, for how long at most: octets left unread when a
 /// socket closes become a reset, and a reset can take the refusal away.
 const REFUSAL_OCTETS: u64 = 4096;
@@ -68,7 +68,7 @@ impl Default for Limits {
             command_timeout: Duration::from_mins(5),
             handshake_timeout: Duration::from_mins(1),
             body_pace: Pace::default(),
-            max_refused_octets: 64 * 1024 * 1024,
+            max_refused_octets: 512 * 1024 * 1024,
         }
     }
 }
@@ -92,6 +92,8 @@ struct Shared<I> {
     admission: Arc<Admission>,
     refusals: Arc<Semaphore>,
     sessions: AtomicU64,
+    /// The last trouble of accepting that was told, and when.
+    told: Mutex<Option<(Option<i32>, Instant)>>,
 }
 
 impl<I: Intake> Server<I> {
@@ -105,6 +107,7 @@ impl<I: Intake> Server<I> {
             intake,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             sessions: AtomicU64::new(1),
+            told: Mutex::default(),
         }))
     }
 
@@ -149,7 +152,7 @@ impl<I: Intake> Server<I> {
                 sessions.spawn(async move { shared.behind_proxy(stream, client, ticket, stop).await });
             }
             Ok(ticket) => {
-                sessions.spawn(async move { shared.session(stream, Vec::new(), client, ticket, stop).await });
+                sessions.spawn(async move { shared.session(stream, client, ticket, stop).await });
             }
             Err(refusal) => {
                 let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else { return };
@@ -165,12 +168,16 @@ impl<I: Intake> Server<I> {
     async fn accept_failed(&self, error: &io::Error, stop: &CancellationToken) {
         // EMFILE and ENFILE: the same connection would fail again at once.
         if matches!(error.raw_os_error(), Some(23 | 24)) {
-            warn!(listener = %self.0.name, %error, "out of file descriptors, accepting again shortly; raise LimitNOFILE if this lasts");
+            if self.0.is_to_be_told(error.raw_os_error()) {
+                warn!(listener = %self.0.name, %error, "out of file descriptors, accepting again shortly; raise LimitNOFILE if this lasts");
+            }
             let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
         } else if error.kind() == io::ErrorKind::ConnectionAborted {
             debug!(listener = %self.0.name, %error, "a connection was lost before it was accepted");
         } else {
-            warn!(listener = %self.0.name, %error, "a connection could not be accepted, trying again shortly");
+            if self.0.is_to_be_told(error.raw_os_error()) {
+                warn!(listener = %self.0.name, %error, "a connection could not be accepted, trying again shortly");
+            }
             let _ = tokio::time::timeout(EXHAUSTED_PAUSE, stop.cancelled()).await;
         }
     }
@@ -185,26 +192,30 @@ impl<I: Intake> Server<I> {
 }
 
 impl<I: Intake> Shared<I> {
+    /// Whether this trouble of accepting was not told within the last minute.
+    fn is_to_be_told(&self, code: Option<i32>) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = told.is_none_or(|(last, at)| last != code || at.elapsed() >= TELL_EVERY);
+        if is_new {
+            *told = Some((code, Instant::now()));
+        }
+        is_new
+    }
+
     /// A place for a session of this client, or why there is none.
     fn enter(&self, client: &Client) -> Result<Ticket, Reply> {
         self.intake.connect(client)?;
         self.admission.admit(client.address()).map_err(refusal)
     }
 
-    async fn session(
-        &self,
-        stream: TcpStream,
-        input: Vec<u8>,
-        client: Client,
-        ticket: Ticket,
-        stop: CancellationToken,
-    ) {
+    async fn session(&self, stream: TcpStream, client: Client, ticket: Ticket, stop: CancellationToken) {
         let _ticket = ticket;
         let wait = self.admission.pace(client.address(), Instant::now().into_std());
         if !wait.is_zero() {
             self.intake.noticed(&client, &Notice::Paced(wait));
             if timeout(wait, stop.cancelled()).await.is_ok() {
-                return;
+                let farewell = Reply::new(421, (4, 3, 2), "Shutting down, try again shortly");
+                return self.refuse(stream, &client, &farewell).await;
             }
         }
         debug!(session = client.session, listener = %self.name, client = %client.peer, "session started");
@@ -214,7 +225,7 @@ impl<I: Intake> Shared<I> {
             intake: Arc::clone(&self.intake),
             limits: Arc::clone(&self.limits),
         };
-        Connection::new(stream, input, client, terms, stop).run().await;
+        Connection::new(stream, client, terms, stop).run().await;
     }
 
     /// A load balancer's connection: its header says who the client is, and only then is asked whether that one may come.
@@ -224,16 +235,21 @@ impl<I: Intake> Shared<I> {
             () = stop.cancelled() => return,
             header = timeout(PROXY_TIMEOUT, read_proxy_header(&mut stream)) => header,
         };
-        let (source, input) = match header.unwrap_or_else(|_elapsed| Err("it did not come in time".to_owned())) {
-            Ok(read) => read,
+        match header.unwrap_or_else(|_elapsed| Err("it did not come in time".to_owned())) {
+            // Loopback networks are this machine's: no other speaks for it.
+            Ok(Some(source)) if source.ip().to_canonical().is_loopback() && !client.address().is_loopback() => {
+                let text = "it names this machine's own address as the client's";
+                return self.intake.noticed(&client, &Notice::ProxyHeaderMissing(text));
+            }
+            Ok(Some(source)) => client.named_by_proxy(source),
+            Ok(None) => {}
+            // A load balancer looks whether the port is open.
+            Err(text) if text.is_empty() => return,
             Err(text) => return self.intake.noticed(&client, &Notice::ProxyHeaderMissing(&text)),
-        };
-        if let Some(source) = source {
-            client.named_by_proxy(source);
         }
         let entered = self.intake.connect(&client).and_then(|()| ticket.name(client.address()).map_err(refusal));
         match entered {
-            Ok(ticket) => self.session(stream, input, client, ticket, stop).await,
+            Ok(ticket) => self.session(stream, client, ticket, stop).await,
             Err(refusal) => self.refuse(stream, &client, &refusal).await,
         }
     }
@@ -252,7 +268,10 @@ impl<I: Intake> Shared<I> {
             stream.write_all(&octets).await?;
             stream.shutdown().await
         });
-        if let Ok(Ok(())) = told.await {
+        // Strangers are not waited for: they would keep the words from those who are over a limit for a moment.
+        if let Ok(Ok(())) = told.await
+            && refusal.code() == 421
+        {
             let mut rest = stream.take(REFUSAL_OCTETS);
             let _ = timeout(REFUSAL_LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
         }
@@ -267,21 +286,20 @@ fn refusal(full: Full) -> Reply {
     Reply::new(421, (4, 7, 0), text)
 }
 
-/// The client that a load balancer speaks for, none if it speaks for itself, and what was read behind the header.
-async fn read_proxy_header(stream: &mut TcpStream) -> Result<(Option<SocketAddr>, Vec<u8>), String> {
-    let mut input = Vec::with_capacity(PROXY_ROOM);
+/// The client that a load balancer speaks for, none if it speaks for itself. Reads no octet beyond the header: what follows is
+/// the client's, and perhaps the first of its TLS. An empty error is a connection that was closed without a word.
+async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
+    let mut input = Vec::new();
     loop {
-        match stream.read_buf(&mut input).await {
-            Ok(0) => return Err("the connection was closed before it".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
+        match stream.read_u8().await {
+            Ok(octet) => input.push(octet),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.to_string()),
+            Err(_) if input.is_empty() => return Err(String::new()),
+            Err(_) => return Err("the connection was closed within it".to_owned()),
         }
         match ProxyHeader::read(&input) {
             ProxyProgress::Incomplete => {}
-            ProxyProgress::Done { consumed, source } => {
-                input.drain(..consumed);
-                return Ok((source, input));
-            }
+            ProxyProgress::Done { source, .. } => return Ok(source),
             ProxyProgress::Refused(error) => return Err(error.to_string()),
         }
     }

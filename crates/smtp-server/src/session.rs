@@ -16,6 +16,8 @@ use crate::sasl::{self, Credentials, Exchange, ExchangeError, MECHANISMS, Next};
 const MAX_ERRORS: u32 = 10;
 /// Commands in a row that bring no mail; more are errors. A pool that asks NOOP before each message never gets there.
 const MAX_IDLE_COMMANDS: u32 = 100;
+/// Refused recipients of one message, for each that it may have, after which a session is closed. Lists are old and long.
+const REFUSED_FOR_EACH: usize = 10;
 /// Failed logins after which a session is closed: each wait for one is slow, and a new session costs the guesser more.
 const MAX_FAILED_LOGINS: u32 = 3;
 
@@ -187,10 +189,12 @@ impl Session {
         let command = match command {
             Ok(command) => command,
             Err(CommandError::Http) => return Step::Close(Reply::new(554, (5, 5, 1), "This is a mail port")),
-            Err(error) => return self.error(bad_command(&error)),
+            Err(error) => return self.no_command(&error),
         };
         if self.lacks_tls(&command) {
-            return self.error(Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first"));
+            let refusal = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+            self.refused_mail = matches!(command, Command::Mail(..)).then(|| refusal.clone());
+            return self.error(refusal);
         }
         if self.brings_no_mail(&command) && self.idles_too_long() {
             return self.error(Reply::new(450, (4, 7, 0), "Too many commands without a message"));
@@ -212,6 +216,36 @@ impl Session {
             // Its octets would come next, and be read as commands.
             Command::NotOffered("BDAT") => Step::Close(Reply::new(502, (5, 5, 1), "BDAT is not offered, closing")),
             Command::NotOffered(verb) => self.error(Reply::new(502, (5, 5, 1), format!("{verb} is not offered"))),
+        }
+    }
+
+    /// A line that is no command. An address that is none costs its recipient and no other; behind a MAIL that is none the
+    /// client may have pipelined the rest.
+    fn no_command(&mut self, error: &CommandError) -> Step {
+        let reply = bad_command(error);
+        match (&mut self.transaction, error) {
+            (Some(recipients), CommandError::Recipient(_)) => {
+                recipients.refused += 1;
+                self.refused_recipient(reply)
+            }
+            (None, CommandError::Recipient(_)) if self.refused_mail.is_some() => self.out_of_order(""),
+            (None, CommandError::Unrecognized | CommandError::Control | CommandError::Recipient(_)) | (Some(_), _) => {
+                self.error(reply)
+            }
+            (None, _) => {
+                self.refused_mail = Some(reply.clone());
+                self.error(reply)
+            }
+        }
+    }
+
+    /// Recipients that are refused are no mistakes, but no session tries them for ever.
+    fn refused_recipient(&self, reply: Reply) -> Step {
+        let refused = self.transaction.as_ref().map_or(0, |recipients| recipients.refused);
+        if refused <= self.profile.max_recipients.saturating_mul(REFUSED_FOR_EACH) {
+            Step::Reply(reply)
+        } else {
+            Step::Close(Reply::new(421, (4, 7, 0), "Too many refused recipients, closing"))
         }
     }
 
@@ -252,6 +286,10 @@ impl Session {
             self.authenticated = true;
             return Step::Reply(Reply::new(235, (2, 7, 0), "Authentication successful"));
         };
+        if refusal.code() != 535 {
+            // Nothing was said about the password.
+            return self.error(refusal);
+        }
         self.failed_logins += 1;
         if self.failed_logins < MAX_FAILED_LOGINS {
             self.error(refusal)
@@ -422,19 +460,20 @@ impl Session {
     }
 
     fn rcpt(&mut self, recipient: Recipient) -> Step {
-        let Some(recipients) = &self.transaction else {
+        let Some(recipients) = &mut self.transaction else {
             return self.out_of_order("Need MAIL before RCPT");
         };
-        if recipients.taken >= self.profile.max_recipients {
-            return Step::Reply(Reply::new(452, (4, 5, 3), "Too many recipients"));
-        }
-        if recipients.refused >= self.profile.max_recipients {
-            return Step::Close(Reply::new(421, (4, 7, 0), "Too many refused recipients, closing"));
-        }
-        if !recipients.smtputf8 && !recipient.path.is_ascii() {
-            return Step::Reply(needs_smtputf8());
-        }
-        Step::Rcpt(recipient)
+        let refusal = if recipients.taken >= self.profile.max_recipients {
+            Reply::new(452, (4, 5, 3), "Too many recipients")
+        } else if !recipients.smtputf8 && !recipient.path.is_ascii() {
+            needs_smtputf8()
+        } else if recipients.refused >= self.profile.max_recipients.saturating_mul(REFUSED_FOR_EACH) {
+            Reply::new(452, (4, 5, 3), "Too many refused recipients")
+        } else {
+            return Step::Rcpt(recipient);
+        };
+        recipients.refused += 1;
+        self.refused_recipient(refusal)
     }
 
     fn data(&mut self) -> Step {
@@ -469,7 +508,8 @@ impl Session {
     fn brings_no_mail(&self, command: &Command) -> bool {
         match command {
             Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Vrfy | Command::Help => true,
-            Command::Mail(..) | Command::Rcpt(_) | Command::Data => self.refused_mail.is_some(),
+            Command::Mail(..) | Command::Rcpt(_) => self.refused_mail.is_some(),
+            Command::Data => self.transaction.as_ref().is_none_or(|recipients| recipients.taken == 0),
             _ => false,
         }
     }
@@ -624,7 +664,7 @@ mod tests {
             (&["MAIL FROM:<a@b> RET=X", "MAIL FROM:<a@b>", "RCPT TO:<c@d> NOTIFY=X"], &[501, 250, 501]),
             (
                 &["STARTTLS", "AUTH LOGIN", "EXPN x", "FROB", "MAIL", "RCPT TO:<>", "BDAT 1"],
-                &[502, 502, 502, 500, 501, 553, 502],
+                &[502, 502, 502, 500, 501, 501, 502],
             ),
             (&["GET / HTTP/1.1"], &[554]),
         ] {
@@ -789,6 +829,58 @@ mod tests {
         assert_eq!((codes[100], codes[101], codes[110]), (452, 450, 421));
     }
 
+    /// A list with old entries in it reaches those that are right.
+    #[test]
+    fn addresses_that_are_none_hurt_no_other_recipient() {
+        let mut session = session();
+        assert_eq!(play(&mut session, &["MAIL FROM:<a@b>", "RCPT TO:<c@d>"]), [250, 250]);
+        for _ in 0..20 {
+            assert_eq!(play(&mut session, &["RCPT TO:<n/a>"]), [553]);
+        }
+        assert_eq!(play(&mut session, &["DATA"]), [354]);
+    }
+
+    #[test]
+    fn what_was_pipelined_behind_a_mail_that_is_none_hears_so() {
+        for (mail, code) in [("MAIL FROM:<scanner>", 553), ("MAIL FROM", 501), ("MAIL FROM:<a@b> RET=X", 501)] {
+            let mut session = session();
+            assert_eq!(play(&mut session, &[mail]), [code]);
+            for _ in 0..30 {
+                assert_eq!(play(&mut session, &["RCPT TO:<c@d>", "RCPT TO:<n/a>", "DATA"]), [code; 3]);
+            }
+        }
+        let profile = Profile { tls: Tls::RequireStartTls(certificate()), ..profile() };
+        let lines = ["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"];
+        assert_eq!(play(&mut session_of(profile), &lines), [530, 530, 530]);
+    }
+
+    /// Whatever costs nothing else is counted, too.
+    #[test]
+    fn no_command_comes_for_ever_within_a_message() {
+        for line in ["RCPT TO:<ö@d>", "RCPT TO:<n/a>", "RCPT TO:<refused@x.y>", "DATA"] {
+            let mut session = session();
+            assert_eq!(play(&mut session, &["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>"]), [250, 550]);
+            assert!((0..200).any(|_| answer(&mut session, line) == 421), "{line}");
+        }
+        let mut session = session();
+        assert_eq!(play(&mut session, &["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RCPT TO:<d@d>"]), [250, 250, 250]);
+        assert!((0..200).any(|_| answer(&mut session, "RCPT TO:<e@d>") == 421));
+    }
+
+    #[test]
+    fn a_login_of_which_nothing_could_be_said_is_no_guess() {
+        let profile = Profile { authentication: Authentication::Required, cleartext_auth: true, ..profile() };
+        let mut session = session_of(profile);
+        for _ in 0..5 {
+            assert!(matches!(
+                session.command(Command::parse(PLAIN_RIGHT.as_bytes(), Dialect::Lenient)),
+                Step::Authenticate(_)
+            ));
+            let answer = session.authentication_answered(Some(Reply::new(454, (4, 7, 0), "Later")));
+            assert!(matches!(answer, Step::Reply(reply) if reply.code() == 454));
+        }
+    }
+
     #[test]
     fn a_session_that_brings_mail_goes_on() {
         let mut session = session();
@@ -801,8 +893,11 @@ mod tests {
     #[test]
     fn who_asks_for_one_unknown_recipient_after_the_other_is_sent_away() {
         let mut session = session();
-        let refused = ["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>", "RCPT TO:<refused@x.y>", "RCPT TO:<refused@x.y>"];
-        assert_eq!(play(&mut session, &refused), [250, 550, 550, 421]);
+        assert_eq!(play(&mut session, &["MAIL FROM:<a@b>"]), [250]);
+        for _ in 0..20 {
+            assert_eq!(play(&mut session, &["RCPT TO:<refused@x.y>"]), [550]);
+        }
+        assert_eq!(play(&mut session, &["RCPT TO:<refused@x.y>"]), [421]);
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Relations<'_> {
         if wants_users && self.names.users.is_empty() {
             self.tell(&[&authentication], "there is no [user.NAME] that could log in");
         }
-        let distant = listener.networks.iter().any(|network| !network.is_loopback());
+        let mut reached = listener.networks.iter().chain(&listener.proxy_protocol_from);
+        let distant = reached.any(|network| !network.is_loopback());
         let unprotected = listener.authentication != Authentication::None && listener.tls == Encryption::None;
         if unprotected && distant && !listener.allow_cleartext_auth {
             self.tell(

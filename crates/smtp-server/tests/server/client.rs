@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -68,6 +68,15 @@ impl Client {
         Self { stream: BufReader::new(Box::new(stream.expect("the handshake"))) }
     }
 
+    /// The same, with `first` in one packet with the hello.
+    pub(crate) async fn encrypted_behind(self, first: &[u8], trust: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from("relay.test").unwrap();
+        let mut held = BufWriter::with_capacity(64 * 1024, self.stream.into_inner());
+        within(held.write_all(first)).await.unwrap();
+        let stream = within(TlsConnector::from(Arc::clone(trust)).connect(name, held)).await;
+        Self { stream: BufReader::new(Box::new(stream.expect("the handshake"))) }
+    }
+
     /// Plays a dialog.
     pub(crate) async fn play(&mut self, dialog: &str) {
         for line in dialog.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -86,6 +95,7 @@ impl Client {
     /// Sends octets in one write.
     pub(crate) async fn send(&mut self, octets: &[u8]) {
         within(self.stream.write_all(octets)).await.expect("the server takes what is sent");
+        within(self.stream.flush()).await.expect("the server takes what is sent");
     }
 
     /// Sends as much as the server takes, and says whether it still does.

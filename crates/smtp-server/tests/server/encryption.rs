@@ -7,7 +7,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use smtp_server::session::Tls;
 
 use crate::client::{Client, within};
-use crate::intake::{Event, Running, SHORT, start, start_as};
+use crate::intake::{Event, LOAD_BALANCER, Running, SHORT, start, start_as};
 
 /// A certificate for `relay.test`, and clients that trust it.
 fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -158,6 +158,29 @@ async fn a_client_that_speaks_tls_to_a_plain_port_is_closed_at_once() {
     client.is_closed().await;
     server.recorder.noticed("127.0.0.1 TlsInTheClear").await;
     Client::greeted(server.address).await.play("C: NOOP\nS: 250").await;
+}
+
+/// A load balancer sends its header and the client's first octets in one packet; those are the client's TLS.
+#[tokio::test]
+async fn a_hello_right_behind_a_proxy_header_begins_the_handshake() {
+    let (server, trust) = start_tls(Tls::Implicit).await;
+    let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 465\r\n";
+    let client = Client::connect_from(LOAD_BALANCER, server.address).await.unwrap();
+    let mut client = client.encrypted_behind(header, &trust).await;
+    client.play("S: 220 relay.test").await;
+    client.play(A_MESSAGE).await;
+    assert_eq!(server.recorder.messages(1).await, [Event::message("Subject: safe\r\n")]);
+}
+
+/// What stands there in the clear is nobody's command.
+#[tokio::test]
+async fn commands_right_behind_a_proxy_header_are_no_commands_within_tls() {
+    let (server, _) = start_tls(Tls::Implicit).await;
+    let mut client = Client::connect_from(LOAD_BALANCER, server.address).await.unwrap();
+    client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 465\r\nEHLO evil\r\nMAIL FROM:<evil@b.c>\r\n").await;
+    client.rest().await;
+    assert_eq!(server.recorder.noticed("192.0.2.1 Handshake").await, "192.0.2.1 HandshakeFailed(NoTls)");
+    assert_eq!(server.recorder.so_far(), []);
 }
 
 #[tokio::test]

@@ -42,6 +42,15 @@ async fn a_load_balancer_that_asks_for_itself_is_itself() {
 }
 
 #[tokio::test]
+async fn a_load_balancer_that_only_looks_is_no_trouble() {
+    let server = start().await;
+    drop(Client::connect_from(LOAD_BALANCER, server.address).await.unwrap());
+    behind(server.address, b"PROXY UNKNOWN\r\n").await.play("S: 220").await;
+    server.recorder.noticed(&format!("{LOAD_BALANCER} Connected")).await;
+    assert!(!server.recorder.was_noticed(&format!("{LOAD_BALANCER} ProxyHeaderMissing")));
+}
+
+#[tokio::test]
 async fn a_load_balancer_without_a_header_gets_no_word() {
     let server = start().await;
     let mut client = behind(server.address, b"EHLO health-check\r\n").await;
@@ -68,6 +77,14 @@ async fn a_stranger_behind_a_load_balancer_is_a_stranger() {
     let mut client = behind(server.address, format!("PROXY TCP4 {STRANGER} 192.0.2.2 1000 25\r\n").as_bytes()).await;
     client.play("S: 554 5.7.1").await;
     client.is_closed().await;
+}
+
+/// Its own address is a client's only if the load balancer is on this machine, too: all of 127.0.0.0/8 is, here.
+#[tokio::test]
+async fn a_load_balancer_on_this_machine_may_name_this_machine() {
+    let server = start().await;
+    behind(server.address, b"PROXY TCP4 127.0.0.1 127.0.0.1 1000 25\r\n").await.play("S: 220").await;
+    server.recorder.noticed("127.0.0.1 Connected").await;
 }
 
 #[tokio::test]
