@@ -1,10 +1,11 @@
 //! The certificate of a listener: read at the start, taken up anew when its files change, without a session noticing.
 //! A handshake gets whatever is in use at its moment; sessions keep what they began with.
 //!
-//! `files` says what the two files hold, `validity` what is said of their dates. Which listener has which certificate is
-//! the configuration's matter, speaking TLS the session's.
+//! `files` says what the two files hold, `validity` what is said of their dates, `standing` how often it is said that they
+//! stay wrong. Which listener has which certificate is the configuration's matter, speaking TLS the session's.
 
 mod files;
+mod standing;
 mod validity;
 
 use std::collections::BTreeMap;
@@ -20,9 +21,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{error, info, warn};
 
-use crate::config::Settings;
+use crate::config::{Settings, exposure};
 
 pub(crate) use files::{CertificateError, Chain, Facts, Pair, PrivateKey, Role};
+use standing::{Standing, Word};
 use validity::Reminder;
 pub(crate) use validity::Validity;
 
@@ -42,6 +44,31 @@ pub(crate) struct ListenerCertificate {
 struct Seen {
     stamps: [Option<Stamp>; 2],
     reminder: Reminder,
+    /// Why what the files hold now is not in use.
+    kept: Option<Arc<CertificateError>>,
+    kept_told: Standing,
+    /// What is wrong with the rights of the private key.
+    exposed: Option<String>,
+    exposed_told: Standing,
+}
+
+impl Seen {
+    /// What is to be told at `now` of files that are not in use.
+    fn kept_due(&mut self, changed: bool, now: WallTime) -> Option<Word> {
+        if self.kept.is_none() {
+            self.kept_told.end();
+        }
+        self.kept_told.word(&self.kept.as_ref()?.to_string(), changed, now)
+    }
+
+    /// What is to be told at `now` of the private key's rights.
+    fn exposed_due(&mut self, now: WallTime) -> Option<String> {
+        if self.exposed.is_none() {
+            self.exposed_told.end();
+        }
+        let exposed = self.exposed.as_ref()?;
+        self.exposed_told.word(exposed, false, now).map(|_| exposed.clone())
+    }
 }
 
 /// What changes when a file does, be it written, replaced by a rename, or a link on the way to it turned elsewhere.
@@ -76,19 +103,23 @@ pub(crate) struct Look {
     pub(crate) change: Change,
     /// What is to be said of the dates of what is in use, if anything.
     pub(crate) notice: Option<Validity>,
+    /// Why what the files hold now is not in use, told or not.
+    pub(crate) kept: Option<Arc<CertificateError>>,
+    /// What is to be said of the rights of the private key, if anything.
+    pub(crate) exposed: Option<String>,
 }
 
 /// What became of the files since the last look.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// Nothing.
+    /// Nothing that was not told.
     None,
-    /// They were written, and hold what is in use.
+    /// They changed or can be read again, and hold what is in use.
     Same,
     /// What they hold now is in use.
     Reloaded,
-    /// They do not go together, as between the two writes of a renewal; what was in use stays so.
-    Kept(CertificateError),
+    /// They do not go together, as between the two writes of a renewal, or cannot be read; what was in use stays so.
+    Kept(Word),
 }
 
 impl ListenerCertificate {
@@ -101,7 +132,7 @@ impl ListenerCertificate {
             certificate: certificate.to_owned(),
             private_key: private_key.to_owned(),
             in_use: RwLock::new(Arc::new(pair)),
-            seen: Mutex::new(Seen { stamps, reminder: Reminder::default() }),
+            seen: Mutex::new(Seen { stamps, exposed: exposure(private_key), ..Seen::default() }),
         }))
     }
 
@@ -121,35 +152,47 @@ impl ListenerCertificate {
         Arc::clone(&self.in_use.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks once whether the files changed, takes up what they hold if it goes together, and whether its dates at `now`
-    /// are worth a word. Reads the disk.
+    /// Looks once whether the files changed, takes up what they hold if it goes together, and whether that, their rights
+    /// or their dates at `now` are worth a word. Reads the disk.
     pub(crate) fn look(&self, now: WallTime) -> Look {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps = [&*self.certificate, &*self.private_key].map(Stamp::of);
-        let change = if stamps == seen.stamps {
-            Change::None
-        } else {
-            seen.stamps = stamps;
-            self.take_up()
-        };
-        if matches!(change, Change::Reloaded) {
-            seen.reminder = Reminder::default();
-        }
-        let Facts { not_before, not_after, .. } = self.pair().facts;
-        let validity = Validity::at(not_before, not_after, now);
-        Look { change, notice: seen.reminder.is_due(validity, now).then_some(validity) }
+        self.look_by(now, || Pair::read(&self.certificate, &self.private_key))
     }
 
-    fn take_up(&self) -> Change {
-        match Pair::read(&self.certificate, &self.private_key) {
-            Err(error) => Change::Kept(error),
-            // The key is that of the first certificate, so it is the same too.
-            Ok(pair) if pair.certified.cert == self.pair().certified.cert => Change::Same,
-            Ok(pair) => {
-                *self.in_use.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-                Change::Reloaded
-            }
+    fn look_by(&self, now: WallTime, read: impl FnOnce() -> Result<Pair, CertificateError>) -> Look {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = [&*self.certificate, &*self.private_key].map(Stamp::of);
+        let changed = stamps != seen.stamps;
+        seen.stamps = stamps;
+        if changed {
+            seen.exposed = exposure(&self.private_key);
         }
+        // What was not read may be by now without a change of its own: a renewal must not be lost to a full table of open
+        // files.
+        let unread = seen.kept.as_ref().is_some_and(|error| error.is_unreadable());
+        let taken_up = if changed || unread { self.take_up(read(), &mut seen) } else { Change::None };
+        let change = seen.kept_due(changed, now).map_or(taken_up, Change::Kept);
+        let Facts { not_before, not_after, .. } = self.pair().facts;
+        let validity = Validity::at(not_before, not_after, now);
+        let notice = seen.reminder.is_due(validity, now).then_some(validity);
+        Look { change, notice, kept: seen.kept.clone(), exposed: seen.exposed_due(now) }
+    }
+
+    fn take_up(&self, read: Result<Pair, CertificateError>, seen: &mut Seen) -> Change {
+        let pair = match read {
+            Ok(pair) => pair,
+            Err(error) => {
+                seen.kept = Some(Arc::new(error));
+                return Change::None;
+            }
+        };
+        seen.kept = None;
+        // The key is that of the first certificate, so it is the same too.
+        if pair.certified.cert == self.pair().certified.cert {
+            return Change::Same;
+        }
+        seen.reminder = Reminder::default();
+        *self.in_use.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+        Change::Reloaded
     }
 
     /// Says what is in use, and what is wrong with its dates: the first look of a start.
@@ -169,21 +212,30 @@ impl ListenerCertificate {
         let certificate = self.certificate.display();
         match &look.change {
             Change::None => {}
-            Change::Same => info!(%certificate, "certificate files were written anew; they hold what is in use"),
+            Change::Same => info!(%certificate, "certificate files were read anew; they hold what is in use"),
             Change::Reloaded => self.say_in_use("certificate reloaded; sessions under way keep the old one"),
-            Change::Kept(error) => warn!(
-                %certificate,
-                "the certificate files changed and cannot be used as they are now; the old ones stay in use, and the files \
-                 are looked at again when they change: {error}"
-            ),
+            Change::Kept(word) => self.tell_kept(look.kept.as_deref(), *word),
+        }
+        if let Some(text) = &look.exposed {
+            error!(%certificate, "the relay goes on, but the next start will fail with exit 64: {text}");
         }
         let Some(validity) = look.notice else { return };
         let Facts { not_before, not_after, .. } = self.facts();
-        let text = DatesNotice { validity, not_before, not_after, now };
+        let text = DatesNotice { validity, not_before, not_after, now, kept: look.kept.as_deref() };
         match validity {
             Validity::Good => {}
             Validity::EndsWithin(_) => warn!(%certificate, expires = %not_after, "{text}"),
             Validity::NotYet | Validity::Expired => error!(%certificate, expires = %not_after, "{text}"),
+        }
+    }
+
+    /// A renewal that is half done is a warning; one that still is a day later will not be finished by itself.
+    fn tell_kept(&self, error: Option<&CertificateError>, word: Word) {
+        let (Some(error), certificate) = (error, self.certificate.display()) else { return };
+        let text = KeptNotice { error, word };
+        match word {
+            Word::First => warn!(%certificate, "{text}"),
+            Word::Again => error!(%certificate, "{text}"),
         }
     }
 }
@@ -202,15 +254,48 @@ impl ResolvesServerCert for ListenerCertificate {
     }
 }
 
+/// What is said of files that are not in use.
+struct KeptNotice<'a> {
+    error: &'a CertificateError,
+    word: Word,
+}
+
+impl fmt::Display for KeptNotice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { error, word } = self;
+        let next = match (word, error.is_shortage()) {
+            (Word::First, _) if error.is_unreadable() => "they are read again every few seconds",
+            (Word::First, _) => "they are read again when they change",
+            (Word::Again, true) => "they still cannot be read, a day later",
+            (Word::Again, false) => "nothing has mended them for a day, and the next start will fail with exit 64",
+        };
+        write!(
+            f,
+            "the certificate files changed and cannot be used; what they held before stays in use; {next}: {error}"
+        )
+    }
+}
+
 /// What is said of a certificate's dates.
-struct DatesNotice {
+struct DatesNotice<'a> {
     validity: Validity,
     not_before: WallTime,
     not_after: WallTime,
     now: WallTime,
+    /// Why newer files are not in use, if there are any.
+    kept: Option<&'a CertificateError>,
 }
 
-impl fmt::Display for DatesNotice {
+impl DatesNotice<'_> {
+    fn remedy(&self) -> String {
+        match self.kept {
+            Some(error) => format!("its files changed since and cannot be used: {error}"),
+            None => "renew it: the files are taken up without a restart".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for DatesNotice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.validity {
             Validity::Good => write!(f, "the certificate is good until {}", self.not_after),
@@ -222,18 +307,14 @@ impl fmt::Display for DatesNotice {
             ),
             Validity::Expired => write!(
                 f,
-                "the certificate expired at {}; it is served all the same, and clients that check it refuse it. Renew it: \
-                 the files are taken up without a restart",
-                self.not_after
+                "the certificate expired at {}; it is served all the same, and clients that check it refuse it; {}",
+                self.not_after,
+                self.remedy()
             ),
             Validity::EndsWithin(_) => {
                 let hours = self.not_after.saturating_since(self.now).as_secs() / 3600;
                 let left = if hours < 48 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
-                write!(
-                    f,
-                    "the certificate expires in {left}, at {}; renew it: the files are taken up without a restart",
-                    self.not_after
-                )
+                write!(f, "the certificate expires in {left}, at {}; {}", self.not_after, self.remedy())
             }
         }
     }
@@ -243,7 +324,7 @@ impl fmt::Display for DatesNotice {
 pub(crate) fn doubt(facts: &Facts, now: WallTime) -> Option<String> {
     let Facts { not_before, not_after, .. } = *facts;
     let validity = Validity::at(not_before, not_after, now);
-    (validity != Validity::Good).then(|| DatesNotice { validity, not_before, not_after, now }.to_string())
+    (validity != Validity::Good).then(|| DatesNotice { validity, not_before, not_after, now, kept: None }.to_string())
 }
 
 /// The certificates of all listeners; those that name the same two files share one.

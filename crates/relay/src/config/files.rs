@@ -156,8 +156,11 @@ fn check_certificate(name: &str, listener: &Listener, reading: &Reading<'_>) {
         Role::PrivateKey => format!("listener.{name}.private_key"),
     };
     let tell = |error: &CertificateError| reading.relation(&[&key_of(error.role())], error.to_string());
-    check_mode(&key_of(Role::PrivateKey), private_key.as_path(), reading);
     let read = (Chain::read(certificate.as_path()), PrivateKey::read(private_key.as_path()));
+    // Of a file without a key, as when the two are swapped, it would be the wrong advice.
+    if !matches!(&read.1, Err(error) if error.is_without_secret()) {
+        check_mode(&key_of(Role::PrivateKey), private_key.as_path(), reading);
+    }
     let errors = match read {
         (Ok(chain), Ok(key)) => [Pair::new(chain, key).err(), None],
         (chain, key) => [chain.err(), key.err()],
@@ -173,25 +176,69 @@ fn check_secret(key: &str, path: &Path, reading: &Reading<'_>) {
     }
 }
 
-/// A file that is there is its owner's alone.
 fn check_mode(key: &str, path: &Path, reading: &Reading<'_>) {
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    if metadata.is_dir() {
-        return;
+    if let Some(text) = exposure(path) {
+        reading.relation(&[key], text);
     }
+}
+
+/// What `check` says of the rights of a file that holds a secret, when it is not its owner's alone. Nothing of one that is
+/// not there, nor of a directory.
+pub(crate) fn exposure(path: &Path) -> Option<String> {
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| !metadata.is_dir())?;
     let shown = path.display();
     let mode = metadata.mode() & 0o777;
     let who = match (mode & WRITABLE != 0, mode & READABLE != 0 && !is_in_memory(path)) {
         (true, _) => "not only its owner can write",
         (false, true) => "everybody can read",
-        (false, false) => return,
+        (false, false) => return None,
     };
-    reading.relation(
-        &[key],
-        format!("{who} {shown} (mode {mode:04o}), which holds a secret; chmod 600 {shown}, owned by the user that runs the relay"),
-    );
+    Some(format!(
+        "{who} {shown} (mode {mode:04o}), which holds a secret; chmod 600 {shown}, owned by the user that runs the relay"
+    ))
 }
 
 fn is_in_memory(path: &Path) -> bool {
     statfs(path).is_ok_and(|statistics| statistics.f_type == TMPFS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn rights_of_a_key_are_told_of_a_key_alone() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["relay01".to_owned()]).unwrap();
+        for (name, text) in
+            [("tls.pem", made.cert.pem()), ("tls.key", made.signing_key.serialize_pem()), ("empty", String::new())]
+        {
+            std::fs::write(directory.path().join(name), text).unwrap();
+            // By its group: wrong whatever the file system, and whatever the umask.
+            std::fs::set_permissions(directory.path().join(name), Permissions::from_mode(0o620)).unwrap();
+        }
+        let said = |certificate: &str, key: &str| {
+            let (certificate, key) = (directory.path().join(certificate), directory.path().join(key));
+            let text = format!(
+                "[tenant.contoso]\ntenant_id = \"11111111-2222-3333-4444-555555555555\"\n\
+                 client_id = \"66666666-7777-8888-9999-000000000000\"\nclient_secret = {{ file = \"/nonexistent/secret\" }}\n\
+                 [mailbox.scanner]\naddress = \"scanner@contoso.com\"\n\
+                 [listener.lan]\ntls = \"starttls\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n"
+            );
+            let path = directory.path().join("relay.toml");
+            std::fs::write(&path, text).unwrap();
+            crate::config::load(&path, std::iter::empty()).map(drop).unwrap_err().to_string()
+        };
+        for (certificate, key, rights, rest) in [
+            ("tls.pem", "tls.key", true, None),
+            ("tls.key", "tls.pem", false, Some("are certificate and private_key swapped?")),
+            ("tls.pem", "empty", false, Some("it is empty")),
+        ] {
+            let said = said(certificate, key);
+            assert_eq!(said.contains("which holds a secret; chmod 600"), rights, "{certificate} {key}: {said}");
+            assert_eq!(said.contains("there is no "), rest.is_some(), "{said}");
+            assert!(said.contains(rest.unwrap_or_default()), "{said}");
+        }
+    }
 }

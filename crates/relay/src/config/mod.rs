@@ -28,6 +28,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use address::AddressPattern;
+pub(crate) use files::exposure;
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use place::{FilePath, ListenAddress};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clock::WallTime;
+use rustix::io::Errno;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -139,9 +140,39 @@ impl CertificateError {
             Self::Order { .. } => Role::Certificate,
         }
     }
+
+    /// Whether the system did not give a file: it may next time, though nothing of the file changes.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() != io::ErrorKind::FileTooLarge)
+    }
+
+    /// Whether it is a shortage of this process or machine, which says nothing of the file.
+    pub(crate) fn is_shortage(&self) -> bool {
+        let Self::Unreadable { source, .. } = self else { return false };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+
+    /// Whether the file holds something else than what others must not know.
+    pub(crate) fn is_without_secret(&self) -> bool {
+        let Self::Missing { content, .. } = self else { return false };
+        !matches!(content, Content::Key | Content::Der | Content::Pkcs12)
+    }
 }
 
 fn reading_remedy(error: &io::Error, user: u32) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            return "the relay has as many files and connections open as it may: raise LimitNOFILE= of its service \
+                    (`ulimit -n`), or lower the listeners' max_connections"
+                .to_owned();
+        }
+        Some(Errno::NFILE) => {
+            return "this machine has as many files open as it may: find what holds them, or raise the sysctl fs.file-max"
+                .to_owned();
+        }
+        Some(Errno::NOMEM) => return "this machine or the relay's service has no memory left".to_owned(),
+        _ => {}
+    }
     match error.kind() {
         io::ErrorKind::NotFound => "write the path of the file, or make one by `xoauth2-relay self-signed`".to_owned(),
         io::ErrorKind::PermissionDenied => {

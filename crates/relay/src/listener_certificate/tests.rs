@@ -30,6 +30,12 @@ fn made_for(name: &str, from: i32, to: i32) -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
+/// What a look that tells of it says why the files are not in use.
+fn told(look: &Look, word: Word) -> &CertificateError {
+    assert!(matches!(look.change, Change::Kept(other) if other == word), "{look:?}");
+    look.kept.as_deref().unwrap()
+}
+
 /// Two files in a directory.
 struct Files {
     directory: TempDir,
@@ -99,7 +105,7 @@ fn a_new_pair_is_in_use_at_the_next_handshake_and_sessions_go_on() {
 
     files.put("tls.pem", &new.0);
     // Half-way: told once, and the old one serves.
-    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Mismatch { .. })));
+    assert!(matches!(told(&certificate.look(now), Word::First), CertificateError::Mismatch { .. }));
     assert!(matches!(certificate.look(now).change, Change::None));
     handshake(&config, &old.0, "relay01").unwrap();
     files.put("tls.key", &new.1);
@@ -126,10 +132,10 @@ fn files_that_go_away_or_break_leave_the_old_one_in_use_and_come_back() {
     let config = certificate.server_config();
     let now = at(NOON);
     fs::remove_file(files.path("tls.key")).unwrap();
-    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Unreadable { .. })));
+    assert!(matches!(told(&certificate.look(now), Word::First), CertificateError::Unreadable { .. }));
     assert!(matches!(certificate.look(now).change, Change::None));
     files.put("tls.pem", &old.0[..100]);
-    assert!(matches!(certificate.look(now).change, Change::Kept(CertificateError::Broken { .. })));
+    assert!(matches!(told(&certificate.look(now), Word::First), CertificateError::Broken { .. }));
     handshake(&config, &old.0, "relay01").unwrap();
     files.put("tls.pem", &old.0);
     files.put("tls.key", &old.1);
@@ -137,6 +143,85 @@ fn files_that_go_away_or_break_leave_the_old_one_in_use_and_come_back() {
     files.put("tls.key", &new.1);
     files.put("tls.pem", &new.0);
     assert!(matches!(certificate.look(now).change, Change::Reloaded));
+}
+
+/// With every descriptor in use, reading fails though nothing is wrong with the files, and they do not change again.
+#[test]
+fn a_renewal_that_could_not_be_read_is_taken_up_once_it_can_be() {
+    let (old, new) = (made("relay01"), made("relay01"));
+    let files = Files::new(&old);
+    let certificate = files.load();
+    files.put("tls.pem", &new.0);
+    files.put("tls.key", &new.1);
+    let full = |role| {
+        let source = rustix::io::Errno::MFILE.into();
+        Err(CertificateError::Unreadable { role, path: files.path("tls.pem"), user: 0, source })
+    };
+    let now = at(NOON);
+    let said = told(&certificate.look_by(now, || full(Role::Certificate)), Word::First).to_string();
+    assert!(said.contains("LimitNOFILE=") && !said.contains("right file"), "{said}");
+    // Told once for each cause, whichever comes.
+    assert!(matches!(certificate.look_by(now, || full(Role::Certificate)).change, Change::None));
+    told(&certificate.look_by(now, || full(Role::PrivateKey)), Word::First);
+    assert!(matches!(certificate.look_by(now, || full(Role::Certificate)).change, Change::None));
+    let later = now + Duration::from_hours(24);
+    told(&certificate.look_by(later, || full(Role::Certificate)), Word::Again);
+    let look = certificate.look(later);
+    assert!(matches!(look.change, Change::Reloaded) && look.kept.is_none(), "{look:?}");
+    handshake(&certificate.server_config(), &new.0, "relay01").unwrap();
+    // And it is not read again for nothing.
+    let look = certificate.look_by(later, || panic!("nothing changed"));
+    assert!(matches!(look.change, Change::None));
+}
+
+#[test]
+fn a_renewal_left_half_way_is_told_daily_and_with_the_dates() {
+    let (old, new) = (made_for("relay01", 2026, 2027), made("relay01"));
+    let files = Files::new(&old);
+    let certificate = files.load();
+    files.put("tls.pem", &new.0);
+    let fits_not = |error: &CertificateError| matches!(error, CertificateError::Mismatch { .. });
+    assert!(fits_not(told(&certificate.look(at(NOON)), Word::First)));
+    assert!(matches!(certificate.look(at("2026-06-02T11:59:59Z")).change, Change::None));
+    assert!(fits_not(told(&certificate.look(at("2026-06-02T12:00:00Z")), Word::Again)));
+    let look = certificate.look(at("2026-06-02T12:00:05Z"));
+    assert!(matches!(look.change, Change::None) && look.kept.as_deref().is_some_and(fits_not));
+    // Whoever is told of the end is told that the renewal is what failed.
+    let look = certificate.look(at("2027-01-02T00:00:00Z"));
+    assert!(look.notice == Some(Validity::Expired) && look.kept.as_deref().is_some_and(fits_not));
+    files.put("tls.key", &new.1);
+    let look = certificate.look(at("2027-01-02T00:00:05Z"));
+    assert!(matches!(look.change, Change::Reloaded) && look.kept.is_none() && look.notice.is_none(), "{look:?}");
+}
+
+#[test]
+fn a_key_that_others_can_reach_is_used_and_told_at_once_and_daily() {
+    let (old, new) = (made("relay01"), made("relay01"));
+    let files = Files::new(&old);
+    let rights = |mode| {
+        let rights = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(files.path("tls.key"), rights).unwrap();
+    };
+    rights(0o600);
+    let certificate = files.load();
+    assert_eq!(certificate.look(at(NOON)).exposed, None);
+    files.put("tls.pem", &new.0);
+    files.put("tls.key", &new.1);
+    // By its group: wrong on every file system.
+    rights(0o620);
+    let look = certificate.look(at(NOON));
+    assert!(matches!(look.change, Change::Reloaded), "{look:?}");
+    let said = look.exposed.unwrap();
+    let key = files.path("tls.key");
+    assert_eq!(Some(&said), crate::config::exposure(&key).as_ref());
+    assert!(said.contains(&format!("chmod 600 {}", key.display())), "{said}");
+    assert_eq!(certificate.look(at("2026-06-02T11:59:59Z")).exposed, None);
+    assert_eq!(certificate.look(at("2026-06-02T12:00:00Z")).exposed, Some(said));
+    rights(0o600);
+    let look = certificate.look(at("2026-06-09T12:00:00Z"));
+    assert!(look.exposed.is_none() && matches!(look.change, Change::Same), "{look:?}");
+    rights(0o620);
+    assert!(certificate.look(at("2026-06-09T12:00:05Z")).exposed.is_some());
 }
 
 /// Kubernetes: `tls.crt` leads over `..data` into a directory, and a renewal turns `..data` elsewhere.
@@ -217,6 +302,41 @@ fn what_is_said_of_dates() {
         let text = doubt(&facts, at(now));
         assert_eq!(text.is_some(), said.is_some(), "{now}: {text:?}");
         assert!(text.unwrap_or_default().contains(said.unwrap_or_default()), "{now}");
+    }
+}
+
+#[test]
+fn what_is_said_of_files_that_are_not_in_use() {
+    let mismatch = CertificateError::Mismatch { certificate: "tls.pem".into(), private_key: "tls.key".into() };
+    let unreadable = |errno: rustix::io::Errno| {
+        let (role, path) = (Role::PrivateKey, PathBuf::from("tls.key"));
+        CertificateError::Unreadable { role, path, user: 7, source: errno.into() }
+    };
+    let (full, machine) = (unreadable(rustix::io::Errno::MFILE), unreadable(rustix::io::Errno::NFILE));
+    let forbidden = unreadable(rustix::io::Errno::ACCESS);
+    let exit = "the next start will fail with exit 64: ";
+    for (error, word, says, silent) in [
+        (&mismatch, Word::First, "when they change: the private key in tls.key does not belong", exit),
+        (&mismatch, Word::Again, exit, "when they change"),
+        (&forbidden, Word::First, "every few seconds: cannot read the private key tls.key", exit),
+        (&forbidden, Word::Again, exit, "every few seconds"),
+        (&full, Word::First, "LimitNOFILE=", "right file"),
+        // The next start has descriptors again.
+        (&full, Word::Again, "LimitNOFILE=", exit),
+        (&machine, Word::Again, "fs.file-max", exit),
+    ] {
+        let said = KeptNotice { error, word }.to_string();
+        assert!(said.contains(says) && !said.contains(silent), "{says}: {said}");
+    }
+    let dates = |validity, kept| {
+        let (not_before, not_after, now) = (at(NOON), at(NOON), at(NOON));
+        DatesNotice { validity, not_before, not_after, now, kept }.to_string()
+    };
+    for validity in [Validity::Expired, Validity::EndsWithin(Duration::ZERO)] {
+        assert!(dates(validity, None).contains("; renew it: "));
+        let said = dates(validity, Some(&mismatch));
+        assert!(said.contains("its files changed since and cannot be used: the private key"), "{said}");
+        assert!(!said.contains("renew it"), "{said}");
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clock::WallTime;
 
-const DAY: Duration = Duration::from_hours(24);
+/// How often what is wrong is said.
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// How long before its end a certificate is warned of, each once.
 const NOTICES: [Duration; 3] = [DAY, DAY.saturating_mul(7), DAY.saturating_mul(30)];
 /// A notice that takes more than this part of a certificate's life would come with every renewal that is in time:
@@ -40,6 +41,12 @@ impl Validity {
     }
 }
 
+/// Whether what was said at `at` is to be said again at `now`: a day later, or when the clock went back, since nobody
+/// knows then how long ago it was.
+fn is_a_day_after(at: WallTime, now: WallTime) -> bool {
+    now < at || now.saturating_since(at) >= DAY
+}
+
 /// What was last said of a certificate's dates.
 #[derive(Debug, Default)]
 pub(crate) struct Reminder {
@@ -50,10 +57,12 @@ impl Reminder {
     /// Whether `validity` is to be said now: a notice once, what is wrong once a day.
     pub(crate) fn is_due(&mut self, validity: Validity, now: WallTime) -> bool {
         let again = match (self.told, validity) {
-            (_, Validity::Good) => false,
-            (Some((told, at)), Validity::NotYet | Validity::Expired) => {
-                told != validity || now.saturating_since(at) >= DAY
+            (_, Validity::Good) => {
+                // What was told is over, perhaps because a wrong clock was set right: it is news if it comes again.
+                self.told = None;
+                false
             }
+            (Some((told, at)), Validity::NotYet | Validity::Expired) => told != validity || is_a_day_after(at, now),
             (Some((told, _)), Validity::EndsWithin(_)) => told != validity,
             (None, _) => true,
         };
@@ -126,6 +135,20 @@ mod tests {
             (Validity::NotYet, 33, false),
             (Validity::NotYet, 34, true),
             (Validity::Expired, 548, true),
+            // The clock was years ahead and was set right: the real end is told when it comes.
+            (Validity::Expired, 90_000, true),
+            (Validity::Good, 560, false),
+            (Validity::Expired, 600, true),
+            (Validity::Expired, 623, false),
+            // The same, set right to a time at which it had expired too.
+            (Validity::Expired, 90_000, true),
+            (Validity::Expired, 624, true),
+            (Validity::Expired, 625, false),
+            // A notice comes once, and anew after a time in which there was none.
+            (thirty, 300, true),
+            (Validity::Good, 1, false),
+            (thirty, 301, true),
+            (thirty, 300, false),
         ] {
             assert_eq!(reminder.is_due(validity, NOON + Duration::from_hours(hours)), due, "{validity:?} {hours}");
         }
