@@ -30,7 +30,7 @@ pub(crate) enum SystemdSocketError {
         /// Which variable says so.
         absence: Absence,
     },
-    /// Others were handed over.
+    /// Others were handed over; which listener has them does not matter.
     #[error(
         "no socket \"{name}\" was handed over, only {}; write FileDescriptorName={name} in the [Socket] section of the \
          .socket unit, which otherwise gives its own name", .there.join(", ")
@@ -97,11 +97,23 @@ pub(crate) enum Fault {
     System(io::Error),
 }
 
-/// The sockets that were handed over and not taken yet.
+/// What a socket is called, and whether a listener has it.
+struct Name {
+    name: String,
+    is_taken: bool,
+}
+
+impl Name {
+    fn untaken(name: String) -> Self {
+        Self { name, is_taken: false }
+    }
+}
+
+/// The sockets that were handed over, and which of them are taken.
 pub(crate) struct SystemdSockets {
     handed: ListenFd,
-    /// Each socket's name in the order of the descriptors; none once it is taken.
-    names: Vec<Option<String>>,
+    /// In the order of the descriptors.
+    names: Vec<Name>,
     absence: Absence,
 }
 
@@ -113,7 +125,7 @@ impl SystemdSockets {
         let [fds, pid, names] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"].map(variable);
         match handed_over(fds.as_deref(), pid.as_deref(), names.as_deref(), std::process::id()) {
             Ok(names) => {
-                let names = names.into_iter().map(Some).collect();
+                let names = names.into_iter().map(Name::untaken).collect();
                 Self { handed: ListenFd::from_env(), names, absence: Absence::NoFds }
             }
             Err(absence) => Self { absence, ..Self::none() },
@@ -131,13 +143,13 @@ impl SystemdSockets {
         if self.names.is_empty() {
             return Err(SystemdSocketError::Nothing { name: name.to_owned(), absence: self.absence.clone() });
         }
-        let wanted = |at: &usize| self.names[*at].as_deref() == Some(name);
+        let wanted = |at: &usize| self.names[*at].name == name;
         let places: Vec<_> = (0..self.names.len()).filter(wanted).collect();
         if places.is_empty() {
-            return Err(SystemdSocketError::NoSuchName { name: name.to_owned(), there: self.untaken() });
+            return Err(SystemdSocketError::NoSuchName { name: name.to_owned(), there: self.names_of(|_| true) });
         }
-        let take = |at| {
-            self.names[at] = None;
+        let take = |at: usize| {
+            self.names[at].is_taken = true;
             let fault = match self.handed.take_tcp_listener(at) {
                 Ok(Some(socket)) => match ready(&socket) {
                     Ok(()) => return Ok(socket),
@@ -153,7 +165,11 @@ impl SystemdSockets {
 
     /// The names of the sockets that nobody took, without repetition: connections to them wait for ever.
     pub(crate) fn untaken(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.names.iter().flatten().cloned().collect();
+        self.names_of(|name| !name.is_taken)
+    }
+
+    fn names_of(&self, wanted: impl Fn(&Name) -> bool) -> Vec<String> {
+        let mut names: Vec<_> = self.names.iter().filter(|name| wanted(name)).map(|name| name.name.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -221,10 +237,23 @@ mod tests {
         }
     }
 
+    fn named(names: &[&str]) -> SystemdSockets {
+        let names = names.iter().map(|name| Name::untaken((*name).to_owned())).collect();
+        SystemdSockets { names, ..SystemdSockets::none() }
+    }
+
+    #[test]
+    fn a_name_that_another_listener_took_is_told_too() {
+        let mut sockets = named(&["smtp"]);
+        sockets.names[0].is_taken = true;
+        let said = sockets.take("submission").unwrap_err().to_string();
+        assert!(said.contains("only smtp; write FileDescriptorName=submission"), "{said}");
+        assert!(sockets.untaken().is_empty());
+    }
+
     #[test]
     fn another_name_is_told_with_those_that_there_are() {
-        let names = ["b", "a", "b"].map(|name| Some(name.to_owned())).to_vec();
-        let mut sockets = SystemdSockets { names, ..SystemdSockets::none() };
+        let mut sockets = named(&["b", "a", "b"]);
         let said = sockets.take("smtp").unwrap_err().to_string();
         assert!(said.contains("only a, b; write FileDescriptorName=smtp"), "{said}");
         assert_eq!(sockets.untaken(), ["a", "b"]);
