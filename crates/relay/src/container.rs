@@ -56,6 +56,12 @@ impl Gateways {
         }
     }
 
+    /// That of a container with this gateway, for tests of those who ask.
+    #[cfg(test)]
+    pub(crate) fn of(v4: Option<Ipv4Addr>) -> Self {
+        Self { v4, v6: None }
+    }
+
     /// Whether a client with this address comes through the gateway; an IPv4-mapped address counts as IPv4.
     pub(crate) fn contains(&self, client: IpAddr) -> bool {
         match client.to_canonical() {
@@ -194,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_client_is_compared_by_its_canonical_address() {
-        let gateways = Gateways { v4: Some(Ipv4Addr::new(172, 17, 0, 1)), v6: None };
+        let gateways = Gateways::of(Some(Ipv4Addr::new(172, 17, 0, 1)));
         for (client, contained) in
             [("172.17.0.1", true), ("::ffff:172.17.0.1", true), ("172.17.0.2", false), ("::1", false)]
         {
