@@ -49,7 +49,8 @@ pub(super) enum Occasion {
     NoRoom,
     StoreFailed,
     Sender(Arc<str>),
-    Login(IpAddr),
+    /// With the user that was named, if there is such.
+    Login(IpAddr, Option<Arc<str>>),
     Handshake(IpAddr),
     Proxy(IpAddr),
     Silence(IpAddr),

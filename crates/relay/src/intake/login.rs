@@ -35,7 +35,7 @@ impl Door {
     /// Who the client is, or the refusal it hears.
     pub(super) async fn authenticate(&self, client: &Client, credentials: Credentials) -> Result<Arc<str>, Reply> {
         let Logins::Users(users) = &self.policy.logins else { return Ok(credentials.name.into()) };
-        let refused = match users.verify(client.address(), &credentials, self.now()).await {
+        let refused = match users.verify(client.address(), &credentials, || self.now()).await {
             Ok(user) => return Ok(user),
             Err(refused) => refused,
         };
@@ -55,10 +55,10 @@ impl Door {
     }
 
     /// A name that is no user's is not shown: a device whose fields were mixed up sends the password there.
-    fn login_failed(&self, client: &Client, user: Option<&str>, refused: LoginRefused) {
-        let Some(left_out) = self.tell(Occasion::Login(client.address())) else { return };
+    fn login_failed(&self, client: &Client, user: Option<&Arc<str>>, refused: LoginRefused) {
+        let Some(left_out) = self.tell(Occasion::Login(client.address(), user.cloned())) else { return };
         let (listener, address) = (&client.listener, client.address());
-        let user = user.unwrap_or("(no user of this name)");
+        let user = user.map_or("(no user of this name)", |name| &**name);
         warn!(%listener, client = %address, user, reason = %refused, left_out, "login refused");
     }
 }

@@ -5,10 +5,19 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use clock::Monotonic;
+
+/// The client as it is counted: IPv4 by address, IPv6 by /64, since every host has as many addresses in its network as it likes.
+/// An IPv4 address mapped into IPv6 is the IPv4 address.
+pub(super) fn counted(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
 
 /// A keyed digest, of a user's name or of a name with a password.
 pub(super) type Tag = [u8; 32];
@@ -29,6 +38,10 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Lockouts are no longer remembered, and begin anew with the first, when nothing failed for this long.
 const MEMORY: Duration = Duration::from_hours(1);
+/// Other passwords for one user, of one client within [`WINDOW`], for which it is looked up whether they are the one that was right
+/// before the client's turn comes and in spite of lockouts. More than lock out, so that who comes after a guesser is let in; and
+/// few, since each is a guess that costs no time.
+const LOOKS: usize = 2 * AT_ONE_USER;
 /// A client that logged in within this time is never locked out.
 const TRUST: Duration = Duration::from_hours(24);
 /// Entries of each table: some 2 MiB if every one has all its mistakes.
@@ -37,7 +50,7 @@ const MAX_ENTRIES: usize = 10_000;
 /// Who failed at what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The client, in canonical form.
+    /// The client, as it is [`counted`].
     pub(super) client: IpAddr,
     /// The name it gave, whether there is such a user or not.
     pub(super) user: Tag,
@@ -52,6 +65,9 @@ pub(super) struct Lockout {
     clients: Table<IpAddr, Mistakes>,
     /// Apart from the failures, so that no number of these pushes out who has shown a right password.
     trusted: Table<IpAddr, ()>,
+    /// What was looked up in vain. A success does not end it: whoever shares an address with a device that logs in for every message
+    /// would otherwise guess as often.
+    looks: Table<(IpAddr, Tag), Mistakes>,
 }
 
 impl Lockout {
@@ -65,6 +81,7 @@ impl Lockout {
             logins: Table::new(entries, MEMORY),
             clients: Table::new(entries, MEMORY),
             trusted: Table::new(entries, TRUST),
+            looks: Table::new(entries, WINDOW),
         }
     }
 
@@ -76,6 +93,16 @@ impl Lockout {
         let at_user = self.logins.get(&(client, user), now);
         let at_all = self.clients.get(&client, now);
         at_user.into_iter().chain(at_all).filter_map(|mistakes| mistakes.remaining(now)).max()
+    }
+
+    /// Whether it may be looked up, before its turn or while it is locked out, if `attempt` is what was right before.
+    pub(super) fn may_look(&self, attempt: Attempt, now: Monotonic) -> bool {
+        self.looks.get(&(attempt.client, attempt.user), now).is_none_or(|looks| looks.count(now) < LOOKS)
+    }
+
+    /// It was looked up, and is not. Only for users that there are, so that no number of names pushes these out.
+    pub(super) fn looked_in_vain(&mut self, attempt: Attempt, now: Monotonic) {
+        self.looks.touch((attempt.client, attempt.user), now).add(attempt.secret, now, LOOKS, false);
     }
 
     /// If just this was wrong before, the delay of the same answer. It counts as no further mistake, and the old one does not
@@ -249,6 +276,37 @@ mod tests {
 
     fn at(seconds: u64) -> Monotonic {
         Monotonic::from_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn clients_are_counted_by_ipv4_address_and_by_ipv6_network() {
+        for (client, expected) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            ("2001:db8:1:3::", "2001:db8:1:3::"),
+            ("::1", "::"),
+            ("fe80::1", "fe80::"),
+        ] {
+            assert_eq!(counted(client.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{client}");
+        }
+    }
+
+    #[test]
+    fn ten_other_passwords_are_looked_up_in_ten_minutes_and_a_success_allows_no_more() {
+        let mut lockout = Lockout::new();
+        for password in 0..10 {
+            assert!(lockout.may_look(attempt(1, 1, password), at(0)), "{password}");
+            for _ in 0..3 {
+                lockout.looked_in_vain(attempt(1, 1, password), at(0));
+            }
+        }
+        lockout.succeeded(client(1), [1; 32], at(0));
+        assert!(!lockout.may_look(attempt(1, 1, 99), at(599)));
+        assert!(lockout.may_look(attempt(1, 2, 99), at(599)), "another user");
+        assert!(lockout.may_look(attempt(2, 1, 99), at(599)), "another client");
+        assert!(lockout.may_look(attempt(1, 1, 99), at(600)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a keyed digest, so that devices which log in for every message cost nothing; who guesses is slowed and locked out (`lockout`).
 //! It sends no reply and never sleeps: the caller does.
 
+mod argon2id;
 mod lockout;
 mod places;
 
@@ -12,8 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::password_hash::{self, phc};
-use argon2::{Argon2, PasswordVerifier};
+use argon2::password_hash::phc;
 use aws_lc_rs::{constant_time, hmac, rand};
 use clock::Monotonic;
 use mail::Mailbox;
@@ -21,7 +21,8 @@ use smtp_server::Credentials;
 use tokio::task;
 use zeroize::Zeroizing;
 
-use self::lockout::{Attempt, Lockout, Tag};
+use self::argon2id::NotVerifiable;
+use self::lockout::{Attempt, Lockout, Tag, counted};
 use self::places::{Place, Places};
 use crate::config::{AddressPattern, User};
 
@@ -47,10 +48,6 @@ pub(crate) enum LoginRefused {
 
 /// Verifies a password against a hash; an error when that cannot be done now.
 type Verifier = dyn Fn(&[u8], &phc::PasswordHash) -> Result<bool, NotVerifiable> + Send + Sync;
-
-/// There was no memory for it.
-#[derive(Debug)]
-struct NotVerifiable;
 
 /// All users.
 pub(crate) struct Users {
@@ -83,6 +80,16 @@ struct Memory {
     right: Vec<Option<Tag>>,
 }
 
+impl Memory {
+    /// The refusal of who is locked out, or of what was wrong before.
+    fn refused_before(&mut self, attempt: Attempt, now: Monotonic) -> Option<LoginRefused> {
+        if let Some(wait) = self.lockout.remaining(attempt.client, attempt.user, now) {
+            return Some(LoginRefused::LockedOut { wait });
+        }
+        self.lockout.repeated(attempt, now).map(|delay| LoginRefused::Wrong { delay })
+    }
+}
+
 /// One login, its password replaced by a digest.
 #[derive(Clone, Copy)]
 struct Login {
@@ -97,7 +104,7 @@ struct Login {
 impl Users {
     /// The users of the configuration.
     pub(crate) fn new(users: &BTreeMap<String, User>) -> Self {
-        Self::with(users, Places::new(), Box::new(argon2id))
+        Self::with(users, Places::new(), Box::new(argon2id::verify))
     }
 
     fn with(users: &BTreeMap<String, User>, places: Places, verifier: Box<Verifier>) -> Self {
@@ -120,18 +127,20 @@ impl Users {
     /// Whether name and password are right: the user's name as it is configured. Names are compared without regard to ASCII case.
     ///
     /// What was verified counts even if the caller does not wait for it. Takes as long for an unknown name as for a wrong password;
-    /// at most the 10 s of waiting for a place, and the verification.
+    /// at most the 10 s of waiting for a place, and the verification. After a wrong one the client's next turn comes when the answer
+    /// is due, so that logins at the same time make guessing no faster. `now` is asked again after waiting.
     pub(crate) async fn verify(
         &self,
         client: IpAddr,
         credentials: &Credentials,
-        now: Monotonic,
+        now: impl Fn() -> Monotonic,
     ) -> Result<Arc<str>, LoginRefused> {
-        let login = self.shared.login(client.to_canonical(), credentials);
-        if let Some(answer) = self.shared.remembered(login, now) {
+        let login = self.shared.login(counted(client), credentials);
+        if let Some(answer) = self.shared.known_at_once(login, now()) {
             return answer;
         }
         let place = self.places.enter(login.attempt.client).await.map_err(|_| LoginRefused::Busy)?;
+        let now = now();
         // Whoever was here before may have found it right, or wrong once too often.
         if let Some(answer) = self.shared.remembered(login, now) {
             return answer;
@@ -143,9 +152,9 @@ impl Users {
     }
 
     /// The user that the client names, as it is configured.
-    pub(crate) fn name_of(&self, credentials: &Credentials) -> Option<&str> {
+    pub(crate) fn name_of(&self, credentials: &Credentials) -> Option<&Arc<str>> {
         let at = self.shared.find(&credentials.name)?;
-        self.shared.users.get(at).map(|user| &*user.name)
+        self.shared.users.get(at).map(|user| &user.name)
     }
 
     /// Whether `user` may send as `sender`, by its `allowed_senders`: all if there are none. Addresses are compared without regard
@@ -193,21 +202,39 @@ impl Shared {
         tag
     }
 
-    /// The answer that needs no verification.
-    fn remembered(&self, login: Login, now: Monotonic) -> Option<Result<Arc<str>, LoginRefused>> {
-        let Login { attempt, hash_of, is_known } = login;
+    /// The answer that needs neither a turn nor a verification. What was right before is let in even where its client is locked
+    /// out, so that nobody is kept out by a guesser at the same address; but since that makes it a guess which costs no time, few
+    /// are looked up so.
+    fn known_at_once(&self, login: Login, now: Monotonic) -> Option<Result<Arc<str>, LoginRefused>> {
         let mut memory = self.memory();
-        if let Some(wait) = memory.lockout.remaining(attempt.client, attempt.user, now) {
-            return Some(Err(LoginRefused::LockedOut { wait }));
+        if memory.lockout.may_look(login.attempt, now) {
+            if let Some(user) = self.right_before(&mut memory, login, now) {
+                return Some(Ok(user));
+            }
+            if login.is_known {
+                memory.lockout.looked_in_vain(login.attempt, now);
+            }
         }
-        let right = hash_of.and_then(|at| memory.right.get(at).copied().flatten());
+        memory.refused_before(login.attempt, now).map(Err)
+    }
+
+    /// The answer that needs no verification, for one whose turn it is.
+    fn remembered(&self, login: Login, now: Monotonic) -> Option<Result<Arc<str>, LoginRefused>> {
+        let mut memory = self.memory();
+        if let Some(refused) = memory.refused_before(login.attempt, now) {
+            return Some(Err(refused));
+        }
+        self.right_before(&mut memory, login, now).map(Ok)
+    }
+
+    /// The user's name, if just this was right before; it is one more success then.
+    fn right_before(&self, memory: &mut Memory, login: Login, now: Monotonic) -> Option<Arc<str>> {
+        let right = login.hash_of.and_then(|at| memory.right.get(at).copied().flatten());
         // Compared for unknown names too; their digest is never one that was right, since the name is in it.
-        let same = constant_time::verify_slices_are_equal(&right.unwrap_or_default(), &attempt.secret).is_ok();
-        if let (true, true, Some(user)) = (same, is_known, hash_of.and_then(|at| self.users.get(at))) {
-            memory.lockout.succeeded(attempt.client, attempt.user, now);
-            return Some(Ok(Arc::clone(&user.name)));
-        }
-        memory.lockout.repeated(attempt, now).map(|delay| Err(LoginRefused::Wrong { delay }))
+        let same = constant_time::verify_slices_are_equal(&right.unwrap_or_default(), &login.attempt.secret).is_ok();
+        let user = login.hash_of.filter(|_| same && login.is_known).and_then(|at| self.users.get(at))?;
+        memory.lockout.succeeded(login.attempt.client, login.attempt.user, now);
+        Some(Arc::clone(&user.name))
     }
 
     /// Verifies and remembers. Holds its place until the end, also when nobody waits for the answer any more.
@@ -233,22 +260,16 @@ impl Shared {
         };
         // Whoever waits behind it finds what was remembered.
         drop(memory);
-        drop(place);
+        match answer {
+            Err(LoginRefused::Wrong { delay }) => place.leave_shut(delay),
+            _ => drop(place),
+        }
         answer
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // A panic between two changes leaves at worst a mistake that was not counted.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The parameters of the hash itself are taken; the configuration has bounded them.
-fn argon2id(password: &[u8], hash: &phc::PasswordHash) -> Result<bool, NotVerifiable> {
-    match Argon2::default().verify_password(password, hash) {
-        Ok(()) => Ok(true),
-        Err(password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(_) => Err(NotVerifiable),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Who may verify a password now: two at a time, of each client one, and a bounded number waits for a bounded time. It knows
-//! nothing of passwords.
+//! Who may verify a password now: two at a time, of each client one, none of a client until its last wrong answer was due, and a
+//! bounded number waits for a bounded time. It knows nothing of passwords.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 /// Verifications at a time: each takes 19 MiB and a core for some 30 ms, and sessions need cores too.
 const AT_A_TIME: usize = 2;
@@ -31,7 +31,7 @@ pub(super) struct Place {
     _at_a_time: OwnedSemaphorePermit,
     _turn: OwnedSemaphorePermit,
     // Last, so that a client's turns are not forgotten while one is still taken.
-    _visit: Visit,
+    visit: Visit,
 }
 
 /// Too many logins wait, or it took too long.
@@ -45,6 +45,14 @@ struct Visiting {
     /// Has one permit.
     turn: Arc<Semaphore>,
     count: usize,
+    /// Nobody enters before; kept when nobody is here, since a client that goes and comes again waits all the same.
+    shut_until: Option<Instant>,
+}
+
+impl Visiting {
+    fn shut_until(&self) -> Option<Instant> {
+        self.shut_until.filter(|until| *until > Instant::now())
+    }
 }
 
 impl Places {
@@ -68,10 +76,23 @@ impl Places {
         let (visit, turn) = Visit::begin(&self.visitors, client)?;
         let place = async {
             let turn = turn.acquire_owned().await.map_err(|_| Crowded)?;
+            // Whoever comes later waits for the turn, so nobody shuts it for longer meanwhile.
+            if let Some(until) = self.visitors.shut_until(client) {
+                time::sleep_until(until).await;
+            }
             let at_a_time = Arc::clone(&self.at_a_time).acquire_owned().await.map_err(|_| Crowded)?;
-            Ok(Place { _at_a_time: at_a_time, _turn: turn, _visit: visit })
+            Ok(Place { _at_a_time: at_a_time, _turn: turn, visit })
         };
         time::timeout(self.max_wait, place).await.unwrap_or(Err(Crowded))
+    }
+}
+
+impl Place {
+    /// Leaves, and lets nobody else of this client in for `time`. It does not count as one who waits meanwhile.
+    pub(super) fn leave_shut(self, time: Duration) {
+        if let Some(visiting) = self.visit.visitors.lock().get_mut(&self.visit.client) {
+            visiting.shut_until = Some(Instant::now() + time);
+        }
     }
 }
 
@@ -84,13 +105,18 @@ struct Visit {
 impl Visit {
     fn begin(visitors: &Arc<Visitors>, client: IpAddr) -> Result<(Self, Arc<Semaphore>), Crowded> {
         let mut clients = visitors.lock();
+        // Those that are shut are few: each was verified within the seconds that a wrong answer is delayed.
+        clients.retain(|_, visiting| visiting.count > 0 || visiting.shut_until().is_some());
         let all: usize = clients.values().map(|visiting| visiting.count).sum();
         let own = clients.get(&client).map_or(0, |visiting| visiting.count);
         if all >= MAX_VISITORS || own >= MAX_VISITORS_OF_CLIENT {
             return Err(Crowded);
         }
-        let visiting =
-            clients.entry(client).or_insert_with(|| Visiting { turn: Arc::new(Semaphore::new(1)), count: 0 });
+        let visiting = clients.entry(client).or_insert_with(|| Visiting {
+            turn: Arc::new(Semaphore::new(1)),
+            count: 0,
+            shut_until: None,
+        });
         visiting.count += 1;
         Ok((Self { visitors: Arc::clone(visitors), client }, Arc::clone(&visiting.turn)))
     }
@@ -101,7 +127,7 @@ impl Drop for Visit {
         let mut clients = self.visitors.lock();
         let Some(visiting) = clients.get_mut(&self.client) else { return };
         visiting.count -= 1;
-        if visiting.count == 0 {
+        if visiting.count == 0 && visiting.shut_until().is_none() {
             clients.remove(&self.client);
         }
     }
@@ -111,6 +137,10 @@ impl Visitors {
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Visiting>> {
         // No panic can come between two changes that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shut_until(&self, client: IpAddr) -> Option<Instant> {
+        self.lock().get(&client).and_then(Visiting::shut_until)
     }
 }
 
@@ -140,6 +170,21 @@ mod tests {
         let _third = places.enter(client(3)).await.ok().unwrap();
         drop(second);
         assert!(places.enter(client(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_shut_is_let_in_later_and_others_at_once() {
+        let places = Places::new();
+        let begun = Instant::now();
+        places.enter(client(1)).await.ok().unwrap().leave_shut(Duration::from_secs(5));
+        assert_eq!(places.visitors(), 0, "nobody waits");
+        drop(places.enter(client(2)).await.ok().unwrap());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop(places.enter(client(1)).await.ok().unwrap());
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        drop(places.enter(client(1)).await.ok().unwrap());
+        assert_eq!(begun.elapsed().as_secs(), 5, "once");
+        assert!(places.visitors.lock().is_empty());
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Condvar;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::time;
 
 use super::*;
 
@@ -50,7 +52,7 @@ impl Watch {
         let state = self.state.lock().unwrap();
         // Bounded, so that a test that fails ends.
         drop(self.changed.wait_timeout_while(state, PATIENCE, |watched| watched.is_shut).unwrap());
-        let verdict = argon2id(password, hash);
+        let verdict = argon2id::verify(password, hash);
         self.change(|watched| watched.running -= 1);
         verdict
     }
@@ -88,10 +90,10 @@ fn wrong(seconds: u64) -> Result<Arc<str>, LoginRefused> {
 }
 
 async fn verify(users: &Users, from: u8, name: &str, password: &str) -> Result<Arc<str>, LoginRefused> {
-    users.verify(client(from), &credentials(name, password), at(100)).await
+    users.verify(client(from), &credentials(name, password), || at(100)).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_configured_name_comes_back_however_it_was_written() {
     let (users, watch) = users();
     for name in ["erp", "ERP", "Erp"] {
@@ -104,14 +106,14 @@ async fn the_configured_name_comes_back_however_it_was_written() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_daemons_users_verify_by_argon2id() {
     let users = Users::new(&BTreeMap::from([("erp".to_owned(), User::cheap("secret", 1, &[]))]));
     assert_eq!(verify(&users, 1, "erp", "other").await, wrong(1));
     assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_right_once_costs_no_verification_from_anywhere() {
     let (users, watch) = users();
     for from in 1..=50 {
@@ -122,7 +124,7 @@ async fn what_was_right_once_costs_no_verification_from_anywhere() {
     assert_eq!(watch.begun(), 2, "another password is verified");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unknown_name_is_verified_just_as_a_wrong_password_is() {
     let (users, watch) = users();
     assert_eq!(verify(&users, 1, "erp", "wrong").await, wrong(1));
@@ -148,7 +150,7 @@ async fn an_unknown_name_is_verified_just_as_a_wrong_password_is() {
     assert!(passes.len() == 4 && passes.windows(2).all(|pair| pair[0] == pair[1]), "{passes:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unknown_name_is_slowed_and_locked_out_as_a_known_one() {
     for name in ["erp", "nobody"] {
         let (users, watch) = users();
@@ -163,29 +165,29 @@ async fn an_unknown_name_is_slowed_and_locked_out_as_a_known_one() {
     for guess in 0..5 {
         assert!(verify(&users, 1, "erp", &guess.to_string()).await.is_err());
     }
-    let later = users.verify(client(1), &credentials("erp", "secret"), at(161)).await;
+    let later = users.verify(client(1), &credentials("erp", "secret"), || at(161)).await;
     assert_eq!(later.as_deref(), Ok("erp"), "a lockout ends");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_device_with_an_old_password_costs_one_verification_and_locks_nobody_out() {
     let (users, watch) = users();
     for second in 0..500 {
-        let answer = users.verify(client(1), &credentials("ERP", "old"), at(second * 60)).await;
+        let answer = users.verify(client(1), &credentials("ERP", "old"), || at(second * 60)).await;
         assert_eq!(answer, wrong(1));
     }
     assert_eq!(watch.begun(), 1);
-    let answer = users.verify(client(1), &credentials("erp", "secret"), at(500 * 60)).await;
+    let answer = users.verify(client(1), &credentials("erp", "secret"), || at(500 * 60)).await;
     assert_eq!(answer.as_deref(), Ok("erp"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mapped_address_is_the_one_that_it_maps() {
     let (users, watch) = users();
     let mapped = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
     assert_ne!(mapped, IpAddr::from(Ipv6Addr::LOCALHOST));
     assert_eq!(verify(&users, 1, "erp", "wrong").await, wrong(1));
-    assert_eq!(users.verify(mapped, &credentials("erp", "wrong"), at(100)).await, wrong(1));
+    assert_eq!(users.verify(mapped, &credentials("erp", "wrong"), || at(100)).await, wrong(1));
     assert_eq!(watch.begun(), 1, "it was wrong from there before");
 }
 
@@ -201,10 +203,10 @@ async fn until(mut holds: impl FnMut() -> bool) {
             task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("what the test waits for comes");
+    time::timeout(PATIENCE, wait).await.expect("what the test waits for comes");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_verifications_run_at_a_time_and_one_of_each_client() {
     let (users, watch) = users();
     watch.shut(true);
@@ -217,19 +219,20 @@ async fn two_verifications_run_at_a_time_and_one_of_each_client() {
     assert_eq!(watch.change(|watched| (watched.begun, watched.running)), (2, 2), "one of each of two clients");
     watch.shut(false);
     let mut refused = [0, 0];
+    // In ten seconds a client is told four times that it was wrong: after 1, 2, 4 and 5 more.
     for login in logins {
         match login.await.unwrap() {
             Err(LoginRefused::Wrong { .. }) => refused[0] += 1,
-            Err(LoginRefused::LockedOut { .. }) => refused[1] += 1,
+            Err(LoginRefused::Busy) => refused[1] += 1,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(refused, [25, 5], "the fifth of the ten guesses locked out those that waited behind it");
-    assert_eq!(watch.change(|watched| (watched.begun, watched.most)), (25, 2));
+    assert_eq!(refused, [24, 6], "of the ten guesses four were verified");
+    assert_eq!(watch.change(|watched| (watched.begun, watched.most)), (24, 2));
     assert_eq!(users.places.visitors(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_with_the_same_password_find_it_remembered() {
     let (users, watch) = users();
     watch.shut(true);
@@ -240,6 +243,85 @@ async fn those_who_wait_with_the_same_password_find_it_remembered() {
         assert_eq!(login.await.unwrap().as_deref(), Ok("erp"));
     }
     assert_eq!(watch.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_at_the_same_time_are_no_faster_for_who_is_never_locked_out() {
+    let (users, watch) = users();
+    assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+    let begun = time::Instant::now();
+    let mut next = 0_u32;
+    while begun.elapsed() < Duration::from_mins(10) {
+        let guesses: Vec<_> = (next..next + 40).map(|guess| start(&users, 1, "erp", &guess.to_string())).collect();
+        next += 40;
+        for guess in guesses {
+            assert!(matches!(guess.await.unwrap(), Err(LoginRefused::Wrong { .. } | LoginRefused::Busy)));
+        }
+    }
+    let verified = watch.begun() - 1;
+    assert!((60..=125).contains(&verified), "{verified} of {next} in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_right_once_waits_for_no_guesser_at_the_same_address() {
+    let (users, _) = users();
+    assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+    let guesses: Vec<_> = (0..20).map(|guess| start(&users, 1, "crm@contoso.com", &guess.to_string())).collect();
+    until(|| users.places.visitors() == 20).await;
+    let begun = time::Instant::now();
+    assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    guesses.iter().for_each(task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_right_once_passes_a_lockout_but_only_ten_guesses_are_looked_up() {
+    let locked = |answer| matches!(answer, Err(LoginRefused::LockedOut { .. }));
+    for (guesses, passes) in [(9, true), (10, false)] {
+        let (users, watch) = users();
+        assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+        for guess in 0..5 {
+            assert!(verify(&users, 2, "erp", &guess.to_string()).await.is_err());
+        }
+        for guess in 5..guesses {
+            assert!(locked(verify(&users, 2, "erp", &guess.to_string()).await), "{guess}");
+        }
+        assert_eq!(verify(&users, 2, "erp", "secret").await.is_ok(), passes, "after {guesses} guesses");
+        assert_eq!(watch.begun(), 6);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_that_are_given_up_while_they_wait_are_not_looked_up_for_ever() {
+    let (users, watch) = users();
+    assert_eq!(verify(&users, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+    watch.shut(true);
+    let held = start(&users, 2, "crm@contoso.com", "wrong");
+    until(|| watch.begun() == 2).await;
+    for guess in 0..10 {
+        let waiting = start(&users, 2, "erp", &guess.to_string());
+        until(|| users.places.visitors() == 2).await;
+        waiting.abort();
+        until(|| users.places.visitors() == 1).await;
+    }
+    let right = start(&users, 2, "erp", "secret");
+    until(|| users.places.visitors() == 2).await;
+    watch.shut(false);
+    assert!(held.await.unwrap().is_err());
+    assert_eq!(right.await.unwrap().as_deref(), Ok("erp"), "in its turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lockout_is_reckoned_from_the_verification_not_from_the_wait_before_it() {
+    let (users, _) = users();
+    let asked = AtomicU64::new(0);
+    for guess in 0..5 {
+        // The second time that it is asked, ten seconds later, is after the wait.
+        let now = || at(100 + 10 * (asked.fetch_add(1, Ordering::SeqCst) % 2));
+        assert!(users.verify(client(1), &credentials("erp", &guess.to_string()), now).await.is_err());
+    }
+    let answer = users.verify(client(1), &credentials("erp", "secret"), || at(110)).await;
+    assert_eq!(answer, Err(LoginRefused::LockedOut { wait: Duration::from_mins(1) }));
 }
 
 #[tokio::test]
@@ -257,11 +339,12 @@ async fn who_waits_too_long_is_told_so_and_not_counted() {
     assert_eq!(verify(&users, 1, "erp", "guess").await, wrong(1), "it is the first mistake");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_guess_counts_when_the_client_goes_before_the_answer() {
     let (users, watch) = users();
     watch.shut(true);
     for guess in 0..5 {
+        time::advance(lockout::LONGEST_DELAY).await;
         let login = start(&users, 1, "erp", &guess.to_string());
         until(|| watch.begun() == guess + 1).await;
         login.abort();
@@ -275,7 +358,7 @@ async fn a_guess_counts_when_the_client_goes_before_the_answer() {
     assert!(matches!(verify(&users, 1, "erp", "secret").await, Err(LoginRefused::LockedOut { .. })));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_verification_says_nothing_of_the_password_and_a_panic_neither() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -292,7 +375,7 @@ async fn a_failed_verification_says_nothing_of_the_password_and_a_panic_neither(
     assert_eq!(users.places.visitors(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_users_nobody_logs_in() {
     let (users, watch) = users_with(Places::new(), &[]);
     assert_eq!(verify(&users, 1, "erp", "secret").await, wrong(1));
