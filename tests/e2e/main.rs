@@ -20,6 +20,7 @@ mod harness;
 mod kill;
 mod lanes;
 mod listeners;
+mod logins;
 mod paths;
 mod postfix;
 mod reports;
