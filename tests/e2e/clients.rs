@@ -195,8 +195,8 @@ fn run(program: &mut Command, input: &str) -> (bool, String, String) {
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
-/// What a client's command is; or why it cannot do that.
-type Make<'a> = dyn Fn(&Task) -> Result<Command, &'static str> + 'a;
+/// The command of a run.
+type Make<'a> = dyn Fn(&Task) -> Command + 'a;
 
 /// Plays a client in every way, and holds its row of the page to what went through.
 async fn plays_all(name: &str, input: Input, make: &Make<'_>) {
@@ -208,14 +208,7 @@ async fn plays_all(name: &str, input: Input, make: &Make<'_>) {
         let mut logins = Vec::new();
         for login in LOGINS {
             let task = office.task(login, tls);
-            let mut command = match make(&task) {
-                Ok(command) => command,
-                Err(reason) => {
-                    eprintln!("{name} does not do login {login} with TLS {tls}: {reason}");
-                    continue;
-                }
-            };
-            let (went_well, said, complaint) = run(&mut command, &input.text(&task.subject));
+            let (went_well, said, complaint) = run(&mut make(&task), &input.text(&task.subject));
             let said = said + &complaint;
             assert!(went_well, "{}: {said}", task.subject);
             shows_mechanism(login, &said);
@@ -238,8 +231,7 @@ fn is_told_what_is_refused(office: &Office, input: Input, make: &Make<'_>) {
     let wrong = ["PLAIN", "LOGIN"].map(|login| Task { password: "wrong", ..office.task(login, "none") });
     let clear = Task { port: office.ports["strict"], ..office.task("none", "none") };
     for (task, code) in wrong.iter().map(|task| (task, "535")).chain([(&clear, "530")]) {
-        let Ok(mut command) = make(task) else { continue };
-        let (went_well, said, complaint) = run(&mut command, &input.text("refused"));
+        let (went_well, said, complaint) = run(&mut make(task), &input.text("refused"));
         let said = said + &complaint;
         assert!(!went_well && said.contains(code), "{code} for {}: {said}", task.subject);
     }
@@ -297,7 +289,7 @@ async fn plays_script(name: &str, program: &str, probe: &[&str], library: &str, 
         let mut client = Command::new(&program);
         client.arg(script(file));
         task.tell(&mut client);
-        Ok(client)
+        client
     };
     plays_all(name, input, &make).await;
 }
@@ -322,7 +314,7 @@ async fn swaks_delivers() {
         if task.logs_in() {
             client.args(["--auth", task.login, "--auth-user", USER, "--auth-password", task.password]);
         }
-        Ok(client)
+        client
     };
     plays_all("swaks", Input::UnixMessage, &make).await;
 }
@@ -342,7 +334,7 @@ async fn curl_delivers() {
             client.args(["--user", &format!("{USER}:{}", task.password)]);
             client.args(["--login-options", &format!("AUTH={}", task.login)]);
         }
-        Ok(client)
+        client
     };
     plays_all("curl", Input::Message, &make).await;
 }
@@ -366,7 +358,7 @@ async fn msmtp_delivers() {
         write_secret(&task.scratch, &configuration);
         let mut client = Command::new(&msmtp);
         client.arg("-C").arg(&task.scratch).args(["--debug", RECIPIENT, HIDDEN]);
-        Ok(client)
+        client
     };
     plays_all("msmtp", Input::UnixMessage, &make).await;
 }
@@ -394,7 +386,7 @@ async fn s_nail_delivers() {
         set(&format!("user={USER}"));
         set(&format!("password={}", task.password));
         client.arg(RECIPIENT);
-        Ok(client)
+        client
     };
     // It masks such lines as if it wrote an mbox file.
     let masked = |body: &str| body.replace("\r\nFrom ", "\r\n>From ");
@@ -454,7 +446,7 @@ async fn jakarta_mail_delivers() {
         // Without the password a PKCS #12 store reads as empty.
         client.args(["-Djavax.net.ssl.trustStorePassword=changeit", "-cp", &path, "SendMail"]);
         task.tell(&mut client);
-        Ok(client)
+        client
     };
     plays_all("Jakarta Mail", Input::Message, &make).await;
 }
