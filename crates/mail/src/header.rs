@@ -152,29 +152,45 @@ impl HeaderBlock {
 
     /// Gives every field of this name but the first `kept` the name `new_name`; gives how many. No other octet changes.
     pub fn rename(&mut self, name: &str, new_name: &str, kept: usize) -> Result<usize, FieldError> {
+        self.rename_where(name, new_name, |at| at >= kept)
+    }
+
+    /// Gives every field of this name but the one at `kept`, counted from 0 among those of the name, the name `new_name`;
+    /// gives how many. No other octet changes.
+    pub fn rename_others(&mut self, name: &str, new_name: &str, kept: usize) -> Result<usize, FieldError> {
+        self.rename_where(name, new_name, |at| at != kept)
+    }
+
+    fn rename_where(
+        &mut self,
+        name: &str,
+        new_name: &str,
+        is_meant: impl Fn(usize) -> bool,
+    ) -> Result<usize, FieldError> {
         if !is_name(new_name) {
             return Err(FieldError::Name);
         }
-        let (mut seen, mut end) = (0, 0);
+        let (mut seen, mut renamed, mut end) = (0, 0, 0);
         let mut octets = Vec::new();
         for span in self.spans() {
             let field = &self.octets[span.clone()];
             if value_of(field, name).is_none() {
                 continue;
             }
-            seen += 1;
-            if seen > kept {
+            if is_meant(seen) {
+                renamed += 1;
                 // A field of this name begins with it: neither blanks nor anything else stand before.
                 octets.extend_from_slice(&self.octets[end..span.start]);
                 octets.extend_from_slice(new_name.as_bytes());
                 end = span.start + name.len();
             }
+            seen += 1;
         }
         if end > 0 {
             octets.extend_from_slice(&self.octets[end..]);
             self.octets = octets;
         }
-        Ok(seen.saturating_sub(kept))
+        Ok(renamed)
     }
 
     /// Each field with its folded lines. What stands before the first field (an mbox `From ` line) is in none.
@@ -306,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_renamed_but_for_the_first() {
+    fn fields_are_renamed_but_for_those_that_stay() {
         let text = "A: 1\r\nFrom: a\r\n b\r\nFROM : c\r\nno field\r\nfrom:d\r\nTo: From: x\r\n";
         for (kept, renamed, wanted) in [
             (1, 2, "A: 1\r\nFrom: a\r\n b\r\nX-F : c\r\nno field\r\nX-F:d\r\nTo: From: x\r\n"),
@@ -318,6 +334,9 @@ mod tests {
             assert_eq!(header, block(wanted));
         }
         assert_eq!(block(text).rename("From", "X F", 1), Err(FieldError::Name));
+        let mut header = block(text);
+        assert_eq!(header.rename_others("From", "X-F", 1), Ok(2));
+        assert_eq!(header, block("A: 1\r\nX-F: a\r\n b\r\nFROM : c\r\nno field\r\nX-F:d\r\nTo: From: x\r\n"));
     }
 
     #[test]

@@ -91,12 +91,19 @@ fn original(field: &str, was: &str) -> Result<Option<Field>, FieldError> {
     Field::new(&format!("X-Original-{field}"), &text).map(Some)
 }
 
-/// Puts a Date of ours in the place of one that nobody understands.
+/// Sees to it that one Date at most leaves (RFC 5322 section 3.6), and that it can be read: the first right one stays where
+/// it stands; if none is right, one of ours takes the place of the first. The others get another name.
 pub(super) fn repair_date(header: &mut HeaderBlock, date: &str) -> Result<Option<Repair>, FieldError> {
-    let Some(value) = header.value("Date").filter(|value| !mail::is_date(value)) else { return Ok(None) };
-    let was = readable(value, MAX_KEPT);
-    let fields = [Some(Field::new("Date", date)?), original("Date", &was)?];
-    header.replace("Date", &fields.into_iter().flatten().collect::<Vec<_>>());
+    let kept = header.values("Date").position(mail::is_date);
+    let Some(wrong) = header.values("Date").enumerate().find_map(|(at, value)| (Some(at) != kept).then_some(value)) else {
+        return Ok(None);
+    };
+    let was = readable(wrong, MAX_KEPT);
+    if kept.is_none() {
+        let fields = [Some(Field::new("Date", date)?), original("Date", &was)?];
+        header.replace("Date", &fields.into_iter().flatten().collect::<Vec<_>>());
+    }
+    header.rename_others("Date", "X-Original-Date", kept.unwrap_or(0))?;
     Ok(Some(Repair { field: "Date", was }))
 }
 
@@ -185,6 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn one_date_leaves_and_it_is_a_right_one_if_there_is_one() {
+        const OTHER: &str = "Fri, 20 Nov 2026 10:00:00 +0100";
+        for (dates, wanted) in [
+            (["today", OTHER, "now"], ["X-Original-Date: today", &format!("Date: {OTHER}"), "X-Original-Date: now"]),
+            ([OTHER, DATE, ""], [&format!("Date: {OTHER}"), &format!("X-Original-Date: {DATE}"), "X-Original-Date:"]),
+            (["", "today", "now"], [&format!("Date: {DATE}"), "X-Original-Date: today", "X-Original-Date: now"]),
+        ] {
+            let header: String = dates.iter().map(|date| format!("Date: {date}\r\n")).collect();
+            let lines = repaired(format!("From: a@b.c\r\n{header}B: 2\r\n").as_bytes());
+            assert_eq!(lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>()[1..4], wanted);
+            assert_eq!(lines.len(), 5, "{lines:?}");
+        }
+    }
+
+    #[test]
     fn the_first_of_several_senders_stays() {
         let lines = repaired(b"From: a@b.c\r\nTo: x\r\nfrom: b@c.d\r\n");
         assert_eq!(lines, ["From: a@b.c", "To: x", "X-Original-From: b@c.d"]);
@@ -230,6 +252,7 @@ mod tests {
             prop_assert_eq!(again.grade(), Grade::Right);
             prop_assert_eq!(settle_from(&mut after.clone(), &sender(), Dialect::Strict), Ok(None));
             prop_assert!(after.value("Date").is_none_or(mail::is_date));
+            prop_assert_eq!(after.count("Date"), before.count("Date").min(1));
         }
     }
 }

@@ -106,6 +106,9 @@ impl<S: Spool> Submission<S> {
                 return Err(Reply::new(554, (5, 6, 1), "The header holds 8-bit octets, which SMTPUTF8 must announce"));
             }
         }
+        if is_strict && block.count("Date") > 1 {
+            return Err(header_refused("it has more than one Date field"));
+        }
         if is_strict && !block.values("Date").all(mail::is_date) {
             return Err(header_refused("its Date field is not a date as RFC 5322 section 3.3 wants it"));
         }
