@@ -28,7 +28,7 @@ pub use date::is_date;
 pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};
 pub use encoded_word::encoded_if_needed;
 pub use envelope::{BodyType, Envelope};
-pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN};
+pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN, begins_with_header};
 pub use lane::{LaneId, LaneSet};
 pub use message_id::MessageId;
 pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};

@@ -95,7 +95,8 @@ fn original(field: &str, was: &str) -> Result<Option<Field>, FieldError> {
 /// it stands; if none is right, one of ours takes the place of the first. The others get another name.
 pub(super) fn repair_date(header: &mut HeaderBlock, date: &str) -> Result<Option<Repair>, FieldError> {
     let kept = header.values("Date").position(mail::is_date);
-    let Some(wrong) = header.values("Date").enumerate().find_map(|(at, value)| (Some(at) != kept).then_some(value)) else {
+    let Some(wrong) = header.values("Date").enumerate().find_map(|(at, value)| (Some(at) != kept).then_some(value))
+    else {
         return Ok(None);
     };
     let was = readable(wrong, MAX_KEPT);

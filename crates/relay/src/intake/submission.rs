@@ -1,7 +1,7 @@
 //! One message while it comes: the header in memory, the body to the spool, and at its end the 250 that is a promise.
 //! Whatever is refused is refused as soon as it is known; the session reads the rest and drops it.
 
-use mail::{AddressList, BodyType, HeaderBlock, HeaderSplitter, HeaderTooLong};
+use mail::{AddressList, BodyType, HeaderBlock, HeaderSplitter, HeaderTooLong, begins_with_header};
 use smtp_server::MessageSink;
 use spool::{BodySink, NewDelivery, NewMessage, Origin, QueueId, Spool};
 use tracing::info;
@@ -25,26 +25,37 @@ pub(crate) struct Submission<S: Spool> {
 }
 
 enum Header {
+    /// Whether one comes at all is known with the first line: who pipes a long text without a header into us has no empty
+    /// line to wait for.
+    Awaited(Vec<u8>),
     Coming(HeaderSplitter),
     Whole(HeaderBlock),
 }
 
 impl Default for Header {
     fn default() -> Self {
-        Self::Coming(HeaderSplitter::default())
+        Self::Awaited(Vec::new())
     }
 }
 
 impl<S: Spool> MessageSink for Submission<S> {
     async fn write(&mut self, chunk: &[u8]) -> Result<(), Reply> {
-        let Header::Coming(splitter) = &mut self.header else {
-            return self.store(chunk).await;
-        };
-        let split = splitter.push(chunk).map_err(header_too_long)?;
-        let Some((block, body)) = split else { return Ok(()) };
-        let block = self.header_ended(block, b"\r\n").await?;
-        self.header = Header::Whole(block);
-        self.store(body).await
+        match &mut self.header {
+            Header::Awaited(octets) => {
+                octets.extend_from_slice(chunk);
+                let Some(is_header) = begins_with_header(octets) else { return Ok(()) };
+                let octets = std::mem::take(octets);
+                if is_header {
+                    self.header = Header::Coming(HeaderSplitter::default());
+                    self.header_goes_on(&octets).await
+                } else {
+                    self.header = Header::Whole(self.header_taken(HeaderBlock::default())?);
+                    self.store(&octets).await
+                }
+            }
+            Header::Coming(_) => self.header_goes_on(chunk).await,
+            Header::Whole(_) => self.store(chunk).await,
+        }
     }
 
     async fn end(mut self) -> Reply {
@@ -82,18 +93,19 @@ impl<S: Spool> Submission<S> {
         self.sink.write(octets).await.map_err(|error| self.transaction.door.store_failed(&error))
     }
 
-    /// The header block is whole, and this ended it. What a client without a header sent in its place belongs to the body.
-    async fn header_ended(&mut self, block: HeaderBlock, end: &[u8]) -> Result<HeaderBlock, Reply> {
+    async fn header_goes_on(&mut self, octets: &[u8]) -> Result<(), Reply> {
+        let Header::Coming(splitter) = &mut self.header else { return self.store(octets).await };
+        let Some((block, body)) = splitter.push(octets).map_err(header_too_long)? else { return Ok(()) };
+        self.header = Header::Whole(self.header_ended(block)?);
+        self.store(body).await
+    }
+
+    /// The header block is whole.
+    fn header_ended(&mut self, block: HeaderBlock) -> Result<HeaderBlock, Reply> {
         if completion::is_in_a_loop(&block, &self.transaction.rooms.hostname) {
             return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
         }
-        if block.is_header() {
-            return self.header_taken(block);
-        }
-        let made = self.header_taken(HeaderBlock::default())?;
-        self.store(block.as_bytes()).await?;
-        self.store(end).await?;
-        Ok(made)
+        self.header_taken(block)
     }
 
     /// Nothing of the body is stored yet: what the header says can still be refused.
@@ -128,9 +140,12 @@ impl<S: Spool> Submission<S> {
     async fn header_at_end(&mut self) -> Result<HeaderBlock, Reply> {
         match std::mem::take(&mut self.header) {
             Header::Whole(block) => Ok(block),
-            Header::Coming(splitter) => {
-                let block = splitter.finish().map_err(header_too_long)?;
-                self.header_ended(block, b"").await
+            Header::Coming(splitter) => self.header_ended(splitter.finish().map_err(header_too_long)?),
+            // Less than a line: text, or nothing at all.
+            Header::Awaited(octets) => {
+                let made = self.header_taken(HeaderBlock::default())?;
+                self.store(&octets).await?;
+                Ok(made)
             }
         }
     }

@@ -194,7 +194,11 @@ async fn the_strict_dialect_takes_only_what_is_right() {
         (plain(), "From: HP a@b.c\r\n\r\n".to_owned(), "554 5.6.0 The message header cannot be taken: its From"),
         (plain(), format!("{FROM}{FROM}\r\n"), "554 5.6.0 The message header cannot be taken: it has more than one"),
         (plain(), format!("{FROM}Date: today\r\n\r\n"), "554 5.6.0 The message header cannot be taken: its Date"),
-        (plain(), format!("{FROM}{DATE}{DATE}\r\n"), "554 5.6.0 The message header cannot be taken: it has more than one"),
+        (
+            plain(),
+            format!("{FROM}{DATE}{DATE}\r\n"),
+            "554 5.6.0 The message header cannot be taken: it has more than one",
+        ),
     ] {
         let said = Said { parameters, message: message.as_bytes(), ..Said::default() };
         let reply = world.submit(said).await.unwrap_or_else(|reply| reply).to_string();
@@ -237,6 +241,26 @@ async fn a_header_that_is_too_long_is_refused_with_its_limit() {
     let message = format!("X: {}", "x".repeat(MAX_HEADER_LEN));
     let reply = refusal(world.submit(Said { message: message.as_bytes(), ..Said::default() }).await);
     assert!(reply.starts_with("552 5.3.4") && reply.contains(&MAX_HEADER_LEN.to_string()), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_without_a_header_is_a_body_however_long_and_is_asked_for_no_loop() {
+    let log = "Nov 21 07:54:00 erp01 cron[1]: done\r\n".repeat(MAX_HEADER_LEN / 30);
+    let hops = format!("a log of mail\r\n{}", "Received: by relay.test; today\r\n".repeat(200));
+    let mbox = format!("From here on\r\n{log}");
+    for message in [&*log, &hops, &mbox, &"x".repeat(MAX_HEADER_LEN * 2), "no line end", "From x\r\n", "a\r\n\r\nb\r\n"]
+    {
+        let world = world(LENIENT, ROOMY);
+        let reply = world.submit(Said { message: message.as_bytes(), ..Said::default() }).await.unwrap();
+        assert_eq!(reply.code(), 250, "{reply}");
+        let claim = world.stored().await;
+        assert_eq!(spool::BodySource::total(&claim.body), message.len() as u64);
+        assert!(HeaderBlock::parse(claim.header.to_vec()).has("From"));
+    }
+    let world = world(LENIENT, ROOMY);
+    let message = format!("{}\r\n", "Received: by relay.test; today\r\n".repeat(11));
+    let reply = refusal(world.submit(Said { message: message.as_bytes(), ..Said::default() }).await);
+    assert!(reply.starts_with("554 5.4.6"), "{reply}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
