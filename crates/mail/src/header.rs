@@ -32,11 +32,12 @@ pub fn begins_with_header(octets: &[u8]) -> Option<bool> {
     if octets.starts_with(b"\r\n") {
         return Some(true);
     }
-    let first = begins_with_field(octets);
-    if first == Some(false) && octets.starts_with(b"From ") && octets[..line_len(octets)].ends_with(b"\n") {
-        return begins_with_field(&octets[line_len(octets)..]);
+    let (line, next) = octets.split_at(line_len(octets));
+    let is_mbox = line.starts_with(b"From ") && line.ends_with(b"\n") && line.len() <= MAX_NAME_LEN;
+    match begins_with_field(octets) {
+        Some(false) if is_mbox => begins_with_field(next),
+        answer => answer,
     }
-    first
 }
 
 fn begins_with_field(octets: &[u8]) -> Option<bool> {
