@@ -8,9 +8,10 @@ use std::path::Path;
 
 use clock::{ManualClock, WallTime};
 use mail::{BodyType, ForwardPath, HeaderBlock, MAX_HEADER_LEN};
-use smtp_server::MessageSink;
+use smtp_server::{HandshakeError, MessageSink};
 use spool::{Claim, SpoolOptions, SqliteSource, SqliteSpool};
 use tempfile::TempDir;
+use tracing_subscriber::layer::SubscriberExt;
 use wire::Dialect;
 
 use super::*;
@@ -322,4 +323,50 @@ fn who_is_a_load_balancer_is_the_listeners_to_say() {
     assert!(intake.is_proxy("192.0.2.200".parse().unwrap()));
     assert!(intake.is_proxy("::ffff:192.0.2.200".parse().unwrap()));
     assert!(!intake.is_proxy("192.0.2.1".parse().unwrap()));
+}
+
+/// What the log has of warnings about `notices` of clients at these addresses.
+fn warned(policy: ListenerPolicy, notices: &[(&str, Notice<'_>)]) -> Vec<String> {
+    let recent = crate::recent::Recent::new(clock());
+    let subscriber = tracing_subscriber::registry().with(recent.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let intake = ListenerIntake::<SqliteSpool>::new(policy, clock(), Arc::default());
+        for (peer, notice) in notices {
+            intake.noticed(&Client { peer: format!("{peer}:1000").parse().unwrap(), ..client(None) }, notice);
+        }
+    });
+    recent.events().into_iter().map(|event| event.text).collect()
+}
+
+#[test]
+fn a_client_behind_a_containers_gateway_is_warned_of_once() {
+    let gateway = Some("172.17.0.1".parse().unwrap());
+    let seen = |peers: &[&str]| {
+        let policy = ListenerPolicy { gateways: Gateways::of(gateway), ..policy(Dialect::Lenient) };
+        let notices: Vec<_> = peers.iter().map(|peer| (*peer, Notice::Connected)).collect();
+        warned(policy, &notices)
+    };
+    assert_eq!(seen(&["192.0.2.1", "172.17.0.2"]), [""; 0]);
+    let lines = seen(&["192.0.2.1", "172.17.0.1", "172.17.0.1"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("listener.local.networks") && lines[0].contains("172.17.0.1"), "{lines:?}");
+}
+
+#[test]
+fn each_failed_handshake_has_a_remedy_and_is_told_once_a_minute_for_a_client() {
+    for failure in [
+        HandshakeError::TooOld,
+        HandshakeError::NothingInCommon,
+        HandshakeError::NoTls,
+        HandshakeError::TimedOut,
+        HandshakeError::CertificateRefused("UnknownCA".to_owned()),
+        HandshakeError::Failed("odd".to_owned()),
+    ] {
+        let notice = || Notice::HandshakeFailed(&failure);
+        let lines = warned(policy(Dialect::Lenient), &[("192.0.2.1", notice()), ("192.0.2.1", notice())]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("remedy=") && lines[0].contains(&failure.to_string()), "{lines:?}");
+        let two = warned(policy(Dialect::Lenient), &[("192.0.2.1", notice()), ("192.0.2.2", notice())]);
+        assert_eq!(two.len(), 2, "{two:?}");
+    }
 }
