@@ -45,8 +45,11 @@ pub struct AddressList {
 /// One member: a mailbox, or what should have been one. All ranges are in the value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The address, or why it is none.
+    /// The address, or why it is none. One whose dots stand where RFC 5322 has none (`a..b@c.d`, as some providers once gave
+    /// out) is here with its local part in quotes, which means the same.
     pub address: Result<Mailbox, AddressError>,
+    /// Whether the address is such a one.
+    pub has_odd_dots: bool,
     /// Name, address and comments, without blanks around them.
     pub whole: Range<usize>,
     /// The address alone, without angle brackets and without a source route. Empty if there is nothing for one.
@@ -79,11 +82,16 @@ impl AddressList {
         self.members.iter().filter_map(|member| member.address.as_ref().ok())
     }
 
+    /// Whether nothing is wrong but, at most, the dots in local parts: every reader finds the same addresses.
+    pub fn is_right_but_for_dots(&self) -> bool {
+        self.is_right && self.mailboxes().next().is_some() && self.members.iter().all(|member| member.address.is_ok())
+    }
+
     /// How well it keeps to the standard.
     pub fn grade(&self) -> Grade {
         if self.mailboxes().next().is_none() {
             Grade::Broken
-        } else if self.is_right && self.members.iter().all(|member| member.address.is_ok()) {
+        } else if self.is_right_but_for_dots() && !self.members.iter().any(|member| member.has_odd_dots) {
             Grade::Right
         } else {
             Grade::Tolerable
@@ -199,36 +207,45 @@ impl<'a> Reader<'a> {
         };
         let name = &tokens[..open];
         let is_right = is_phrase(name) && behind.is_some_and(|behind| behind.iter().all(Token::is_filling));
-        let (addr_spec, address) = self.addr_spec(without_route(inside));
+        let (addr_spec, reading) = self.addr_spec(without_route(inside));
         let addr_spec = addr_spec.unwrap_or(tokens[open].range.end..tokens[open].range.end);
-        let member = Member { address, whole: span(tokens), addr_spec, display_name: span_if_any(name) };
-        (member, is_right)
+        let Reading { address, is_mended, has_odd_dots } = reading;
+        let member = Member { address, has_odd_dots, whole: span(tokens), addr_spec, display_name: span_if_any(name) };
+        (member, is_right && !is_mended)
     }
 
     /// An address without brackets, or words with one among them.
     fn bare(&self, tokens: &[Token]) -> (Member, bool) {
         let whole = span(tokens);
-        let (addr_spec, address) = self.addr_spec(tokens);
+        let (addr_spec, Reading { address, is_mended, has_odd_dots }) = self.addr_spec(tokens);
         let comment = tokens.iter().rfind(|token| token.kind == Kind::Comment).map(|token| token.range.clone());
         if let (Some(addr_spec), Ok(address)) = (&addr_spec, &address) {
             let addr_spec = addr_spec.clone();
-            return (Member { address: Ok(address.clone()), whole, addr_spec, display_name: comment }, true);
+            let member = Member { address: Ok(address.clone()), has_odd_dots, whole, addr_spec, display_name: comment };
+            return (member, !is_mended);
         }
-        let mut words = tokens.split(Token::is_filling).filter_map(|word| {
-            let range = word.first()?.range.start..word.last()?.range.end;
-            Mailbox::parse(&self.value[range.clone()]).ok().map(|mailbox| (range, mailbox))
-        });
-        let (found, other) = (words.next(), words.next());
-        let (addr_spec, address) = match found.filter(|_| other.is_none()) {
+        // A word that is an address as it stands is before those that must be mended to be one.
+        let found =
+            self.only_word(tokens, |octets| Mailbox::parse(octets).ok()).or_else(|| self.only_word(tokens, mended));
+        let (addr_spec, address) = match found {
             Some((range, mailbox)) => (Some(range), Ok(mailbox)),
             None => (addr_spec, address),
         };
         let addr_spec = addr_spec.unwrap_or(whole.start..whole.start);
-        (Member { address, whole, addr_spec, display_name: comment }, false)
+        (Member { address, has_odd_dots: false, whole, addr_spec, display_name: comment }, false)
+    }
+
+    /// The one word among `tokens` that is an address to `read`; none if there are several.
+    fn only_word(&self, tokens: &[Token], read: impl Fn(&[u8]) -> Option<Mailbox>) -> Option<(Range<usize>, Mailbox)> {
+        let mut words = tokens.split(Token::is_filling).filter_map(|word| {
+            let range = word.first()?.range.start..word.last()?.range.end;
+            read(&self.value[range.clone()]).map(|mailbox| (range, mailbox))
+        });
+        words.next().filter(|_| words.next().is_none())
     }
 
     /// The address that `tokens` make when comments and blanks are left out (RFC 5322 section 4.4), and where it stands.
-    fn addr_spec(&self, tokens: &[Token]) -> (Option<Range<usize>>, Result<Mailbox, AddressError>) {
+    fn addr_spec(&self, tokens: &[Token]) -> (Option<Range<usize>>, Reading) {
         let mut octets = Vec::new();
         let mut range: Option<Range<usize>> = None;
         let mut filled = false;
@@ -248,8 +265,47 @@ impl<'a> Reader<'a> {
             range = Some(start..token.range.end);
         }
         let octets = octets.strip_prefix(b" ").unwrap_or(&octets);
-        (range, Mailbox::parse(octets))
+        (range, Reading::of(octets))
     }
+}
+
+/// What stands for an address.
+struct Reading {
+    address: Result<Mailbox, AddressError>,
+    is_mended: bool,
+    has_odd_dots: bool,
+}
+
+impl Reading {
+    fn of(octets: &[u8]) -> Self {
+        let reading = |address, is_mended, has_odd_dots| Self { address, is_mended, has_odd_dots };
+        match Mailbox::parse(octets) {
+            Ok(mailbox) => reading(Ok(mailbox), false, false),
+            Err(error) => match (quoted_dots(octets), mended(octets)) {
+                (Some(mailbox), _) => reading(Ok(mailbox), false, true),
+                (None, Some(mailbox)) => reading(Ok(mailbox), true, false),
+                (None, None) => reading(Err(error), false, false),
+            },
+        }
+    }
+}
+
+/// The address without the dot of the root behind its domain and without single quotes or square brackets around it.
+fn mended(octets: &[u8]) -> Option<Mailbox> {
+    let octets = octets.strip_suffix(b".").unwrap_or(octets);
+    let between = |open: &[u8], close: &[u8]| octets.strip_prefix(open)?.strip_suffix(close);
+    let octets = between(b"'", b"'").or_else(|| between(b"[", b"]")).unwrap_or(octets);
+    Mailbox::parse(octets).ok().or_else(|| quoted_dots(octets))
+}
+
+/// The address if only the dots of its local part stand wrongly, which they may in quotes.
+fn quoted_dots(octets: &[u8]) -> Option<Mailbox> {
+    let at = octets.iter().position(|octet| *octet == b'@')?;
+    let (local_part, rest) = octets.split_at(at);
+    let without_dots: Vec<u8> = local_part.iter().map(|octet| if *octet == b'.' { b'_' } else { *octet }).collect();
+    // As an address without these dots it has to be right: what else is wrong is no matter of dots.
+    Mailbox::parse(&[&without_dots, rest].concat()).ok().filter(|_| local_part.contains(&b'.'))?;
+    Mailbox::parse(&[b"\"", local_part, b"\"", rest].concat()).ok()
 }
 
 /// The last `<` with something behind it; if there is none, the last.
@@ -352,8 +408,31 @@ mod tests {
             (b"mailto:hp@b.c", &["|hp@b.c"]),
             (b"Ops: a@b.c; d@e.f", &["|a@b.c", "|d@e.f"]),
             (b"a@b.c: <d@e.f>", &["a@b.c:|d@e.f"]),
+            // What is meant is clear.
+            (b"user@contoso.com.", &["|user@contoso.com"]),
+            (b"'a@b.c'", &["|a@b.c"]),
+            (b"[a@b.c]", &["|a@b.c"]),
+            (b"Hall <'a@b.c'>", &["Hall|a@b.c"]),
+            (b"Hall [a@b.c]", &["|a@b.c"]),
+            (b"'x@y.z' a@b.c", &["|a@b.c"]),
+            (b"john..doe@docomo.ne.jp", &["|\"john..doe\"@docomo.ne.jp"]),
+            (b"J <.john.@docomo.ne.jp>", &["J|\".john.\"@docomo.ne.jp"]),
         ] {
             check(value, members, Grade::Tolerable);
+        }
+    }
+
+    #[test]
+    fn dots_are_the_only_fault_or_one_of_several() {
+        for (value, only_dots) in [
+            ("john..doe@docomo.ne.jp", true),
+            ("a@b.c, J <john.@docomo.ne.jp>", true),
+            ("a@b.c", true),
+            ("john..doe@docomo.ne.jp; a@b.c", false),
+            ("john..doe@docomo.ne.jp.", false),
+            ("", false),
+        ] {
+            assert_eq!(AddressList::parse(value.as_bytes()).unwrap().is_right_but_for_dots(), only_dots, "{value}");
         }
     }
 
@@ -378,6 +457,10 @@ mod tests {
             b"a@b\0.c",
             b"\"a\r\nb\"@c.d",
             b",,,;",
+            b"a@b.c..",
+            b"a@b.c'",
+            b"a..b@c..d",
+            b"[[a@b.c]]",
             b"m\xfcller@b.c",
         ] {
             let (members, grade) = read(value);
