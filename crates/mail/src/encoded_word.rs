@@ -59,6 +59,36 @@ fn encoded_word(word: &str) -> Option<(Charset, Vec<u8>)> {
     Some((Charset::named(charset)?, octets))
 }
 
+/// Longest encoded word that is kept without knowing its character set: a line of a field cannot be folded within it. Old
+/// software writes longer ones than RFC 2047 section 2 allows.
+const MAX_KEPT_WORD: usize = 500;
+
+/// The encoded word as a phrase may hold it (RFC 2047 section 5 (3)), whatever its character set. None if it is none.
+pub(crate) fn for_phrase(word: &str) -> Option<String> {
+    let mut parts = word.strip_prefix("=?")?.strip_suffix("?=")?.splitn(3, '?');
+    let (charset, encoding, text) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_token = |octet: u8| octet.is_ascii_alphanumeric() || b"-_+*".contains(&octet);
+    if charset.is_empty() || !charset.bytes().all(is_token) || !text.is_ascii() {
+        return None;
+    }
+    let text = match encoding {
+        "B" | "b" => base64(text).map(|_| text.to_owned())?,
+        "Q" | "q" => q_encoding(text)?.into_iter().fold(String::new(), |mut text, octet| {
+            let _ = match octet {
+                b' ' => write!(text, "_"),
+                octet if octet.is_ascii_alphanumeric() || b"!*+-/".contains(&octet) => {
+                    write!(text, "{}", char::from(octet))
+                }
+                octet => write!(text, "={octet:02X}"),
+            };
+            text
+        }),
+        _ => return None,
+    };
+    let word = format!("=?{charset}?{encoding}?{text}?=");
+    (word.len() <= MAX_KEPT_WORD).then_some(word)
+}
+
 /// A character set that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Charset {
@@ -180,6 +210,24 @@ mod tests {
         ] {
             assert_eq!(encoded_if_needed(text), field);
         }
+    }
+
+    #[test]
+    fn encoded_words_are_made_fit_for_a_phrase() {
+        for (word, fit) in [
+            ("=?windows-1250?Q?Nov=E1k,_Jan?=", Some("=?windows-1250?Q?Nov=E1k=2C_Jan?=")),
+            ("=?ISO-8859-2?q?a@b.c?=", Some("=?ISO-8859-2?q?a=40b=2Ec?=")),
+            ("=?gb2312?B?1cXI/Q==?=", Some("=?gb2312?B?1cXI/Q==?=")),
+            ("=?big5*zh?Q?_=_?=", None),
+            ("=?koi8-r?Q?\u{fc}?=", None),
+            ("=?koi8-r?B?a,b?=", None),
+            ("=?a b?Q?a?=", None),
+            ("=??Q?a?=", None),
+            ("=?koi8-r?X?a?=", None),
+        ] {
+            assert_eq!(for_phrase(word).as_deref(), fit, "{word}");
+        }
+        assert_eq!(for_phrase(&format!("=?koi8-r?B?{}?=", "a".repeat(MAX_KEPT_WORD))), None);
     }
 
     proptest! {

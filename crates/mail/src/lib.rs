@@ -33,7 +33,7 @@ pub use lane::{LaneId, LaneSet};
 pub use message_id::MessageId;
 pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};
 pub use path::{ForwardPath, PathError, ReversePath};
-pub use phrase::{name_in, named};
+pub use phrase::{Name, name_in, named};
 pub use readable::readable;
 pub use recipient::Recipient;
 pub use trace::{Received, domain_or_literal};

@@ -1,7 +1,9 @@
 //! From and Date of what is accepted: repaired where no reader could make sense of them, and never changed where they are
 //! right. Pure. Not here: whether that sender may be used, and what else a header gains.
 
-use mail::{AddressList, Field, FieldError, Grade, HeaderBlock, Mailbox, encoded_if_needed, name_in, named, readable};
+use mail::{
+    AddressList, Field, FieldError, Grade, HeaderBlock, Mailbox, Member, encoded_if_needed, name_in, named, readable,
+};
 use wire::Dialect;
 
 /// Most From fields of one message; more come from no program that writes mail.
@@ -54,10 +56,11 @@ pub(super) fn settle_from(
         return Ok(None);
     };
     let was = readable(value, MAX_KEPT);
-    let right = right_form(value, sender);
     if dialect == Dialect::Strict {
-        return if right.is_some() { Err(FromFault::Wrong) } else { Ok(None) };
+        let is_right = AddressList::parse(value).is_ok_and(|list| list.grade() == Grade::Right);
+        return if is_right { Ok(None) } else { Err(FromFault::Wrong) };
     }
+    let right = right_form(value, sender);
     if let Some(right) = &right {
         let fields = [Some(Field::new("From", right)?), original("From", &was)?];
         header.replace("From", &fields.into_iter().flatten().collect::<Vec<_>>());
@@ -66,10 +69,11 @@ pub(super) fn settle_from(
     Ok((right.is_some() || renamed > 0).then_some(Repair { field: "From", was }))
 }
 
-/// What the value must become; none if it is right as it is.
+/// What the value must become; none if it is right as it is, or nothing is wrong but the dots of a local part, of which
+/// Exchange makes what it wants: everybody finds the same addresses in it.
 fn right_form(value: &[u8], sender: &Mailbox) -> Option<String> {
     let list = match AddressList::parse(value) {
-        Ok(list) if list.grade() == Grade::Right => return None,
+        Ok(list) if list.is_right_but_for_dots() => return None,
         Ok(list) => list,
         // More than anybody reads: its name would be noise.
         Err(_) => return Some(sender.to_string()),
@@ -78,8 +82,28 @@ fn right_form(value: &[u8], sender: &Mailbox) -> Option<String> {
     Some(match (usable.next(), usable.next()) {
         (None, _) => named(&name_in(value, 0..0), sender),
         (Some((member, mailbox)), None) => named(&name_in(value, member.addr_spec.clone()), mailbox),
-        _ => list.mailboxes().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        _ => each_named(value, list.members()),
     })
+}
+
+/// The usable among several members, each with its name. Words without an address belong to the next one: a name with a
+/// comma in it is read as two members.
+fn each_named(value: &[u8], members: &[Member]) -> String {
+    let mut written = Vec::new();
+    let mut words = None;
+    for member in members {
+        let whole = &value[member.whole.clone()];
+        match &member.address {
+            Ok(mailbox) => {
+                let start = words.take().unwrap_or(member.whole.start);
+                let addr_spec = member.addr_spec.start - start..member.addr_spec.end - start;
+                written.push(named(&name_in(&value[start..member.whole.end], addr_spec), mailbox));
+            }
+            Err(_) if whole.iter().any(|octet| b"<@".contains(octet)) => words = None,
+            Err(_) => words = words.or(Some(member.whole.start)),
+        }
+    }
+    written.join(", ")
 }
 
 /// The field that keeps what a repaired one said, if it said anything.
@@ -146,6 +170,22 @@ mod tests {
             (b"root", "root <erp@contoso.com>"),
             (b"root@", "\"root@\" <erp@contoso.com>"),
             (b"root (Cron Daemon)", "\"root (Cron Daemon)\" <erp@contoso.com>"),
+            // What is meant is clear: no other identity may go out.
+            (b"user@contoso.com.", "user@contoso.com"),
+            (b"'a@b.c'", "a@b.c"),
+            (b"Hall <[a@b.c]>", "Hall <a@b.c>"),
+            (b"J [x] <j..d@b.c>", "\"J [x]\" <\"j..d\"@b.c>"),
+            // Names in character sets that are not known here.
+            (b"=?windows-1250?Q?Nov=E1k,_Jan?= <jan@firma.cz>", "=?windows-1250?Q?Nov=E1k=2C_Jan?= <jan@firma.cz>"),
+            (b"=?gb2312?B?1cXI/Q==?= <z@b.cn>;", "=?gb2312?B?1cXI/Q==?= <z@b.cn>"),
+            (b"=?gb2312?B?1cXI/Q==?= z@b.cn", "=?gb2312?B?1cXI/Q==?= <z@b.cn>"),
+            (b"=?ISO-8859-2?Q?Jan@firma?= <jan@firma.cz>", "=?ISO-8859-2?Q?Jan=40firma?= <jan@firma.cz>"),
+            // Raw ISO-2022-JP: ESC is a control and must not go upstream, so that the name cannot stay as it is.
+            (b"\x1b$B;3ED\x1b(B <y@b.jp>", "\"$B;3ED (B\" <y@b.jp>"),
+            // Several keep their names.
+            (b"Anna <a@b.c>; Bob <d@e.f>", "Anna <a@b.c>, Bob <d@e.f>"),
+            (b"a@b.c (Anna); M\xfcller, Hans <d@e.f>", "Anna <a@b.c>, =?utf-8?Q?M=C3=BCller=2C_Hans?= <d@e.f>"),
+            (b"<x y@b.c>, =?koi8-r?B?8tXT?= <a@b.c>; d@e.f.", "=?koi8-r?B?8tXT?= <a@b.c>, d@e.f"),
             // Notes, AS/400, hosts.
             (b"CN=Hans Muster/O=Contoso", "\"CN=Hans Muster/O=Contoso\" <erp@contoso.com>"),
             (b"QSECOFR AT AS400", "QSECOFR AT AS400 <erp@contoso.com>"),
@@ -168,6 +208,8 @@ mod tests {
             "From: Root (Cron Daemon) <root@erp01>\r\nDate: Sat, 21 Nov 26 7:54 CET\r\n",
             "From : J. R. M\u{fc}ller <j@b.c> (x)\r\n\t\r\nDate: Thu, 1 Jan 1970 00:00:00 +0000 (never set)\r\n",
             "FROM: a@b.c, b@c.d\r\nSender: a@b.c\r\n",
+            "From: john..doe@docomo.ne.jp\r\n",
+            "From: J <.john.@docomo.ne.jp>\r\n",
         ] {
             let mut block = HeaderBlock::parse(header.as_bytes().to_vec());
             assert_eq!(settle_from(&mut block, &sender(), Dialect::Lenient), Ok(None));
@@ -230,7 +272,37 @@ mod tests {
         left.into_bytes()
     }
 
+    /// Each character as an octet of a Q word, with bare commas and the like, as careless programs write it.
+    fn careless_word(name: &str) -> String {
+        let octet = |c: char| match c {
+            ' ' => "_".to_owned(),
+            '?' | '=' | '_' => format!("={:02X}", u32::from(c)),
+            c if c.is_ascii() => c.to_string(),
+            c => format!("={:02X}", u32::from(c)),
+        };
+        format!("=?iso-8859-1?Q?{}?=", name.chars().map(octet).collect::<String>())
+    }
+
     proptest! {
+        #[test]
+        fn a_repaired_name_says_what_it_said(
+            name in "[A-Z\u{e4}\u{df}]([a-z\u{fc},.;:@?=_()!' ]{0,30}[a-z\u{e9}])?",
+            fault in proptest::sample::select(&["W <a@b.c>;", "W <a@b.c", "W a@b.c", "\"W\" <a@b.c>;", "W, <a@b.c>", "W <'a@b.c'>"][..]),
+        ) {
+            let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+            let value = fault.replace('W', &careless_word(&name));
+            let list = AddressList::parse(value.as_bytes()).unwrap();
+            prop_assume!(list.grade() == Grade::Tolerable && list.mailboxes().count() == 1);
+            let mut header = HeaderBlock::parse(format!("From: {value}\r\n").into_bytes());
+            settle_from(&mut header, &sender(), Dialect::Lenient).unwrap();
+            let after = header.value("From").unwrap();
+            let list = AddressList::parse(after).unwrap();
+            let member = &list.members()[0];
+            prop_assert_eq!(list.grade(), Grade::Right);
+            prop_assert_eq!(member.address.as_ref().unwrap().to_string(), "a@b.c");
+            prop_assert_eq!(name_in(&after[member.display_name.clone().unwrap()], 0..0), mail::Name::Text(name));
+        }
+
         #[test]
         fn a_repair_changes_no_octet_outside_the_fields_it_names(
             fields in proptest::collection::vec((
@@ -250,8 +322,10 @@ mod tests {
             // What leaves is right, and right it stays.
             prop_assert_eq!(after.count("From"), 1);
             let again = AddressList::parse(after.value("From").unwrap()).unwrap();
-            prop_assert_eq!(again.grade(), Grade::Right);
-            prop_assert_eq!(settle_from(&mut after.clone(), &sender(), Dialect::Strict), Ok(None));
+            prop_assert!(again.is_right_but_for_dots());
+            let strict = settle_from(&mut after.clone(), &sender(), Dialect::Strict);
+            prop_assert_eq!(strict, if again.grade() == Grade::Right { Ok(None) } else { Err(FromFault::Wrong) });
+            prop_assert_eq!(settle_from(&mut after.clone(), &sender(), Dialect::Lenient), Ok(None));
             prop_assert!(after.value("Date").is_none_or(mail::is_date));
             prop_assert_eq!(after.count("Date"), before.count("Date").min(1));
         }

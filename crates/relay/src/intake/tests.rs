@@ -221,6 +221,8 @@ async fn users_send_only_as_those_they_may_by_envelope_and_from() {
         // With a null reverse-path the From field decides.
         (Some("erp"), "", "erp@contoso.com", None),
         (Some("erp"), "", "a@fabrikam.com", Some("From field")),
+        // An address that is left alone is judged all the same.
+        (Some("erp"), "erp@contoso.com", "e..rp@contoso.com", None),
     ] {
         let world = world(LENIENT, ROOMY);
         let message = format!("From: {from}\r\n\r\nbody\r\n");
@@ -234,6 +236,14 @@ async fn users_send_only_as_those_they_may_by_envelope_and_from() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_do_not_send_as_others_by_dots_that_stand_wrongly() {
+    let world = world(LENIENT, ROOMY);
+    let message = b"From: c..eo@fabrikam.com\r\n\r\nbody\r\n";
+    let reply = refusal(world.submit(Said { user: Some("erp"), message, ..Said::default() }).await);
+    assert_eq!(reply, "550 5.7.1 User erp may not send as \"c..eo\"@fabrikam.com (From field)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
