@@ -324,8 +324,8 @@ where
                 self.close(&reply).await?;
                 Ok(ControlFlow::Break(()))
             }
-            step => {
-                if let Step::Reply(reply) = step {
+            other => {
+                if let Step::Reply(reply) = other {
                     self.say(&reply);
                 }
                 Ok(ControlFlow::Continue(()))
