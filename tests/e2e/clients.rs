@@ -202,7 +202,7 @@ type Make<'a> = dyn Fn(&Task) -> Command + 'a;
 async fn plays_all(name: &str, input: Input, make: &Make<'_>) {
     let office = Office::open().await;
     is_told_what_is_refused(&office, input, make);
-    let mut row = format!("| {name} ");
+    let mut cells = vec![name.to_owned()];
     let mut went_through = 0;
     for tls in ENCRYPTIONS {
         let mut logins = Vec::new();
@@ -219,10 +219,10 @@ async fn plays_all(name: &str, input: Input, make: &Make<'_>) {
             let taken = office.world.wait_for(went_through as u64).await;
             arrived(&task, input, &taken[went_through - 1]);
         }
-        row += &format!("| {} ", logins.join(", "));
+        cells.push(logins.join(", "));
     }
     assert_eq!(office.count_queued(), went_through, "no refused message was taken");
-    row += "|";
+    let row = format!("| {} |", cells.join(" | "));
     assert!(PAGE.contains(&row), "docs/clients.md does not have the row\n{row}");
 }
 
@@ -431,8 +431,8 @@ async fn jakarta_mail_delivers() {
     let path = format!("{}:{}", jars.join(":"), classes.path().display());
     let mut compiler = Command::new(javac);
     compiler.args(["-cp", &path, "-d"]).arg(classes.path()).arg(script("SendMail.java"));
-    let (compiled, _, complaint) = run(&mut compiler, "");
-    assert!(compiled, "{complaint}");
+    let (went_well, _, complaint) = run(&mut compiler, "");
+    assert!(went_well, "{complaint}");
     let store = classes.path().join("trusted.p12");
     let make = |task: &Task| {
         if !store.exists() {
