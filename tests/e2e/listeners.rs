@@ -30,7 +30,8 @@ fn make_certificate(world: &World) {
 fn with_tls(world: World, tls: &str) -> World {
     make_certificate(&world);
     let (certificate, key) = (world.path("tls.pem"), world.path("tls.key"));
-    world.set("listener", format!("tls = {tls:?}\ncertificate = {certificate:?}\nprivate_key = {key:?}"))
+    let (certificate, key) = (certificate.display(), key.display());
+    world.set("listener", format!("tls = {tls:?}\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\""))
 }
 
 /// A session by TLS from the first octet with a client that trusts the certificate in this file alone.

@@ -242,7 +242,8 @@ mod tests {
             ([OTHER, DATE, ""], [&format!("Date: {OTHER}"), &format!("X-Original-Date: {DATE}"), "X-Original-Date:"]),
             (["", "today", "now"], [&format!("Date: {DATE}"), "X-Original-Date: today", "X-Original-Date: now"]),
         ] {
-            let header: String = dates.iter().map(|date| format!("Date: {date}\r\n")).collect();
+            let fields: Vec<_> = dates.iter().map(|date| format!("Date: {date}\r\n")).collect();
+            let header = fields.concat();
             let lines = repaired(format!("From: a@b.c\r\n{header}B: 2\r\n").as_bytes());
             assert_eq!(lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>()[1..4], wanted);
             assert_eq!(lines.len(), 5, "{lines:?}");
