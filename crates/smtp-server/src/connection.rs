@@ -159,7 +159,8 @@ where
                     self.start_tls(&reply).await?;
                 }
                 Step::Authenticate(credentials) => {
-                    if self.authenticate(credentials).await?.is_break() {
+                    // Boxed, as a message is: few do it, and each but once.
+                    if Box::pin(self.authenticate(credentials)).await?.is_break() {
                         return Ok(());
                     }
                 }
