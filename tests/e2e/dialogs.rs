@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::{Reply, ReplyParser};
 
-use crate::harness::{PATIENCE, Relay, SENDER, World, until};
+use crate::harness::{PATIENCE, Relay, SENDER, World, until, with_lf};
 use other_mta::OtherMta;
 use script::{Check, Numbered, Script, Server, Step};
 
@@ -252,17 +252,6 @@ fn as_arrived(message: &sandbox::Message) -> Arrived {
 fn as_sent(parameter: &sandbox::Parameter) -> String {
     let value = parameter.value.as_ref().map(|value| format!("={value}"));
     format!("{}{}", parameter.name, value.unwrap_or_default())
-}
-
-/// CRLF becomes LF; a CR or LF that stood alone stays where it was.
-fn with_lf(octets: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(octets.len());
-    for (at, octet) in octets.iter().enumerate() {
-        if !(*octet == b'\r' && octets.get(at + 1) == Some(&b'\n')) {
-            kept.push(*octet);
-        }
-    }
-    kept
 }
 
 /// The client's side of a dialog.

@@ -444,6 +444,17 @@ pub(crate) fn peer(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// As Postfix stores lines: CRLF becomes LF; a CR or LF that stood alone stays where it was.
+pub(crate) fn with_lf(octets: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(octets.len());
+    for (at, octet) in octets.iter().enumerate() {
+        if !(*octet == b'\r' && octets.get(at + 1) == Some(&b'\n')) {
+            kept.push(*octet);
+        }
+    }
+    kept
+}
+
 /// How often a condition is looked at that nobody tells.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, field, message, until};
+use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, UNKNOWN, World, field, message, until, with_lf};
 use crate::upstream::{OTHER, Upstream, Verdict, split};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,15 +331,4 @@ fn assert_arrived(delivered: &[u8], sent: &[u8]) {
         panic!("{} octets came of {}; the first that differs is at {at:?}", body.len(), sent_body.len());
     }
     assert!(header.contains(&sent_header), "{sent_header}\nis not in\n{header}");
-}
-
-/// Postfix stores lines with LF.
-fn with_lf(octets: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(octets.len());
-    for (at, octet) in octets.iter().enumerate() {
-        if !(*octet == b'\r' && octets.get(at + 1) == Some(&b'\n')) {
-            kept.push(*octet);
-        }
-    }
-    kept
 }

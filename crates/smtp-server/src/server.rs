@@ -235,7 +235,7 @@ impl<I: Intake> Shared<I> {
             () = stop.cancelled() => return,
             header = timeout(PROXY_TIMEOUT, read_proxy_header(&mut stream)) => header,
         };
-        match header.unwrap_or_else(|_elapsed| Err("it did not come in time".to_owned())) {
+        match header.unwrap_or_else(|_elapsed| Err(NoHeader::Wrong("it did not come in time".to_owned()))) {
             // Loopback networks are this machine's: no other speaks for it.
             Ok(Some(source)) if source.ip().to_canonical().is_loopback() && !client.address().is_loopback() => {
                 let text = "it names this machine's own address as the client's";
@@ -244,8 +244,8 @@ impl<I: Intake> Shared<I> {
             Ok(Some(source)) => client.named_by_proxy(source),
             Ok(None) => {}
             // A load balancer looks whether the port is open.
-            Err(text) if text.is_empty() => return,
-            Err(text) => return self.intake.noticed(&client, &Notice::ProxyHeaderMissing(&text)),
+            Err(NoHeader::NoWord) => return,
+            Err(NoHeader::Wrong(text)) => return self.intake.noticed(&client, &Notice::ProxyHeaderMissing(&text)),
         }
         let entered = self.intake.connect(&client).and_then(|()| ticket.name(client.address()).map_err(refusal));
         match entered {
@@ -286,21 +286,31 @@ fn refusal(full: Full) -> Reply {
     Reply::new(421, (4, 7, 0), text)
 }
 
+/// Why a load balancer's connection has no header.
+enum NoHeader {
+    /// It was closed without a word.
+    NoWord,
+    /// This is wrong with it.
+    Wrong(String),
+}
+
 /// The client that a load balancer speaks for, none if it speaks for itself. Reads no octet beyond the header: what follows is
-/// the client's, and perhaps the first of its TLS. An empty error is a connection that was closed without a word.
-async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
+/// the client's, and perhaps the first of its TLS.
+async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoHeader> {
     let mut input = Vec::new();
     loop {
         match stream.read_u8().await {
             Ok(octet) => input.push(octet),
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.to_string()),
-            Err(_) if input.is_empty() => return Err(String::new()),
-            Err(_) => return Err("the connection was closed within it".to_owned()),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                return Err(NoHeader::Wrong(error.to_string()));
+            }
+            Err(_) if input.is_empty() => return Err(NoHeader::NoWord),
+            Err(_) => return Err(NoHeader::Wrong("the connection was closed within it".to_owned())),
         }
         match ProxyHeader::read(&input) {
             ProxyProgress::Incomplete => {}
             ProxyProgress::Done { source, .. } => return Ok(source),
-            ProxyProgress::Refused(error) => return Err(error.to_string()),
+            ProxyProgress::Refused(error) => return Err(NoHeader::Wrong(error.to_string())),
         }
     }
 }
