@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use token_manager::{Secret, SecretError, SecretSource};
+use token_manager::{SecretError, SecretSource};
 use zeroize::Zeroizing;
 
 use crate::config::SecretReference;
@@ -25,11 +25,11 @@ impl ReferencedSecret {
 }
 
 impl SecretSource for ReferencedSecret {
-    fn read(&self) -> Result<Secret, SecretError> {
+    fn text(&self) -> Result<Zeroizing<String>, SecretError> {
         match &self.0 {
             SecretReference::File(path) => read_file(path),
             SecretReference::Environment(name) => {
-                Secret::new(env::var(name).map_err(|error| unreadable(error.to_string()))?)
+                Ok(Zeroizing::new(env::var(name).map_err(|error| unreadable(error.to_string()))?))
             }
             SecretReference::SystemdCredential(name) => read_file(&credential(name)?),
         }
@@ -44,13 +44,13 @@ impl SecretSource for ReferencedSecret {
     }
 }
 
-fn read_file(path: &Path) -> Result<Secret, SecretError> {
+fn read_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let mut text = Zeroizing::new(String::new());
     File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_LEN {
         return Err(unreadable(format!("{} is longer than any secret", path.display())));
     }
-    Secret::new(text)
+    Ok(text)
 }
 
 fn credential(name: &str) -> Result<PathBuf, SecretError> {

@@ -28,11 +28,16 @@ pub enum SecretError {
 
 /// Where a secret stands. Read on a blocking thread before each request, so it may open files.
 pub trait SecretSource: Send + Sync + 'static {
-    /// The secret as it is now.
-    fn read(&self) -> Result<Secret, SecretError>;
+    /// What stands there now, as it stands there.
+    fn text(&self) -> Result<Zeroizing<String>, SecretError>;
 
     /// The place in words for an administrator, as in `file /etc/xoauth2-relay/contoso.secret`; never the content.
     fn description(&self) -> String;
+
+    /// The secret of one line that stands there now.
+    fn read(&self) -> Result<Secret, SecretError> {
+        Secret::new(self.text()?)
+    }
 }
 
 impl Secret {

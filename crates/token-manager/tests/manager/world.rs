@@ -7,11 +7,12 @@ use std::time::Duration;
 use clock::{ManualClock, WallTime};
 use tempfile::TempDir;
 use token_manager::{
-    Application, Credential, Grant, Ledger, Secret, SecretError, SecretSource, TokenFailure, TokenManager, TokenStatus,
+    Application, Credential, Grant, Ledger, SecretError, SecretSource, TokenFailure, TokenManager, TokenStatus,
     TokenUnavailable,
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::endpoint::{CLIENT_ID, Endpoint, SCOPE};
 
@@ -24,9 +25,9 @@ pub(crate) struct Source {
 }
 
 impl SecretSource for Source {
-    fn read(&self) -> Result<Secret, SecretError> {
+    fn text(&self) -> Result<Zeroizing<String>, SecretError> {
         match &*self.text.lock().unwrap() {
-            Some(text) => Secret::new(text.clone()),
+            Some(text) => Ok(Zeroizing::new(text.clone())),
             None => Err(std::io::Error::from(std::io::ErrorKind::NotFound).into()),
         }
     }
