@@ -239,9 +239,11 @@ impl Campaign {
     }
 }
 
-/// A fault that ends with the relay's run, and that passes in a moment.
+/// A fault that ends with the relay's run, and that passes in a moment, where this relay can meet it.
 fn is_usable(row: &Row) -> bool {
-    !matches!(row.effect, Effect::Delay(_)) && (row.effect != Effect::Stall || row.stage != Stage::Content)
+    row.stage != Stage::Imds
+        && !matches!(row.effect, Effect::Delay(_))
+        && (row.effect != Effect::Stall || row.stage != Stage::Content)
 }
 
 /// Others stop the lane for longer than a round.

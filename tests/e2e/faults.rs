@@ -144,8 +144,10 @@ fn is_transfer(stage: Stage) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_fault_of_the_catalogue_ends_as_its_class_promises_and_leaves_the_relay_healthy() {
     let wanted = std::env::var("FAULT").ok();
-    let mut rows: Vec<_> =
-        catalogue::all().filter(|row| wanted.as_deref().is_none_or(|name| name == row.name)).collect();
+    // The metadata service is asked only by a tenant with a managed identity, which these have not.
+    let mut rows: Vec<_> = catalogue::all()
+        .filter(|row| row.stage != Stage::Imds && wanted.as_deref().is_none_or(|name| name == row.name))
+        .collect();
     // The longest first, so that they do not make the end wait.
     rows.sort_by_key(|row| !matches!((row.effect, row.stage), (Effect::Delay(_), _) | (Effect::Stall, Stage::Token)));
     let (count, begun) = (rows.len(), Instant::now());

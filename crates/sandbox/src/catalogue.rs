@@ -3,6 +3,7 @@
 //! a client should make of them is said as a [`Class`], never checked here.
 
 mod connection;
+mod imds;
 mod smtp;
 mod token;
 
@@ -146,7 +147,7 @@ pub enum Channel {
     Mx,
     /// High Volume Email only.
     HighVolume,
-    /// At the token endpoint.
+    /// At the token endpoint or the metadata service.
     Token,
 }
 
@@ -157,7 +158,7 @@ impl Row {
     }
 
     const fn at(stage: Stage, name: &'static str, class: Class, effect: Effect, meaning: &'static str) -> Self {
-        let channel = if matches!(stage, Stage::Token) { Channel::Token } else { Channel::Submission };
+        let channel = if matches!(stage, Stage::Token | Stage::Imds) { Channel::Token } else { Channel::Submission };
         Self { name, stage, effect, meaning, facts: "8", class, channel, unproven: false, own_words: false }
     }
 
@@ -234,9 +235,10 @@ pub struct UnknownFault {
     pub nearest: Option<&'static str>,
 }
 
-/// Every row: replies in the order of the facts, then connections, then the token endpoint.
+/// Every row: replies in the order of the facts, then connections, then the token endpoint, then the
+/// metadata service.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    smtp::ROWS.iter().chain(connection::ROWS).chain(token::ROWS)
+    smtp::ROWS.iter().chain(connection::ROWS).chain(token::ROWS).chain(imds::ROWS)
 }
 
 /// The row with this name.
@@ -284,7 +286,7 @@ mod tests {
     fn every_row_makes_sense_at_its_stage() {
         for row in all() {
             assert!(Faults::default().inject(row.fault()).is_ok(), "{row}");
-            assert_eq!(row.channel == Channel::Token, row.stage == Stage::Token, "{row}");
+            assert_eq!(row.channel == Channel::Token, row.stage.is_http(), "{row}");
         }
     }
 

@@ -16,6 +16,16 @@ pub struct Counters {
     pub connections_total: u64,
     /// Requests to the token path, good and bad.
     pub token_requests: u64,
+    /// Of these, those with `client_credentials`.
+    pub client_credentials_requests: u64,
+    /// Those with `authorization_code`.
+    pub authorization_code_requests: u64,
+    /// Those with `refresh_token`.
+    pub refresh_token_requests: u64,
+    /// Those with a device code: how often devices polled.
+    pub device_code_requests: u64,
+    /// Requests to the metadata service.
+    pub imds_requests: u64,
     /// Tokens issued over HTTPS.
     pub tokens_issued: u64,
     /// AUTH commands answered with 235.
@@ -35,6 +45,11 @@ pub(crate) struct Tally {
     connections_peak: AtomicU64,
     connections_total: AtomicU64,
     pub(crate) token_requests: AtomicU64,
+    pub(crate) client_credentials: AtomicU64,
+    pub(crate) authorization_codes: AtomicU64,
+    pub(crate) refreshes: AtomicU64,
+    pub(crate) device_polls: AtomicU64,
+    pub(crate) imds_requests: AtomicU64,
     pub(crate) tokens_issued: AtomicU64,
     auth_successes: AtomicU64,
     auth_failures: AtomicU64,
@@ -73,6 +88,11 @@ impl Tally {
             connections_peak: self.connections_peak.load(Relaxed),
             connections_total: self.connections_total.load(Relaxed),
             token_requests: self.token_requests.load(Relaxed),
+            client_credentials_requests: self.client_credentials.load(Relaxed),
+            authorization_code_requests: self.authorization_codes.load(Relaxed),
+            refresh_token_requests: self.refreshes.load(Relaxed),
+            device_code_requests: self.device_polls.load(Relaxed),
+            imds_requests: self.imds_requests.load(Relaxed),
             tokens_issued: self.tokens_issued.load(Relaxed),
             auth_successes: self.auth_successes.load(Relaxed),
             auth_failures: self.auth_failures.load(Relaxed),

@@ -1,16 +1,32 @@
-//! Entra ID's token endpoint as a pure answer: form parameters in, token or AADSTS error out (facts 4.2, 4.6). Only the
-//! `client_credentials` grant with a secret so far. HTTP is `endpoint`'s.
+//! Entra ID's token endpoint as a pure answer: form parameters in, token or AADSTS error out (facts 4.2 to 4.6), for
+//! each grant that mail needs. Its other pages are `authorize` and `device`; HTTP is `endpoint`'s.
 
+mod assertion;
+pub(crate) mod authorize;
+mod credentials;
+pub(crate) mod device;
+mod form;
+mod page;
+mod refusal;
+mod scopes;
+
+use aws_lc_rs::{constant_time, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use clock::WallTime;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use url::form_urlencoded;
 
-use crate::counters::count;
-use crate::fault::{OddToken, TokenFault};
-use crate::tenant::{Application, TenantModel};
-use crate::token::{self, guid};
+use self::credentials::{Credentials, decode_basic};
+pub(crate) use self::form::Form;
+pub(crate) use self::page::Page;
+pub(crate) use self::refusal::EntraError;
+pub(crate) use self::scopes::{Detail, Scopes};
+use crate::application::Application;
+use crate::counters::{Tally, count};
+use crate::directory::Directory;
+use crate::fault::OddToken;
+use crate::sign_ins::{Poll, REFRESH_LIFETIME, SignIn};
+use crate::tenant::TenantModel;
+use crate::token::{self, Bearer, seconds};
 use crate::world::World;
 
 /// The parts of an HTTP request that the endpoint looks at.
@@ -25,92 +41,83 @@ pub(crate) struct TokenRequest<'a> {
 impl TokenRequest<'_> {
     /// Who says to ask, whether or not it is true.
     pub(crate) fn client_id(&self) -> Option<String> {
-        let form = Form::parse(self).ok()?;
+        let form = self.form().ok()?;
         let in_header = || Some(decode_basic(self.authorization?)?.0);
         form.optional("client_id").map(str::to_owned).or_else(in_header)
+    }
+
+    /// By which grant it asks, if by one that is known.
+    pub(crate) fn grant_type(&self) -> Option<GrantType> {
+        GrantType::parse(self.form().ok()?.optional("grant_type")?).ok()
+    }
+
+    fn form(&self) -> Result<Form, EntraError> {
+        Form::of_body(self.content_type, self.body)
+    }
+}
+
+/// The grants (RFC 6749, RFC 8628).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrantType {
+    ClientCredentials,
+    AuthorizationCode,
+    RefreshToken,
+    DeviceCode,
+}
+
+impl GrantType {
+    fn parse(name: &str) -> Result<Self, EntraError> {
+        Ok(match name {
+            "client_credentials" => Self::ClientCredentials,
+            "authorization_code" => Self::AuthorizationCode,
+            "refresh_token" => Self::RefreshToken,
+            "urn:ietf:params:oauth:grant-type:device_code" => Self::DeviceCode,
+            _ => {
+                let text = format!("The app requested an unsupported grant type '{name}'.");
+                return Err(EntraError::new(400, "unsupported_grant_type", 70_003, text));
+            }
+        })
+    }
+
+    pub(crate) fn count(self, tally: &Tally) {
+        count(match self {
+            Self::ClientCredentials => &tally.client_credentials,
+            Self::AuthorizationCode => &tally.authorization_codes,
+            Self::RefreshToken => &tally.refreshes,
+            Self::DeviceCode => &tally.device_polls,
+        });
     }
 }
 
 /// The 200 body (facts 4.2); no refresh token for an application.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct TokenReply {
     token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     expires_in: u64,
     ext_expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_in: Option<u64>,
     access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token: Option<String>,
     /// Only in an answer that a fault made enormous.
     #[serde(skip_serializing_if = "Option::is_none")]
     padding: Option<String>,
 }
 
-/// An error of the endpoint (facts 4.6).
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct EntraError {
-    pub(crate) status: u16,
-    pub(crate) error: String,
-    pub(crate) code: u32,
-    pub(crate) message: String,
-    pub(crate) retry_after: Option<u32>,
-}
-
-impl EntraError {
-    pub(crate) fn new(status: u16, error: &str, code: u32, message: impl Into<String>) -> Self {
-        Self { status, error: error.to_owned(), code, message: message.into(), retry_after: None }
-    }
-
-    fn missing(parameter: &str) -> Self {
-        let text = format!("The request body must contain the following parameter: '{parameter}'.");
-        Self::new(400, "invalid_request", 900_144, text)
-    }
-
-    fn no_credential() -> Self {
-        let text = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
-        Self::new(401, "invalid_client", 7_000_218, text)
-    }
-
-    /// The JSON body, with fresh trace and correlation ids.
-    pub(crate) fn json(&self, now: WallTime) -> Vec<u8> {
-        let (trace, correlation, time) = (guid(), guid(), entra_time(now));
-        let description = format!(
-            "AADSTS{}: {}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {time}",
-            self.code, self.message
-        );
-        let body = ErrorBody {
-            error: &self.error,
-            error_description: description,
-            error_codes: [self.code],
-            timestamp: time,
-            trace_id: trace,
-            correlation_id: correlation,
-            error_uri: format!("https://login.microsoftonline.com/error?code={}", self.code),
-        };
-        serde_json::to_vec(&body).expect("a struct of strings and integers always serialises")
-    }
-}
-
-impl From<TokenFault> for EntraError {
-    fn from(fault: TokenFault) -> Self {
-        let TokenFault { status, error, code, message, retry_after } = fault;
-        Self { status, error, code, message, retry_after }
-    }
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: &'a str,
-    error_description: String,
-    error_codes: [u32; 1],
-    timestamp: String,
-    trace_id: String,
-    correlation_id: String,
-    error_uri: String,
-}
-
-/// `2026-11-21 08:34:00Z`, Entra's own form.
-fn entra_time(now: WallTime) -> String {
-    let time = now.rfc3339();
-    let (date, time) = time.split_once('T').unwrap_or((&time, ""));
-    format!("{date} {}Z", time.split('.').next().unwrap_or_default())
+/// A request whose tenant and application are known.
+struct Asked<'a> {
+    world: &'a World,
+    directory: &'a Directory,
+    tenant: &'a TenantModel,
+    application: &'a Application,
+    form: &'a Form,
+    credentials: &'a Credentials,
+    odd: Option<OddToken>,
 }
 
 /// Answers a token request, oddly if a fault wants that.
@@ -119,53 +126,224 @@ pub(crate) fn answer(
     request: &TokenRequest<'_>,
     odd: Option<OddToken>,
 ) -> Result<TokenReply, EntraError> {
-    let form = Form::parse(request)?;
-    let directory = world.directory();
-    let tenant = find_tenant(directory.tenant(request.tenant), request.tenant)?;
-    check_grant_type(form.required("grant_type")?)?;
+    let form = request.form()?;
+    let directory = &world.directory();
+    let tenant = find_tenant(directory, request.tenant)?;
+    let grant = GrantType::parse(form.required("grant_type")?)?;
     let credentials = Credentials::of(request, &form)?;
-    let application = tenant
-        .find_application(&credentials.client_id)
-        .ok_or_else(|| unknown_application(&credentials.client_id, request.tenant))?;
-    let scope = form.required("scope")?;
-    let audience = token::audience(scope).ok_or_else(|| bad_scope(scope))?;
-    let kind = format!("{}\n{}\n{audience}", tenant.tenant_id, application.client_id);
-    if world.has_limits() && !world.requests.note(&kind, world.clock.monotonic()) {
-        return Err(EntraError::new(
-            400,
-            "invalid_grant",
-            50_196,
-            "The server terminated an operation because it encountered a client request loop. \
-             Please contact your app vendor.",
-        ));
-    }
-    credentials.check(application)?;
-    let lifetime = match odd {
-        Some(OddToken::Lifetime(lifetime)) => Some(lifetime),
-        _ => world.conditions().token_lifetime,
-    };
-    let issued = world.mint.issue(tenant, application, audience, lifetime, world.clock.as_ref());
+    let application = find_application(tenant, &credentials.client_id, request.tenant)?;
+    let asked = Asked { world, directory, tenant, application, form: &form, credentials: &credentials, odd };
+    let reply = match grant {
+        GrantType::ClientCredentials => asked.client_credentials(),
+        GrantType::AuthorizationCode => asked.authorization_code(),
+        GrantType::RefreshToken => asked.refresh_token(),
+        GrantType::DeviceCode => asked.device_code(),
+    }?;
     count(&world.tally.tokens_issued);
-    Ok(TokenReply {
-        token_type: "Bearer",
-        expires_in: issued.expires_in,
-        ext_expires_in: issued.expires_in,
-        access_token: if odd == Some(OddToken::Empty) { String::new() } else { issued.token },
-        padding: match odd {
-            Some(OddToken::Padded(octets)) => Some("x".repeat(octets)),
-            _ => None,
-        },
-    })
+    Ok(reply)
 }
 
-fn find_tenant<'a>(found: Option<&'a TenantModel>, name: &str) -> Result<&'a TenantModel, EntraError> {
+impl Asked<'_> {
+    /// Facts 4.2.
+    fn client_credentials(&self) -> Result<TokenReply, EntraError> {
+        let scope = self.form.required("scope")?;
+        let audience = token::audience(scope).ok_or_else(|| EntraError::bad_scope(scope))?;
+        self.guard_against_loops(audience, "")?;
+        self.credentials.check(self, GrantType::ClientCredentials)?;
+        Ok(self.reply(Bearer::Application(self.application), audience))
+    }
+
+    /// Facts 4.5. The checks leave the code good until all of them passed.
+    fn authorization_code(&self) -> Result<TokenReply, EntraError> {
+        let name = self.form.required("code")?;
+        let redirect_uri = self.form.required("redirect_uri")?;
+        self.credentials.check(self, GrantType::AuthorizationCode)?;
+        let code = self.world.sign_ins.code(name).ok_or_else(EntraError::unreadable_grant)?;
+        if !self.is_mine(&code.sign_in) || !self.is_here(&code.sign_in) {
+            return Err(EntraError::unreadable_grant());
+        }
+        if code.redeemed {
+            return Err(already_redeemed());
+        }
+        if code.has_expired(self.world.clock.monotonic()) {
+            return Err(EntraError::grant(70_008, "The provided authorization code or refresh token has expired."));
+        }
+        if code.redirect_uri != redirect_uri {
+            let text = format!(
+                "The reply address '{redirect_uri}' does not match the reply address '{}' provided when requesting \
+                 Authorization code.",
+                code.redirect_uri
+            );
+            return Err(EntraError::client(500_112, text));
+        }
+        let verifier = self.form.optional("code_verifier").unwrap_or_default();
+        let challenge = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
+        let is_verifier = is_code_verifier(verifier);
+        if !is_verifier
+            || constant_time::verify_slices_are_equal(challenge.as_bytes(), code.challenge.as_bytes()).is_err()
+        {
+            let text = "The Code_Verifier does not match the code_challenge supplied in the authorization request.";
+            return Err(EntraError::grant(501_481, text));
+        }
+        let scopes = self.asked_within(&code.sign_in)?;
+        if !self.world.sign_ins.redeem(name) {
+            return Err(already_redeemed());
+        }
+        self.sign_in_reply(&code.sign_in, &scopes, code.sign_in.scopes.has(Detail::OfflineAccess))
+    }
+
+    /// Facts 4.5: each use gives a new token, and the old one stays good for its own time.
+    fn refresh_token(&self) -> Result<TokenReply, EntraError> {
+        let name = self.form.required("refresh_token")?;
+        let refresh = self.world.sign_ins.refresh(name).filter(|refresh| self.is_mine(&refresh.sign_in));
+        if let Some(refresh) = &refresh {
+            self.guard_against_loops(refresh.sign_in.scopes.audience(), &refresh.sign_in.user)?;
+        }
+        self.credentials.check(self, GrantType::RefreshToken)?;
+        let refresh = refresh.ok_or_else(EntraError::unreadable_grant)?;
+        if !self.is_here(&refresh.sign_in) {
+            return Err(EntraError::unknown_user(&refresh.sign_in.user, &self.tenant.tenant_id));
+        }
+        if refresh.revoked {
+            let text = "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user \
+                        might have changed or reset their password.";
+            return Err(EntraError::grant(50_173, text));
+        }
+        if refresh.has_expired(self.world.clock.wall()) {
+            let text = format!(
+                "The refresh token has expired due to inactivity. The token was issued on {} and was inactive for \
+                 {}.00:00:00.",
+                refresh.issued.rfc3339(),
+                REFRESH_LIFETIME.as_secs() / 86_400
+            );
+            return Err(EntraError::grant(700_082, text));
+        }
+        let scopes = self.asked_within(&refresh.sign_in)?;
+        self.sign_in_reply(&refresh.sign_in, &scopes, true)
+    }
+
+    /// Facts 4.5, RFC 8628 section 3.5.
+    fn device_code(&self) -> Result<TokenReply, EntraError> {
+        let device_code = self.form.required("device_code")?;
+        self.credentials.check(self, GrantType::DeviceCode)?;
+        let (client_id, tenant_id) = (&self.application.client_id, &self.tenant.tenant_id);
+        let now = self.world.clock.monotonic();
+        let flow = |error: &str, code, text: &str| Err(EntraError::new(400, error, code, text));
+        match self.world.sign_ins.poll(device_code, client_id, tenant_id, now) {
+            Poll::Approved(sign_in) => {
+                let offline = sign_in.scopes.has(Detail::OfflineAccess);
+                self.sign_in_reply(&sign_in, &sign_in.scopes, offline)
+            }
+            Poll::Unknown => flow("bad_verification_code", 70_018, "Invalid verification code."),
+            Poll::Expired => flow("expired_token", 70_019, "Verification code expired."),
+            Poll::TooFast => flow("slow_down", 70_016, "OAuth 2.0 device flow error. The client polls too fast."),
+            Poll::Pending => {
+                flow("authorization_pending", 70_016, "OAuth 2.0 device flow error. Authorization is pending.")
+            }
+            Poll::Declined => flow("authorization_declined", 65_004, "User declined to consent to access the app."),
+            Poll::Redeemed => Err(already_redeemed()),
+        }
+    }
+
+    /// AADSTS50196. `who` is the user whose token is refreshed.
+    fn guard_against_loops(&self, audience: &str, who: &str) -> Result<(), EntraError> {
+        let (tenant, client) = (&self.tenant.tenant_id, &self.application.client_id);
+        let kind = format!("{tenant}\n{client}\n{audience}\n{}", who.to_ascii_lowercase());
+        if !self.world.has_limits() || self.world.requests.note(&kind, self.world.clock.monotonic()) {
+            return Ok(());
+        }
+        let text = "The server terminated an operation because it encountered a client request loop. Please contact \
+                    your app vendor.";
+        Err(EntraError::grant(50_196, text))
+    }
+
+    /// The scopes asked for, which must be among those that the user allowed; without a word, these.
+    fn asked_within(&self, sign_in: &SignIn) -> Result<Scopes, EntraError> {
+        let Some(scope) = self.form.optional("scope") else { return Ok(sign_in.scopes.clone()) };
+        let mut scopes = Scopes::parse(scope)?;
+        if !sign_in.scopes.cover(&scopes) {
+            let text = format!(
+                "The user or administrator has not consented to use the application with ID '{}'. Send an interactive \
+                 authorization request for this user and resource.",
+                self.application.client_id
+            );
+            return Err(EntraError::grant(65_001, text));
+        }
+        scopes.keep_details_of(&sign_in.scopes);
+        Ok(scopes)
+    }
+
+    fn is_mine(&self, sign_in: &SignIn) -> bool {
+        sign_in.client_id.eq_ignore_ascii_case(&self.application.client_id)
+    }
+
+    fn is_here(&self, sign_in: &SignIn) -> bool {
+        sign_in.tenant_id.eq_ignore_ascii_case(&self.tenant.tenant_id)
+    }
+
+    fn sign_in_reply(&self, sign_in: &SignIn, scopes: &Scopes, is_offline: bool) -> Result<TokenReply, EntraError> {
+        let of_tenant =
+            self.directory.user(&sign_in.user).filter(|(tenant, _)| tenant.tenant_id == self.tenant.tenant_id);
+        let Some((_, user)) = of_tenant else {
+            return Err(EntraError::unknown_user(&sign_in.user, &self.tenant.tenant_id));
+        };
+        let scp = scopes.scp();
+        let mut reply = self.reply(Bearer::User { application: self.application, user, scp: &scp }, scopes.audience());
+        let now = self.world.clock.wall();
+        reply.scope = Some(scopes.granted());
+        reply.refresh_token = is_offline.then(|| self.world.sign_ins.issue_refresh(sign_in.clone(), now));
+        let whose = (user, sign_in.nonce.as_deref());
+        let id_token = || self.world.mint.id_token(self.tenant, &self.application.client_id, whose, scopes, now);
+        reply.id_token = scopes.has(Detail::OpenId).then(id_token);
+        Ok(reply)
+    }
+
+    fn reply(&self, bearer: Bearer<'_>, audience: &str) -> TokenReply {
+        let conditions = self.world.conditions();
+        let lifetime = match self.odd {
+            Some(OddToken::Lifetime(lifetime)) => Some(lifetime),
+            _ => conditions.token_lifetime,
+        };
+        let issued = self.world.mint.issue(self.tenant, bearer, audience, lifetime, self.world.clock.as_ref());
+        TokenReply {
+            token_type: "Bearer",
+            scope: None,
+            expires_in: issued.expires_in,
+            ext_expires_in: issued.expires_in,
+            refresh_in: conditions.refresh_in.map(|refresh_in| refresh_in.as_secs()),
+            access_token: if self.odd == Some(OddToken::Empty) { String::new() } else { issued.token },
+            refresh_token: None,
+            id_token: None,
+            padding: match self.odd {
+                Some(OddToken::Padded(octets)) => Some("x".repeat(octets)),
+                _ => None,
+            },
+        }
+    }
+
+    fn now(&self) -> i64 {
+        seconds(self.world.clock.wall())
+    }
+}
+
+fn already_redeemed() -> EntraError {
+    EntraError::grant(54_005, "OAuth2 Authorization code was already redeemed, please retry with a new valid code.")
+}
+
+/// RFC 7636 section 4.1: 43 to 128 unreserved characters.
+fn is_code_verifier(verifier: &str) -> bool {
+    let is_unreserved = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
+    (43..=128).contains(&verifier.len()) && verifier.bytes().all(is_unreserved)
+}
+
+fn find_tenant<'a>(directory: &'a Directory, name: &str) -> Result<&'a TenantModel, EntraError> {
     if ["common", "organizations", "consumers"].contains(&name.to_ascii_lowercase().as_str()) {
         let text = format!(
             "The grant type is not supported over the /{name} endpoint. Please use the tenant-specific endpoint."
         );
         return Err(EntraError::new(400, "invalid_request", 9_001_023, text));
     }
-    found.ok_or_else(|| {
+    directory.tenant(name).ok_or_else(|| {
         let text = format!(
             "Tenant '{name}' not found. Check to make sure you have the correct tenant ID and are signing into the \
              correct cloud. Check with your subscription administrator, this may happen if there are no active \
@@ -175,127 +353,6 @@ fn find_tenant<'a>(found: Option<&'a TenantModel>, name: &str) -> Result<&'a Ten
     })
 }
 
-fn check_grant_type(grant_type: &str) -> Result<(), EntraError> {
-    if grant_type == "client_credentials" {
-        return Ok(());
-    }
-    let text = format!("The app requested an unsupported grant type '{grant_type}'.");
-    Err(EntraError::new(400, "unsupported_grant_type", 70_003, text))
-}
-
-fn unknown_application(client_id: &str, tenant: &str) -> EntraError {
-    let text = format!(
-        "Application with identifier '{client_id}' was not found in the directory '{tenant}'. This can happen if the \
-         application has not been installed by the administrator of the tenant or consented to by any user in the \
-         tenant. You may have sent your authentication request to the wrong tenant."
-    );
-    EntraError::new(400, "unauthorized_client", 700_016, text)
-}
-
-fn bad_scope(scope: &str) -> EntraError {
-    let text = format!(
-        "The provided request must include a 'scope' input parameter. The provided value for the input parameter \
-         'scope' is not valid. The scope {scope} is not valid."
-    );
-    EntraError::new(400, "invalid_scope", 70_011, text)
-}
-
-/// A parsed form body.
-struct Form(Vec<(String, String)>);
-
-impl Form {
-    /// A body of another type has no parameters for Entra. A parameter given twice is an error.
-    fn parse(request: &TokenRequest<'_>) -> Result<Self, EntraError> {
-        let is_form = request.content_type.is_some_and(|content_type| {
-            let essence = content_type.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
-        let body = if is_form { request.body } else { b"" };
-        let pairs: Vec<(String, String)> = form_urlencoded::parse(body).into_owned().collect();
-        for (at, (name, _)) in pairs.iter().enumerate() {
-            if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
-                let text = format!("The request is not properly formatted. The parameter '{name}' is duplicated.");
-                return Err(EntraError::new(400, "invalid_request", 9_000_411, text));
-            }
-        }
-        Ok(Self(pairs))
-    }
-
-    /// An empty value is a missing one (RFC 6749 section 3.2).
-    fn optional(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
-    }
-
-    fn required(&self, name: &str) -> Result<&str, EntraError> {
-        self.optional(name).ok_or_else(|| EntraError::missing(name))
-    }
-}
-
-/// Who asks, and with which secret. Never in Debug output.
-struct Credentials {
-    client_id: String,
-    secret: Option<String>,
-    has_assertion: bool,
-}
-
-impl Credentials {
-    /// From the form, or from HTTP Basic; both at once is an error (RFC 6749 section 2.3).
-    fn of(request: &TokenRequest<'_>, form: &Form) -> Result<Self, EntraError> {
-        let has_assertion = form.optional("client_assertion").is_some();
-        let in_form = form.optional("client_secret").map(str::to_owned);
-        let Some(header) = request.authorization else {
-            let client_id = form.required("client_id")?.to_owned();
-            return Ok(Self { client_id, secret: in_form, has_assertion });
-        };
-        let (client_id, secret) = decode_basic(header).ok_or_else(malformed)?;
-        let is_contradicted = form.optional("client_id").is_some_and(|other| other != client_id);
-        if is_contradicted || in_form.is_some() || has_assertion {
-            return Err(malformed());
-        }
-        Ok(Self { client_id, secret: Some(secret), has_assertion })
-    }
-
-    fn check(&self, application: &Application) -> Result<(), EntraError> {
-        let Some(secret) = &self.secret else {
-            return Err(if self.has_assertion { unknown_certificate() } else { EntraError::no_credential() });
-        };
-        if application.secrets.contains(secret) {
-            return Ok(());
-        }
-        let text = format!(
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, \
-             not the client secret ID, for a secret added to app '{}'.",
-            application.client_id
-        );
-        Err(EntraError::new(401, "invalid_client", 7_000_215, text))
-    }
-}
-
-/// No application of the sandbox has a certificate yet, so no assertion can match one.
-fn unknown_certificate() -> EntraError {
-    let text = "The certificate with identifier used to sign the client assertion is not registered on application.";
-    EntraError::new(401, "invalid_client", 700_027, text)
-}
-
-fn malformed() -> EntraError {
-    EntraError::new(400, "invalid_request", 90_023, "The authentication service request isn't valid.")
-}
-
-/// RFC 6749 section 2.3.1: both halves are form-encoded before they are joined and encoded again.
-fn decode_basic(header: &str) -> Option<(String, String)> {
-    let (scheme, encoded) = header.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("Basic") {
-        return None;
-    }
-    let joined = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (client_id, secret) = joined.split_once(':')?;
-    Some((form_decode(client_id), form_decode(secret)))
-}
-
-fn form_decode(text: &str) -> String {
-    // An `&` or `=` cannot stand in a form-encoded half; what is behind one is not part of the value.
-    form_urlencoded::parse(format!("v={text}").as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default()
+fn find_application<'a>(tenant: &'a TenantModel, client_id: &str, name: &str) -> Result<&'a Application, EntraError> {
+    tenant.find_application(client_id).ok_or_else(|| EntraError::unknown_application(client_id, name))
 }

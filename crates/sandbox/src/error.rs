@@ -32,9 +32,23 @@ pub enum SandboxError {
     /// No tenant has a mailbox with this address.
     #[error("no mailbox `{0}` in the sandbox")]
     UnknownMailbox(String),
+    /// No tenant has a user of this name; a shared mailbox is none.
+    #[error("no user `{0}` in the sandbox")]
+    UnknownUser(String),
+    /// No device waits with this code: it was decided on, it expired, or there never was one.
+    #[error("no device waits with the code `{0}`")]
+    UnknownDevice(String),
     /// A mailbox with this address is there already.
     #[error("mailbox `{0}` is in the sandbox already")]
     MailboxExists(String),
+    /// The user belongs to another tenant than the application.
+    #[error("user `{user}` is not in the tenant of application `{client_id}`")]
+    ForeignUser {
+        /// The user.
+        user: String,
+        /// The application.
+        client_id: String,
+    },
     /// The scope is neither Exchange's nor Graph's.
     #[error("no token for scope `{0}`")]
     UnknownScope(String),

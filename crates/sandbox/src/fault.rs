@@ -33,13 +33,17 @@ pub enum Stage {
     Content,
     /// Behind the final dot.
     EndOfData,
-    /// At the token endpoint.
+    /// At the token endpoint, whatever the grant.
     Token,
+    /// At the endpoint that gives out device codes; their polls come to [`Stage::Token`].
+    DeviceCode,
+    /// At the metadata service of managed identities.
+    Imds,
 }
 
 impl Stage {
     /// Every stage, in the order of the conversation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::Ehlo,
         Self::StartTls,
@@ -50,6 +54,8 @@ impl Stage {
         Self::Content,
         Self::EndOfData,
         Self::Token,
+        Self::DeviceCode,
+        Self::Imds,
     ];
 
     /// The word for it in orders and lists.
@@ -65,12 +71,19 @@ impl Stage {
             Self::Content => "content",
             Self::EndOfData => "end-of-data",
             Self::Token => "token",
+            Self::DeviceCode => "device-code",
+            Self::Imds => "imds",
         }
     }
 
     /// True where the mailbox is known: from AUTH on.
     fn has_mailbox(self) -> bool {
-        !matches!(self, Self::Connect | Self::Ehlo | Self::StartTls | Self::Token)
+        !matches!(self, Self::Connect | Self::Ehlo | Self::StartTls) && !self.is_http()
+    }
+
+    /// True where HTTP is spoken, and the client id is known.
+    pub(crate) fn is_http(self) -> bool {
+        matches!(self, Self::Token | Self::DeviceCode | Self::Imds)
     }
 }
 
@@ -100,11 +113,13 @@ pub enum Action {
     /// Does what is right, and says so only after this time (real time, not the clock's). A message is kept at once:
     /// whoever does not wait for the slow final reply cannot know.
     Delay(Duration),
-    /// At [`Stage::Token`] only: an error of the token endpoint.
+    /// At [`Stage::Token`] and [`Stage::DeviceCode`] only: an error of Entra.
     TokenError(TokenFault),
-    /// At [`Stage::Token`] only: an answer that is not Entra's, as from a proxy or an overloaded front.
+    /// Where HTTP is spoken only, which is from [`Stage::Token`] on: an answer that is not the service's, as from a proxy or
+    /// an overloaded front.
     Http(HttpFault),
-    /// At [`Stage::Token`] only: what is right but for one thing. A request that deserves an error gets that error.
+    /// At [`Stage::Token`] and [`Stage::Imds`] only: what is right but for one thing. A request that deserves an error gets
+    /// that error.
     OddToken(OddToken),
 }
 
@@ -200,7 +215,7 @@ pub enum Target {
     Anyone,
     /// The session of this mailbox, from AUTH on. AUTH LOGIN names none.
     Mailbox(String),
-    /// This client id at the token endpoint.
+    /// This client id at the token endpoint, whatever the grant; or this managed identity's, where it is asked for.
     Client(String),
 }
 
@@ -250,20 +265,22 @@ impl Fault {
     }
 
     fn check(&self) -> Result<(), SandboxError> {
-        let token = self.stage == Stage::Token;
+        let is_entra = matches!(self.stage, Stage::Token | Stage::DeviceCode);
+        let gives_tokens = matches!(self.stage, Stage::Token | Stage::Imds);
+        let http = self.stage.is_http();
         let content = self.stage == Stage::Content;
         let senseless = match (&self.action, &self.target) {
-            (_, Target::Client(_)) if !token => "know the client id",
+            (_, Target::Client(_)) if !http => "know the client id",
             (_, Target::Mailbox(_)) if !self.stage.has_mailbox() => "know the mailbox",
-            (Action::Reply(_), _) if token => "answer with an SMTP reply",
+            (Action::Reply(_), _) if http => "answer with an SMTP reply",
             (Action::Reply(text), _) if !is_reply(text) => "answer with a text that does not begin with a reply code",
             (Action::Reply(text), _) if content && !text.starts_with("421") => "answer with anything but 421",
             (Action::Delay(_), _) if content => "answer late",
             (Action::KeepThenClose, _) if self.stage != Stage::EndOfData => "keep a message",
-            (Action::TokenError(_), _) if !token => "answer with a token error",
-            (Action::Http(_), _) if !token => "answer over HTTP",
+            (Action::TokenError(_), _) if !is_entra => "answer with a token error",
+            (Action::Http(_), _) if !http => "answer over HTTP",
             (Action::Http(fault), _) if !(200..=599).contains(&fault.status) => "answer with such an HTTP status",
-            (Action::OddToken(_), _) if !token => "issue a token",
+            (Action::OddToken(_), _) if !gives_tokens => "issue a token",
             _ => return Ok(()),
         };
         Err(SandboxError::SenselessFault { stage: self.stage, action: senseless })
@@ -322,7 +339,7 @@ impl Faults {
         self.list().clone()
     }
 
-    /// What strikes now at `stage`, if anything does. `who` is the mailbox, or the client id at the token endpoint.
+    /// What strikes now at `stage`, if anything does. `who` is the mailbox, or the client id where HTTP is spoken.
     pub(crate) fn strike(&self, stage: Stage, who: Option<&str>) -> Option<Action> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return None;
@@ -401,6 +418,9 @@ mod tests {
             Fault::once(Stage::Auth, Action::OddToken(OddToken::Empty)),
             Fault::once(Stage::Ehlo, Action::Close).only(mailbox()),
             Fault::once(Stage::Token, Action::Close).only(mailbox()),
+            Fault::once(Stage::Imds, Action::Close).only(mailbox()),
+            Fault::once(Stage::Imds, reply("250 x")),
+            Fault::once(Stage::DeviceCode, Action::OddToken(OddToken::Empty)),
             Fault::once(Stage::Mail, Action::Close).only(client()),
         ] {
             assert!(Faults::default().inject(fault.clone()).is_err(), "{fault}");
@@ -410,6 +430,9 @@ mod tests {
             Fault::once(Stage::Mail, reply("250-x\r\n250 y")),
             Fault::once(Stage::Auth, Action::Close).only(mailbox()),
             Fault::once(Stage::Token, http(503)).only(client()),
+            Fault::once(Stage::DeviceCode, http(503)).only(client()),
+            Fault::once(Stage::Imds, http(410)).only(client()),
+            Fault::once(Stage::Imds, Action::OddToken(OddToken::Empty)),
         ] {
             assert!(Faults::default().inject(fault.clone()).is_ok(), "{fault}");
         }

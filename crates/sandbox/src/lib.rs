@@ -1,4 +1,5 @@
-//! A simulated Microsoft 365: Entra ID's token endpoint over HTTPS and Exchange Online's SMTP front end, on loopback.
+//! A simulated Microsoft 365: Entra ID's endpoints over HTTPS, Azure's metadata service and Exchange Online's SMTP
+//! front end, on loopback.
 //!
 //! It speaks with Microsoft's real texts and enforces Microsoft's real limits, so that what works here has a fair
 //! chance out there. It is never easier than Exchange; where the public record is silent it takes the stricter reading.
@@ -25,9 +26,11 @@
 //! ```
 
 mod answer;
+mod application;
 mod authority;
 mod body;
 pub mod catalogue;
+mod certificate;
 mod command;
 mod conditions;
 mod counters;
@@ -38,6 +41,8 @@ mod error;
 mod fault;
 mod front_end;
 mod header;
+mod http_reply;
+mod imds;
 mod inbox;
 mod limits;
 mod listener;
@@ -48,6 +53,7 @@ mod replies;
 mod sandbox;
 mod sasl;
 mod session;
+mod sign_ins;
 mod submission;
 mod suggestion;
 mod tenant;
@@ -56,7 +62,8 @@ mod transaction;
 pub mod unproven;
 mod world;
 
-pub use conditions::{Conditions, RateMode};
+pub use application::{Application, FederatedIdentity, TOKEN_EXCHANGE_AUDIENCE};
+pub use conditions::{Conditions, RateMode, SharedLogin};
 pub use counters::Counters;
 pub use error::SandboxError;
 pub use fault::{Action, Fault, HttpFault, OddToken, Stage, Target, TokenFault};
@@ -67,8 +74,8 @@ pub use order::{Order, OrderError};
 pub use sandbox::Sandbox;
 pub use sasl::AuthRefusal;
 pub use tenant::{
-    Application, DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, DEFAULT_TENANT_ID, Grant, Mailbox, SmtpAuth,
-    TenantModel,
+    DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, DEFAULT_TENANT_ID, Grant, Mailbox, ManagedIdentity, SmtpAuth,
+    TenantModel, User,
 };
-pub use token::{EXCHANGE_SCOPE, GRAPH_SCOPE};
+pub use token::{EXCHANGE_SCOPE, GRAPH_SCOPE, SMTP_SEND_SCOPES, WORKLOAD_ISSUER};
 pub use transaction::Parameter;

@@ -105,8 +105,11 @@ impl Limiter {
     }
 }
 
-/// Recent token requests by kind, for AADSTS50196. A kind is an application of the model with a known scope, so their
-/// number has a bound.
+/// Kinds of requests remembered before those of the past are forgotten.
+const KINDS: usize = 20_000;
+
+/// Recent token requests by kind, for AADSTS50196. A kind is an application of the model with a known scope, and a user
+/// of the model when it refreshes a person's token.
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog {
     recent: Mutex<HashMap<String, VecDeque<Monotonic>>>,
@@ -117,6 +120,12 @@ impl RequestLog {
     /// a client in a loop stays refused until it pauses (U: stricter reading).
     pub(crate) fn note(&self, kind: &str, now: Monotonic) -> bool {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= KINDS {
+            let is_recent = |times: &VecDeque<Monotonic>| {
+                times.back().is_some_and(|&last| now.saturating_since(last) < TOKEN_WINDOW)
+            };
+            recent.retain(|_, times| is_recent(times));
+        }
         let times = recent.entry(kind.to_owned()).or_default();
         let full = times.len() >= TOKEN_REQUESTS;
         let refused = full && times.front().is_some_and(|&first| now.saturating_since(first) < TOKEN_WINDOW);

@@ -15,6 +15,8 @@ pub struct SandboxOptions {
     pub smtp_port: u16,
     /// Port of the HTTPS token endpoint on 127.0.0.1; 0 takes any.
     pub token_port: u16,
+    /// Port of the plain HTTP metadata service on 127.0.0.1; 0 takes any.
+    pub imds_port: u16,
     /// The tenants of this Microsoft 365. One ready tenant by default.
     pub tenants: Vec<TenantModel>,
     /// Whether Exchange's and Entra's rates and quotas apply (facts 2).
@@ -49,6 +51,7 @@ impl Default for SandboxOptions {
         Self {
             smtp_port: 0,
             token_port: 0,
+            imds_port: 0,
             tenants: vec![TenantModel::default()],
             limits: Limits::Exchange,
             rate: RateMode::Reject,

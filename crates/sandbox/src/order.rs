@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::catalogue::UnknownFault;
 use crate::suggestion;
-use crate::{Fault, Grant, Limits, RateMode, SmtpAuth};
+use crate::{Fault, Grant, Limits, RateMode, SharedLogin, SmtpAuth};
 
 /// What can be ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,30 @@ pub enum Order {
         /// The client id; the first tenant's first application if it is not given.
         client: Option<String>,
     },
+    /// Sets "Allow public client flows".
+    Public {
+        /// Whether sign-ins go without a secret.
+        on: bool,
+        /// The client id; the first tenant's first application if it is not given.
+        client: Option<String>,
+    },
+    /// Lists the devices that wait for a person.
+    Devices,
+    /// Signs in on behalf of a device.
+    ApproveDevice {
+        /// The code that the device shows.
+        code: String,
+        /// Who signs in; the first tenant's first user if it is not given.
+        user: Option<String>,
+    },
+    /// Declines what a device asks for; the code that it shows.
+    DeclineDevice(String),
+    /// Sets who signs in at once when a browser comes; `None` shows it a page.
+    Browser(Option<String>),
+    /// Sets which user of a shared mailbox counts at AUTH.
+    SharedLogin(SharedLogin),
+    /// Ends every sign-in of a user.
+    Revoke(String),
     /// Sets the lifetime of tokens; `None` draws it.
     Lifetime(Option<Duration>),
     /// Sets the wait before each 5xx.
@@ -83,6 +107,10 @@ pub enum MailboxOrder {
     SmtpAuth(SmtpAuth),
     /// Grants it to the tenant's applications by this path and no other, or to none.
     Grant(Option<Grant>),
+    /// Makes it shared, or a user's own.
+    Shared(bool),
+    /// Gives a user full access to it.
+    Delegate(String),
     /// Lets it send as another address.
     SendAs(String),
 }
@@ -151,7 +179,7 @@ const FORMS: &[(&str, &str, &str)] = &[
     (
         "fault",
         "fault at STAGE [times N|always] [for WHO] reply TEXT|close|stall|wait SECONDS",
-        "inject any other; `[..]` at the end of TEXT is the session's suffix. WHO is a mailbox, or a client id at token",
+        "inject any other; `[..]` at the end of TEXT is the session's suffix. WHO is a mailbox, or a client id at token, device-code and imds",
     ),
     ("faults", "faults [WORD]", "list the catalogue, or what of it has the word"),
     ("waiting", "waiting", "list what was injected and has not struck"),
@@ -164,10 +192,19 @@ const FORMS: &[(&str, &str, &str)] = &[
         "mailbox ADDRESS grant rbac|full-access|none",
         "let the tenant's applications use it by that path (full-access needs `role on`)",
     ),
+    ("mailbox", "mailbox ADDRESS shared on|off", "make it a shared mailbox, as which nobody signs in"),
+    ("mailbox", "mailbox ADDRESS delegate USER", "give a user full access to it"),
     ("mailbox", "mailbox ADDRESS send-as OTHER", "let it send as another address"),
     ("tenant", "tenant smtp-auth on|off [for TENANT]", "set the tenant's SMTP AUTH switch"),
     ("role", "role on|off [for CLIENT]", "the permission SMTP.SendAsApp: needed for full-access, wrong with rbac"),
     ("secret", "secret VALUE [for CLIENT]", "replace every secret of the application"),
+    ("public", "public on|off [for CLIENT]", "allow public client flows: people sign in, and no secret may be sent"),
+    ("devices", "devices", "list the codes of devices that wait for a person"),
+    ("device", "device approve CODE [as USER]", "sign in on behalf of a device; as the first user if nobody is named"),
+    ("device", "device decline CODE", "decline what it asks for"),
+    ("browser", "browser USER|nobody", "who signs in at once when a browser comes; nobody: it shows a page"),
+    ("shared-login", "shared-login mailbox|delegate", "which user a delegate of a shared mailbox must name at AUTH"),
+    ("revoke", "revoke USER", "end every sign-in of a user: his refresh tokens die"),
     ("lifetime", "lifetime SECONDS|random", "how long new tokens live"),
     ("tarpit", "tarpit SECONDS", "wait before each 5xx; Exchange waits about 5"),
     ("rate", "rate reject|delay", "what happens beyond 30 messages a minute"),

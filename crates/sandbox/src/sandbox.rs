@@ -1,4 +1,4 @@
-//! The handle that whoever runs the sandbox holds: starts both listeners, changes the tenants, shows what came in.
+//! The handle that whoever runs the sandbox holds: starts the listeners, changes the tenants, shows what came in.
 //! Everything it tells is for tests and people; no client of the simulated services can see it.
 
 use std::net::Ipv4Addr;
@@ -11,12 +11,16 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::application::SEND_AS_APP;
 use crate::authority::{Authority, HOST};
-use crate::tenant::{SEND_AS_APP, SmtpAuth};
+use crate::entra::Scopes;
+use crate::sign_ins::SignIn;
+use crate::tenant::SmtpAuth;
+use crate::token::{Bearer, SMTP_SEND_SCOPES};
 use crate::world::World;
 use crate::{
     Application, AuthRefusal, Conditions, Counters, Duplicate, Fault, Grant, Mailbox, Message, SandboxError,
-    SandboxOptions, TenantModel, endpoint, front_end, token,
+    SandboxOptions, TenantModel, endpoint, front_end, imds, token,
 };
 
 /// A running Microsoft 365. Dropping it ends it; [`stop`](Self::stop) also waits for its tasks.
@@ -25,22 +29,25 @@ pub struct Sandbox {
     ca_pem: String,
     smtp_port: u16,
     token_port: u16,
+    imds_port: u16,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Sandbox {
-    /// Makes the certificates, opens both listeners on 127.0.0.1 and serves them from tasks of the current runtime.
+    /// Makes the certificates, opens the listeners on 127.0.0.1 and serves them from tasks of the current runtime.
     pub async fn start(options: SandboxOptions) -> Result<Self, SandboxError> {
         let (smtp, smtp_port) = listen(options.smtp_port).await?;
         let (https, token_port) = listen(options.token_port).await?;
+        let (metadata, imds_port) = listen(options.imds_port).await?;
         let authority = Authority::make()?;
-        let world = Arc::new(World::new(options)?);
+        let world = Arc::new(World::new(options, authority_at(token_port))?);
         let stop = CancellationToken::new();
         let front_end = front_end::run(smtp, TlsAcceptor::from(authority.smtp), Arc::clone(&world), stop.clone());
         let endpoint = endpoint::run(https, TlsAcceptor::from(authority.https), Arc::clone(&world), stop.clone());
-        let tasks = vec![tokio::spawn(front_end), tokio::spawn(endpoint)];
-        Ok(Self { world, ca_pem: authority.ca_pem, smtp_port, token_port, stop, tasks })
+        let imds = imds::run(metadata, Arc::clone(&world), stop.clone());
+        let tasks = vec![tokio::spawn(front_end), tokio::spawn(endpoint), tokio::spawn(imds)];
+        Ok(Self { world, ca_pem: authority.ca_pem, smtp_port, token_port, imds_port, stop, tasks })
     }
 
     /// Closes the listeners, cuts every connection and waits until all tasks have ended.
@@ -59,7 +66,12 @@ impl Sandbox {
 
     /// The authority, as `https://localhost:PORT`; the token endpoint is `{authority}/{tenant}/oauth2/v2.0/token`.
     pub fn authority(&self) -> String {
-        format!("https://{HOST}:{}", self.token_port)
+        authority_at(self.token_port)
+    }
+
+    /// The metadata service, as `http://127.0.0.1:PORT`: where 169.254.169.254 would be (facts 4.4).
+    pub fn imds(&self) -> String {
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.imds_port)
     }
 
     /// The front end's host name, for which its certificate is.
@@ -78,7 +90,96 @@ impl Sandbox {
         let lifetime = self.world.conditions().token_lifetime;
         let directory = self.world.directory();
         let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
-        Ok(self.world.mint.issue(tenant, application, audience, lifetime, self.world.clock.as_ref()).token)
+        let bearer = Bearer::Application(application);
+        Ok(self.world.mint.issue(tenant, bearer, audience, lifetime, self.world.clock.as_ref()).token)
+    }
+
+    /// A person's access token with `SMTP.Send`, as after a sign-in.
+    pub fn issue_delegated_token(&self, client_id: &str, user: &str) -> Result<String, SandboxError> {
+        let sign_in = self.sign_in(client_id, user)?;
+        let lifetime = self.world.conditions().token_lifetime;
+        let directory = self.world.directory();
+        let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
+        let scp = sign_in.scopes.scp();
+        let bearer = Bearer::User { application, user: &sign_in.user, scp: &scp };
+        let audience = sign_in.scopes.audience();
+        Ok(self.world.mint.issue(tenant, bearer, audience, lifetime, self.world.clock.as_ref()).token)
+    }
+
+    /// A refresh token for the usual scopes, as another product with the same application would hold it.
+    pub fn issue_refresh_token(&self, client_id: &str, user: &str) -> Result<String, SandboxError> {
+        let sign_in = self.sign_in(client_id, user)?;
+        Ok(self.world.sign_ins.issue_refresh(sign_in, self.world.clock.wall()))
+    }
+
+    /// A token of the external issuer [`WORKLOAD_ISSUER`](crate::WORKLOAD_ISSUER), as Kubernetes would project it into
+    /// a file (facts 4.4).
+    pub fn workload_token(&self, subject: &str, audience: &str, lifetime: Duration) -> String {
+        self.world.mint.workload_token(subject, audience, self.world.clock.wall(), lifetime)
+    }
+
+    /// The codes of the devices that wait for a person, oldest first.
+    pub fn waiting_devices(&self) -> Vec<String> {
+        let waiting = self.world.sign_ins.waiting(self.world.clock.monotonic());
+        waiting.into_iter().map(|device| device.user_code).collect()
+    }
+
+    /// Signs in as `user` on behalf of the device that waits with this code.
+    pub fn approve_device(&self, user_code: &str, user: &str) -> Result<(), SandboxError> {
+        let now = self.world.clock.monotonic();
+        let waiting = self.world.sign_ins.waiting(now);
+        let device = waiting.iter().find(|device| device.user_code.eq_ignore_ascii_case(user_code));
+        let device = device.ok_or_else(|| SandboxError::UnknownDevice(user_code.to_owned()))?;
+        let directory = self.world.directory();
+        let (tenant, user) = directory.user(user).ok_or_else(|| SandboxError::UnknownUser(user.to_owned()))?;
+        if tenant.tenant_id != device.tenant_id {
+            return Err(SandboxError::ForeignUser { user: user.to_owned(), client_id: device.client_id.clone() });
+        }
+        self.decide(user_code, Some(user))
+    }
+
+    /// Declines what the device that waits with this code asks for.
+    pub fn decline_device(&self, user_code: &str) -> Result<(), SandboxError> {
+        self.decide(user_code, None)
+    }
+
+    fn decide(&self, user_code: &str, user: Option<&str>) -> Result<(), SandboxError> {
+        let is_decided = self.world.sign_ins.decide(user_code, user, self.world.clock.monotonic());
+        is_decided.then_some(()).ok_or_else(|| SandboxError::UnknownDevice(user_code.to_owned()))
+    }
+
+    /// Ends every sign-in of a user, as a change of the password does (facts 4.5): his refresh tokens are refused with
+    /// AADSTS50173. Gives how many died. Access tokens already issued stay good.
+    pub fn revoke_sign_ins(&self, user: &str) -> Result<usize, SandboxError> {
+        self.world.directory().user(user).ok_or_else(|| SandboxError::UnknownUser(user.to_owned()))?;
+        Ok(self.world.sign_ins.revoke(user, self.world.clock.wall()))
+    }
+
+    /// How many refresh tokens of a user are good: neither revoked nor 90 days old.
+    pub fn refresh_tokens_alive(&self, user: &str) -> usize {
+        self.world.sign_ins.alive(Some(user), self.world.clock.wall())
+    }
+
+    /// The same of everybody.
+    pub(crate) fn all_refresh_tokens_alive(&self) -> usize {
+        self.world.sign_ins.alive(None, self.world.clock.wall())
+    }
+
+    /// A sign-in for the usual scopes.
+    fn sign_in(&self, client_id: &str, user: &str) -> Result<SignIn, SandboxError> {
+        let directory = self.world.directory();
+        let (tenant, application) = directory.application(client_id).ok_or_else(|| no_application(client_id))?;
+        let (home, user) = directory.user(user).ok_or_else(|| SandboxError::UnknownUser(user.to_owned()))?;
+        if home.tenant_id != tenant.tenant_id {
+            return Err(SandboxError::ForeignUser { user: user.to_owned(), client_id: client_id.to_owned() });
+        }
+        Ok(SignIn {
+            tenant_id: tenant.tenant_id.clone(),
+            client_id: application.client_id.clone(),
+            user: user.to_owned(),
+            scopes: Scopes::parse(SMTP_SEND_SCOPES).expect("the usual scopes are known"),
+            nonce: None,
+        })
     }
 
     /// Changes a tenant, named by GUID or domain, in any way at all. Takes effect with the next command or request,
@@ -123,6 +224,11 @@ impl Sandbox {
         self.change_application(client_id, |application| application.secrets = vec![secret.to_owned()])
     }
 
+    /// Sets "Allow public client flows". A public client must not send a secret, a confidential one must (facts 4.5).
+    pub fn set_public_client(&self, client_id: &str, public: bool) -> Result<(), SandboxError> {
+        self.change_application(client_id, |application| application.public_client = public)
+    }
+
     /// Sets the tenant's switch `SmtpClientAuthenticationDisabled`.
     pub fn set_tenant_smtp_auth_disabled(&self, tenant: &str, disabled: bool) -> Result<(), SandboxError> {
         self.change_tenant(tenant, |tenant| tenant.smtp_auth_disabled = disabled)
@@ -148,6 +254,19 @@ impl Sandbox {
         self.change_tenant(tenant, |tenant| {
             tenant.mailboxes.retain(|other| !other.address.eq_ignore_ascii_case(&mailbox.address));
             tenant.mailboxes.push(mailbox);
+        })
+    }
+
+    /// Makes a mailbox shared, or a user's own: nobody signs in as a shared one.
+    pub fn set_mailbox_shared(&self, address: &str, shared: bool) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| mailbox.shared = shared)
+    }
+
+    /// Gives a user full access to a mailbox (`Add-MailboxPermission -AccessRights FullAccess`).
+    pub fn add_delegate(&self, address: &str, user: &str) -> Result<(), SandboxError> {
+        self.world.directory().user(user).ok_or_else(|| SandboxError::UnknownUser(user.to_owned()))?;
+        self.change_mailbox(address, |mailbox| {
+            mailbox.full_access.insert(user.to_ascii_lowercase());
         })
     }
 
@@ -239,6 +358,10 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+fn authority_at(port: u16) -> String {
+    format!("https://{HOST}:{port}")
 }
 
 async fn listen(port: u16) -> Result<(TcpListener, u16), SandboxError> {

@@ -43,6 +43,15 @@ pub enum AuthRefusal {
     /// No grant of the path that the token's roles call for (facts 5).
     #[error("the mailbox is not granted to the application")]
     NotGranted,
+    /// A user's token without the scope `SMTP.Send` (facts 4.1).
+    #[error("the token has not the scope SMTP.Send")]
+    NoScope,
+    /// A token of a user who neither owns the mailbox nor has full access to it (facts 5.4).
+    #[error("the token is of a user who may not open the mailbox")]
+    NotTheUser,
+    /// A delegate named the shared mailbox where the condition wants his own address ([`SharedLogin`](crate::SharedLogin)).
+    #[error("the login names the shared mailbox and not its delegate")]
+    NotTheDelegate,
     /// AUTH LOGIN with whatever password.
     #[error("basic authentication is disabled")]
     BasicDisabled,

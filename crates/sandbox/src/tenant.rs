@@ -2,9 +2,9 @@
 //! All tenants together, and who may log in to which mailbox, are in `directory`; limits are counted in `limits`.
 
 use std::collections::HashSet;
-use std::fmt;
 
-use crate::token::Claims;
+use crate::application::{Application, SEND_AS_APP};
+use crate::token::{self, Claims};
 
 /// Tenant id of the ready tenant.
 pub const DEFAULT_TENANT_ID: &str = "11111111-2222-3333-4444-555555555555";
@@ -14,8 +14,6 @@ pub const DEFAULT_CLIENT_ID: &str = "66666666-7777-8888-9999-000000000000";
 pub const DEFAULT_SECRET: &str = "sbx8Q~Only.For-The_Sandbox~Opens.Nothing";
 /// The ready tenant's mailbox.
 pub const DEFAULT_MAILBOX: &str = "scanner@contoso.com";
-/// The Entra application permission of path A (facts 5.1), which then stands in the token's `roles`.
-pub(crate) const SEND_AS_APP: &str = "SMTP.SendAsApp";
 
 /// `Set-Mailbox -MaxSendSize`, default 35 MB (facts 2, marked U there).
 const DEFAULT_MAX_SEND_SIZE: u64 = 35 << 20;
@@ -35,6 +33,10 @@ pub struct TenantModel {
     pub applications: Vec<Application>,
     /// Mailboxes.
     pub mailboxes: Vec<Mailbox>,
+    /// People who can sign in and have no mailbox of their own. Every mailbox that is not shared is a user, too.
+    pub users: Vec<User>,
+    /// Managed identities of the machine that asks the metadata service (facts 4.4).
+    pub managed_identities: Vec<ManagedIdentity>,
     /// Addresses refused at RCPT with `550 5.1.1`, beside every `unknown@` of the verified domains.
     pub refused_recipients: HashSet<String>,
 }
@@ -48,6 +50,8 @@ impl TenantModel {
             smtp_auth_disabled: false,
             applications: Vec::new(),
             mailboxes: Vec::new(),
+            users: Vec::new(),
+            managed_identities: Vec::new(),
             refused_recipients: HashSet::new(),
         }
     }
@@ -63,6 +67,20 @@ impl TenantModel {
     #[must_use]
     pub fn mailbox(mut self, mailbox: Mailbox) -> Self {
         self.mailboxes.push(mailbox);
+        self
+    }
+
+    /// Adds a user without a mailbox.
+    #[must_use]
+    pub fn user(mut self, user: User) -> Self {
+        self.users.push(user);
+        self
+    }
+
+    /// Adds a managed identity.
+    #[must_use]
+    pub fn managed_identity(mut self, identity: ManagedIdentity) -> Self {
+        self.managed_identities.push(identity);
         self
     }
 
@@ -82,12 +100,24 @@ impl TenantModel {
         self.applications.iter().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
     }
 
+    /// Everybody who can sign in: the owners of mailboxes that are not shared, then the users without one.
+    pub(crate) fn people(&self) -> impl Iterator<Item = &str> {
+        let owners = self.mailboxes.iter().filter(|mailbox| !mailbox.shared).map(|mailbox| mailbox.address.as_str());
+        owners.chain(self.users.iter().map(|user| user.address.as_str()))
+    }
+
+    /// The user of this name in the tenant's own spelling.
+    pub(crate) fn find_user(&self, name: &str) -> Option<&str> {
+        self.people().find(|user| user.eq_ignore_ascii_case(name))
+    }
+
     /// True if logins and senders are judged alike by both: same mailboxes, grants, switches and applications.
     pub(crate) fn permits_like(&self, other: &Self) -> bool {
         let ids = |tenant: &Self| tenant.applications.iter().map(|app| app.client_id.clone()).collect::<Vec<_>>();
         self.tenant_id == other.tenant_id
             && self.smtp_auth_disabled == other.smtp_auth_disabled
             && ids(self) == ids(other)
+            && self.users == other.users
             && self.mailboxes.len() == other.mailboxes.len()
             && self.mailboxes.iter().zip(&other.mailboxes).all(|(mailbox, other)| mailbox.permits_like(other))
     }
@@ -112,38 +142,33 @@ impl Default for TenantModel {
     }
 }
 
-/// An application registration with its service principal.
-#[derive(Clone)]
-pub struct Application {
-    /// The application (client) id.
+/// Somebody who can sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct User {
+    /// The user principal name.
+    pub address: String,
+}
+
+impl User {
+    /// A user of this name.
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned() }
+    }
+}
+
+/// A managed identity: a service principal without a secret, for which Azure's metadata service gives tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ManagedIdentity {
+    /// Its client id.
     pub client_id: String,
-    /// Every secret that is valid now; several while one is rotated.
-    pub secrets: Vec<String>,
-    /// Consented application permissions, which become the token's `roles` claim. Empty on path B (facts 5.2).
-    pub roles: Vec<String>,
+    /// Its principal (object) id: the `sub` of its tokens, and the subject of a federated identity for it.
+    pub object_id: String,
 }
 
-impl Application {
-    /// An application without Entra permissions, as path B wants it.
-    pub fn new(client_id: &str, secret: &str) -> Self {
-        Self { client_id: client_id.to_owned(), secrets: vec![secret.to_owned()], roles: Vec::new() }
-    }
-
-    /// With the consented permission `SMTP.SendAsApp`, as path A wants it (facts 5.1).
-    #[must_use]
-    pub fn with_send_as_app(mut self) -> Self {
-        self.roles.push(SEND_AS_APP.to_owned());
-        self
-    }
-}
-
-impl fmt::Debug for Application {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Application")
-            .field("client_id", &self.client_id)
-            .field("secrets", &self.secrets.len())
-            .field("roles", &self.roles)
-            .finish()
+impl ManagedIdentity {
+    /// An identity with a principal id of its own.
+    pub fn new(client_id: &str) -> Self {
+        Self { client_id: client_id.to_owned(), object_id: token::guid() }
     }
 }
 
@@ -178,6 +203,10 @@ pub struct Mailbox {
     pub grants: HashSet<(String, Grant)>,
     /// The mailbox's SMTP AUTH switch.
     pub smtp_auth: SmtpAuth,
+    /// A shared mailbox: nobody signs in as it, only as one of those with full access.
+    pub shared: bool,
+    /// Users with `Add-MailboxPermission -AccessRights FullAccess`, whose delegated tokens open it (facts 4.5).
+    pub full_access: HashSet<String>,
     /// Other addresses that it may send as (`Add-RecipientPermission -AccessRights SendAs`).
     pub may_send_as: HashSet<String>,
     /// Largest message in octets, applied after DATA (facts 0, point 7).
@@ -195,6 +224,8 @@ impl Mailbox {
             address: address.to_owned(),
             grants: HashSet::new(),
             smtp_auth: SmtpAuth::Inherit,
+            shared: false,
+            full_access: HashSet::new(),
             may_send_as: HashSet::new(),
             max_send_size: DEFAULT_MAX_SEND_SIZE,
             recipient_limit: DEFAULT_RECIPIENT_LIMIT,
@@ -206,6 +237,20 @@ impl Mailbox {
     #[must_use]
     pub fn granted(mut self, client_id: &str, grant: Grant) -> Self {
         self.grants.insert((client_id.to_ascii_lowercase(), grant));
+        self
+    }
+
+    /// Makes it a shared mailbox.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// Gives a user full access.
+    #[must_use]
+    pub fn delegate(mut self, user: &str) -> Self {
+        self.full_access.insert(user.to_ascii_lowercase());
         self
     }
 
@@ -225,9 +270,18 @@ impl Mailbox {
         self.address == other.address
             && self.grants == other.grants
             && self.smtp_auth == other.smtp_auth
+            && self.shared == other.shared
+            && self.full_access == other.full_access
             && self.may_send_as == other.may_send_as
     }
 
+    /// True if `user` has full access to it, as its owner or as a delegate.
+    pub(crate) fn is_open_to(&self, user: &str) -> bool {
+        let is_owner = !self.shared && self.address.eq_ignore_ascii_case(user);
+        is_owner || self.full_access.contains(&user.to_ascii_lowercase())
+    }
+
+    /// True if it is granted to the application whose app-only token this is.
     pub(crate) fn admits(&self, claims: &Claims) -> bool {
         let needed = if claims.roles.iter().any(|role| role == SEND_AS_APP) { Grant::FullAccess } else { Grant::Rbac };
         self.grants.contains(&(claims.appid.to_ascii_lowercase(), needed))

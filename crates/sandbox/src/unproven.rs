@@ -67,13 +67,21 @@ const STATEMENTS: &[Statement] = &[
     taken("1.7", "whether NOTIFY is honoured", "DSN parameters are checked, taken and shown; no notification is made"),
     taken("2", "MaxSendSize is 35 MB by default", "35 MiB of content as sent, told behind the dot"),
     taken("4.1", "outlook.office.com/.default as the scope of app-only SMTP", "refused with AADSTS70011"),
-    not_imitated("4.3", "RS256 with x5t stays accepted for certificate assertions"),
+    taken(
+        "4.3",
+        "RS256 with x5t stays accepted for certificate assertions",
+        "it is, and PS256 with x5t#S256; other pairs of algorithm and thumbprint are refused with AADSTS50012",
+    ),
     taken(
         "4.3",
         "AADSTS700024 for an assertion outside its time",
-        "only as the row token-700024; no assertion is ever accepted",
+        "said outside nbf and exp with 5 minutes of patience with clocks",
     ),
-    not_imitated("4.4", "a managed identity straight to SMTP"),
+    taken(
+        "4.4",
+        "a managed identity straight to SMTP",
+        "the metadata service gives the token, and AUTH refuses it with 535 5.7.3",
+    ),
     taken("4.6", "AADSTS700024 is invalid_client with 401", "the row token-700024 says so"),
     taken(
         "4.6",
@@ -135,6 +143,55 @@ const STATEMENTS: &[Statement] = &[
         "silent",
         "whether refused requests count for AADSTS50196",
         "they do, so a client in a loop stays refused until it pauses",
+    ),
+    taken(
+        "silent",
+        "the codes for a client assertion that is malformed, of a wrong issuer, subject, audience or type, or used twice",
+        "AADSTS50012 with invalid_client; nbf, exp and jti are all needed",
+    ),
+    taken(
+        "silent",
+        "the codes for a federated token that matches no credential",
+        "AADSTS700211, 700213 and 700212 for issuer, subject and audience, with invalid_client",
+    ),
+    taken(
+        "silent",
+        "a secret from an application that also allows public client flows",
+        "refused with AADSTS700025 for every grant, client_credentials too",
+    ),
+    taken(
+        "silent",
+        "whether outlook.office.com and outlook.office365.com are one resource in a request for scopes",
+        "two: AADSTS700022; both are good at AUTH",
+    ),
+    taken("silent", "`.default` as a delegated scope", "refused with AADSTS70011"),
+    taken(
+        "silent",
+        "refresh tokens and codes that Entra cannot read, or of another client",
+        "invalid_grant with AADSTS9002313",
+    ),
+    taken("silent", "a refresh token at another tenant's endpoint", "AADSTS50034: the user is not in that tenant"),
+    taken(
+        "silent",
+        "whether use prolongs the life of the old refresh token",
+        "no: each dies 90 days after it was issued, only its successor lives longer",
+    ),
+    taken("silent", "whether PKCE is needed by every client", "it is, with S256"),
+    taken(
+        "silent",
+        "the code of slow_down, and of authorization_declined",
+        "AADSTS70016 and AADSTS65004; slow_down adds 5 s to the interval",
+    ),
+    taken("silent", "where a wrong redirect URI or code verifier is told at the token endpoint", "500112 and 501481"),
+    taken(
+        "silent",
+        "the texts of the metadata service's errors, and several identities without a client_id",
+        "400 with invalid_request; X-Forwarded-For is refused, and so is any api-version but 2018-02-01",
+    ),
+    taken(
+        "silent",
+        "which user a delegate of a shared mailbox names at AUTH",
+        "the mailbox, as Microsoft's text has it; `shared-login delegate` for the other reading",
     ),
     taken("silent", "whether the login outlives another EHLO", "it does; a transaction does not"),
     taken(

@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::fault::Faults;
 use crate::limits::{Limiter, RequestLog};
 use crate::mailstore::MailStore;
+use crate::sign_ins::SignIns;
 use crate::token::TokenMint;
 use crate::{Limits, SandboxError, SandboxOptions};
 
@@ -21,6 +22,9 @@ pub(crate) struct World {
     pub(crate) mint: TokenMint,
     pub(crate) limiter: Limiter,
     pub(crate) requests: RequestLog,
+    pub(crate) sign_ins: SignIns,
+    /// `https://localhost:PORT`.
+    pub(crate) authority: String,
     pub(crate) faults: Faults,
     pub(crate) mail: MailStore,
     pub(crate) tally: Tally,
@@ -32,13 +36,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+    pub(crate) fn new(options: SandboxOptions, authority: String) -> Result<Self, SandboxError> {
         Ok(Self {
             conditions: RwLock::new(Conditions::of(&options)),
             directory: RwLock::new(Directory::new(options.tenants)),
             mint: TokenMint::new()?,
             limiter: Limiter::default(),
             requests: RequestLog::default(),
+            sign_ins: SignIns::default(),
+            authority,
             faults: Faults::default(),
             mail: MailStore::new(options.bodies, options.message_records),
             tally: Tally::default(),
@@ -69,7 +75,7 @@ impl World {
     }
 
     pub(crate) fn conditions(&self) -> Conditions {
-        *self.conditions.read().unwrap_or_else(PoisonError::into_inner)
+        self.conditions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the conditions. Without a permission delay every change of permissions is in effect.

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::{MailboxOrder, Order, help, picture};
-use crate::{Grant, Limits, Mailbox, RateMode, Sandbox, SandboxError, SmtpAuth, Target, catalogue, unproven};
+use crate::{
+    Grant, Limits, Mailbox, RateMode, Sandbox, SandboxError, SharedLogin, SmtpAuth, Target, TenantModel, catalogue,
+    unproven,
+};
 
 impl Sandbox {
     /// Does what is ordered and tells it. Nothing was changed if it fails.
@@ -44,6 +47,13 @@ impl Sandbox {
                 self.rotate_secret(&client, &value.0)?;
                 format!("application {client} has the new secret and no other")
             }
+            Order::Public { .. }
+            | Order::Devices
+            | Order::ApproveDevice { .. }
+            | Order::DeclineDevice(_)
+            | Order::Browser(_)
+            | Order::SharedLogin(_)
+            | Order::Revoke(_) => self.obey_about_sign_ins(order)?,
             Order::Lifetime(lifetime) => {
                 self.change_conditions(|conditions| conditions.token_lifetime = *lifetime);
                 format!("new tokens live {}", picture::lifetime(*lifetime))
@@ -79,6 +89,52 @@ impl Sandbox {
         })
     }
 
+    fn obey_about_sign_ins(&self, order: &Order) -> Result<String, SandboxError> {
+        Ok(match order {
+            Order::Public { on, client } => {
+                let client = self.client_or_first(client.as_deref())?;
+                self.set_public_client(&client, *on)?;
+                format!("public client flows are {} for application {client}", on_off(*on))
+            }
+            Order::ApproveDevice { code, user } => {
+                let user = self.user_or_first(user.as_deref())?;
+                self.approve_device(code, &user)?;
+                format!("the device with {code} is signed in as {user}")
+            }
+            Order::DeclineDevice(code) => {
+                self.decline_device(code)?;
+                format!("the device with {code} is declined")
+            }
+            Order::Browser(Some(user)) => {
+                let tenants = self.tenants();
+                let found = tenants.iter().find_map(|tenant| tenant.find_user(user));
+                let user = found.ok_or_else(|| SandboxError::UnknownUser(user.clone()))?;
+                self.change_conditions(|conditions| conditions.browser_user = Some(user.to_owned()));
+                format!("whoever comes by a browser is signed in as {user}")
+            }
+            Order::Browser(None) => {
+                self.change_conditions(|conditions| conditions.browser_user = None);
+                "whoever comes by a browser picks a user".to_owned()
+            }
+            Order::SharedLogin(shared) => {
+                self.change_conditions(|conditions| conditions.shared_login = *shared);
+                match shared {
+                    SharedLogin::Mailbox => "a delegate names the shared mailbox at AUTH".to_owned(),
+                    SharedLogin::Delegate => "a delegate names himself at AUTH".to_owned(),
+                }
+            }
+            Order::Revoke(user) => {
+                let died = self.revoke_sign_ins(user)?;
+                format!("every sign-in of {user} has ended; {died} refresh tokens died, access tokens stay good")
+            }
+            // What is left of those that the caller chose.
+            _ => {
+                let codes = self.waiting_devices();
+                if codes.is_empty() { "no device waits".to_owned() } else { codes.join("\n") }
+            }
+        })
+    }
+
     fn obey_about_mailbox(&self, address: &str, change: &MailboxOrder) -> Result<String, SandboxError> {
         Ok(match change {
             MailboxOrder::Add => {
@@ -106,6 +162,17 @@ impl Sandbox {
                         format!("applications with SMTP.SendAsApp may use {address}; `role on` gives them that")
                     }
                 })
+            }
+            MailboxOrder::Shared(shared) => {
+                self.set_mailbox_shared(address, *shared)?;
+                self.late(format!(
+                    "{address} is {}",
+                    if *shared { "shared: nobody signs in as it" } else { "a user's own" }
+                ))
+            }
+            MailboxOrder::Delegate(user) => {
+                self.add_delegate(address, user)?;
+                self.late(format!("{user} has full access to {address}"))
             }
             MailboxOrder::SendAs(other) => {
                 self.allow_send_as(address, other)?;
@@ -147,7 +214,11 @@ impl Sandbox {
                 is_there.then_some(()).ok_or_else(|| SandboxError::UnknownMailbox(address.clone()))
             }
             Target::Client(client) => {
-                let is_there = tenants.iter().any(|tenant| tenant.find_application(client).is_some());
+                let has_identity = |tenant: &TenantModel| {
+                    tenant.managed_identities.iter().any(|identity| identity.client_id.eq_ignore_ascii_case(client))
+                };
+                let has_it = |tenant: &TenantModel| tenant.find_application(client).is_some() || has_identity(tenant);
+                let is_there = tenants.iter().any(has_it);
                 is_there.then_some(()).ok_or_else(|| SandboxError::UnknownApplication(client.clone()))
             }
         }
@@ -161,6 +232,11 @@ impl Sandbox {
     fn client_or_first(&self, client: Option<&str>) -> Result<String, SandboxError> {
         let first = || Some(self.tenants().first()?.applications.first()?.client_id.clone());
         client.map(str::to_owned).or_else(first).ok_or_else(|| SandboxError::UnknownApplication(String::new()))
+    }
+
+    fn user_or_first(&self, user: Option<&str>) -> Result<String, SandboxError> {
+        let first = || self.tenants().first()?.people().next().map(str::to_owned);
+        user.map(str::to_owned).or_else(first).ok_or_else(|| SandboxError::UnknownUser(String::new()))
     }
 
     /// Adds when it takes effect, if that is not now.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{ClientSecret, FORMS, MailboxOrder, Order, OrderError};
 use crate::command::check_address;
 use crate::fault::is_reply;
-use crate::{Action, Fault, Grant, Limits, RateMode, SmtpAuth, Stage, Target, catalogue, suggestion};
+use crate::{Action, Fault, Grant, Limits, RateMode, SharedLogin, SmtpAuth, Stage, Target, catalogue, suggestion};
 
 /// Longest wait or lifetime that can be ordered.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -99,6 +99,19 @@ impl<'a> Words<'a> {
                 let value = ClientSecret(self.need("the secret's value")?.to_owned());
                 Order::Secret { value, client: self.whom()? }
             }
+            "public" => Order::Public { on: self.choice("state", ON_OFF)?, client: self.whom()? },
+            "devices" => Order::Devices,
+            "device" => self.device()?,
+            "browser" if self.peek() == Some("nobody") => {
+                self.next();
+                Order::Browser(None)
+            }
+            "browser" => Order::Browser(Some(self.address()?)),
+            "shared-login" => {
+                let known = [("mailbox", SharedLogin::Mailbox), ("delegate", SharedLogin::Delegate)];
+                Order::SharedLogin(self.choice("user of a shared mailbox", &known)?)
+            }
+            "revoke" => Order::Revoke(self.address()?),
             "lifetime" if self.peek() == Some("random") => {
                 self.next();
                 Order::Lifetime(None)
@@ -115,6 +128,24 @@ impl<'a> Words<'a> {
             // The only form that is left of those that the caller checked.
             _ => Order::Help,
         })
+    }
+
+    fn device(&mut self) -> Result<Order, OrderError> {
+        let does_approve = self.choice("device order", &[("approve", true), ("decline", false)])?;
+        if !does_approve {
+            let declines = |form: &&str| form.starts_with("device decline");
+            self.usage = FORMS.iter().map(|&(_, form, _)| form).find(declines).unwrap_or_default();
+        }
+        let code = self.need("the device's code")?.to_owned();
+        if !does_approve {
+            return Ok(Order::DeclineDevice(code));
+        }
+        let mut user = None;
+        if self.peek() == Some("as") {
+            self.next();
+            user = Some(self.address()?);
+        }
+        Ok(Order::ApproveDevice { code, user })
     }
 
     fn fault(&mut self) -> Result<Fault, OrderError> {
@@ -163,7 +194,7 @@ impl<'a> Words<'a> {
             }
             Some("for") => {
                 let who = self.whom()?.unwrap_or_default();
-                fault.target = if fault.stage == Stage::Token { Target::Client(who) } else { Target::Mailbox(who) };
+                fault.target = if fault.stage.is_http() { Target::Client(who) } else { Target::Mailbox(who) };
             }
             _ => return Ok(false),
         }
@@ -182,8 +213,8 @@ impl<'a> Words<'a> {
     }
 
     fn mailbox_change(&mut self) -> Result<MailboxOrder, OrderError> {
-        let known = ["add", "full", "smtp-auth", "grant", "send-as"];
-        let word = self.need("add, full, smtp-auth, grant or send-as")?;
+        let known = ["add", "full", "smtp-auth", "grant", "shared", "delegate", "send-as"];
+        let word = self.need("add, full, smtp-auth, grant, shared, delegate or send-as")?;
         if let Some(&(_, form, _)) = FORMS.iter().find(|(_, form, _)| form.split(' ').nth(2) == Some(word)) {
             self.usage = form;
         }
@@ -194,6 +225,8 @@ impl<'a> Words<'a> {
             "full" => MailboxOrder::Full(self.choice("state", ON_OFF)?),
             "smtp-auth" => MailboxOrder::SmtpAuth(self.choice("state", &switch)?),
             "grant" => MailboxOrder::Grant(self.choice("grant", &paths)?),
+            "shared" => MailboxOrder::Shared(self.choice("state", ON_OFF)?),
+            "delegate" => MailboxOrder::Delegate(self.address()?),
             "send-as" => MailboxOrder::SendAs(self.address()?),
             _ => return Err(unknown("mailbox order", word, &known)),
         })
@@ -253,6 +286,7 @@ mod tests {
     #[test]
     fn everything_else_is_ordered_too() {
         let mailbox = |change| Order::Mailbox { address: "a@contoso.com".to_owned(), change };
+        let imds = || catalogue::find("imds-410").unwrap().fault().only(Target::Client("abc".to_owned()));
         let table = [
             ("faults", Order::Faults(None)),
             ("faults quota", Order::Faults(Some("quota".to_owned()))),
@@ -272,6 +306,26 @@ mod tests {
             ),
             ("role on", Order::Role { on: true, client: None }),
             ("secret x~y", Order::Secret { value: ClientSecret("x~y".to_owned()), client: None }),
+            ("mailbox a@contoso.com shared on", mailbox(MailboxOrder::Shared(true))),
+            (
+                "mailbox a@contoso.com delegate b@contoso.com",
+                mailbox(MailboxOrder::Delegate("b@contoso.com".to_owned())),
+            ),
+            ("public on", Order::Public { on: true, client: None }),
+            ("public off for abc", Order::Public { on: false, client: Some("abc".to_owned()) }),
+            ("devices", Order::Devices),
+            ("device approve ABC123", Order::ApproveDevice { code: "ABC123".to_owned(), user: None }),
+            (
+                "device approve ABC123 as b@contoso.com",
+                Order::ApproveDevice { code: "ABC123".to_owned(), user: Some("b@contoso.com".to_owned()) },
+            ),
+            ("device decline ABC123", Order::DeclineDevice("ABC123".to_owned())),
+            ("browser b@contoso.com", Order::Browser(Some("b@contoso.com".to_owned()))),
+            ("browser nobody", Order::Browser(None)),
+            ("shared-login delegate", Order::SharedLogin(SharedLogin::Delegate)),
+            ("shared-login mailbox", Order::SharedLogin(SharedLogin::Mailbox)),
+            ("revoke b@contoso.com", Order::Revoke("b@contoso.com".to_owned())),
+            ("fault imds-410 for abc", Order::Fault(imds())),
             ("lifetime 60", Order::Lifetime(Some(Duration::from_mins(1)))),
             ("lifetime random", Order::Lifetime(None)),
             ("tarpit 5", Order::Tarpit(Duration::from_secs(5))),
@@ -293,7 +347,7 @@ mod tests {
             ("", "no order; `help` lists them"),
             (
                 "stat",
-                "no order `stat` (did you mean `state`?); there are: fault, faults, waiting, clear, mailbox, tenant, role, secret, lifetime, tarpit, rate, limits, permission-delay, state, unproven, help",
+                "no order `stat` (did you mean `state`?); there are: fault, faults, waiting, clear, mailbox, tenant, role, secret, public, devices, device, browser, shared-login, revoke, lifetime, tarpit, rate, limits, permission-delay, state, unproven, help",
             ),
             ("fault", "a fault's name or `at` is missing; the order is `fault NAME [times N|always] [for WHO]`"),
             ("fault mailbox-ful", "no fault `mailbox-ful` (did you mean `mailbox-full`?); `faults` lists them"),
@@ -308,7 +362,7 @@ mod tests {
             ),
             (
                 "fault at mial close",
-                "no stage `mial` (did you mean `mail`?); there are: connect, ehlo, starttls, auth, mail, rcpt, data, content, end-of-data, token",
+                "no stage `mial` (did you mean `mail`?); there are: connect, ehlo, starttls, auth, mail, rcpt, data, content, end-of-data, token, device-code, imds",
             ),
             ("fault at mail drop", "no action `drop`; there are: times, always, for, reply, close, stall, wait"),
             (
@@ -323,7 +377,7 @@ mod tests {
             ("mailbox contoso.com add", "`contoso.com` is not a mail address"),
             (
                 "mailbox a@contoso.com ful on",
-                "no mailbox order `ful` (did you mean `full`?); there are: add, full, smtp-auth, grant, send-as",
+                "no mailbox order `ful` (did you mean `full`?); there are: add, full, smtp-auth, grant, shared, delegate, send-as",
             ),
             ("mailbox a@contoso.com full", "state is missing; the order is `mailbox ADDRESS full on|off`"),
             ("mailbox a@contoso.com grant full", "no grant `full`; there are: rbac, full-access, none"),
@@ -332,6 +386,12 @@ mod tests {
             ("tarpit 86401", "`86401` is not a number of seconds from 0 to 86400"),
             ("lifetime NaN", "`NaN` is not a number of seconds from 0 to 86400"),
             ("rate rejcet", "no rate mode `rejcet` (did you mean `reject`?); there are: reject, delay"),
+            ("device aprove X", "no device order `aprove` (did you mean `approve`?); there are: approve, decline"),
+            ("device decline", "the device's code is missing; the order is `device decline CODE`"),
+            ("device approve X as", "an address is missing; the order is `device approve CODE [as USER]`"),
+            ("device approve X for y", "`for` is too much; the order is `device approve CODE [as USER]`"),
+            ("browser somebody", "`somebody` is not a mail address"),
+            ("shared-login both", "no user of a shared mailbox `both`; there are: mailbox, delegate"),
             ("clear all", "`all` is too much; the order is `clear`"),
         ];
         for (line, error) in table {
@@ -352,6 +412,9 @@ mod tests {
                 .replace(" [for TENANT]", " for contoso.com")
                 .replace(" [for CLIENT]", " for abc")
                 .replace(" [WORD]", " quota")
+                .replace("CODE", "ABC123")
+                .replace(" [as USER]", " as a@b.c")
+                .replace("USER", "a@b.c")
                 .replace("ADDRESS", "a@b.c")
                 .replace("OTHER", "d@b.c")
                 .replace("SECONDS", "5");

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::tenant::SEND_AS_APP;
-use crate::{Application, Grant, Limits, Mailbox, RateMode, Sandbox, SmtpAuth, TenantModel};
+use crate::application::SEND_AS_APP;
+use crate::{Application, Grant, Limits, Mailbox, RateMode, Sandbox, SharedLogin, SmtpAuth, TenantModel};
 
 /// More mailboxes of a tenant than this are only counted.
 const MAILBOXES: usize = 50;
 
 /// The picture, a few lines.
 pub(super) fn of(sandbox: &Sandbox) -> String {
-    let mut lines = vec![conditions(sandbox)];
+    let mut lines = vec![conditions(sandbox), sign_ins(sandbox)];
     for tenant in &sandbox.tenants() {
         describe(tenant, &mut lines);
     }
@@ -61,6 +61,20 @@ fn conditions(sandbox: &Sandbox) -> String {
     )
 }
 
+fn sign_ins(sandbox: &Sandbox) -> String {
+    let conditions = sandbox.conditions();
+    let shared = match conditions.shared_login {
+        SharedLogin::Mailbox => "mailbox",
+        SharedLogin::Delegate => "delegate",
+    };
+    format!(
+        "shared-login {shared}; browser {}; devices waiting: {}; refresh tokens alive: {}",
+        conditions.browser_user.as_deref().unwrap_or("nobody"),
+        sandbox.waiting_devices().len(),
+        sandbox.all_refresh_tokens_alive()
+    )
+}
+
 fn describe(tenant: &TenantModel, lines: &mut Vec<String>) {
     let switch = if tenant.smtp_auth_disabled { "off" } else { "on" };
     lines.push(format!("tenant {} ({}): SMTP AUTH {switch}", tenant.tenant_id, tenant.domains.join(", ")));
@@ -73,7 +87,20 @@ fn describe(tenant: &TenantModel, lines: &mut Vec<String>) {
 
 fn application(application: &Application) -> String {
     let role = if application.roles.iter().any(|role| role == SEND_AS_APP) { "on" } else { "off" };
-    format!("  application {}: role {role}, secrets: {}", application.client_id, application.secrets.len())
+    let mut text =
+        format!("  application {}: role {role}, secrets: {}", application.client_id, application.secrets.len());
+    for (count, what) in
+        [(application.certificates.len(), "certificates"), (application.federated.len(), "federated identities")]
+    {
+        if count > 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ", {what}: {count}");
+        }
+    }
+    if application.public_client {
+        text.push_str(", public");
+    }
+    text
 }
 
 fn mailbox(mailbox: &Mailbox) -> String {
@@ -87,6 +114,15 @@ fn mailbox(mailbox: &Mailbox) -> String {
         SmtpAuth::Disabled => "off",
     };
     let mut text = format!("  mailbox {}: grant {grants}, smtp-auth {switch}", mailbox.address);
+    if mailbox.shared {
+        text.push_str(", shared");
+    }
+    let mut delegates: Vec<&str> = mailbox.full_access.iter().map(String::as_str).collect();
+    delegates.sort_unstable();
+    for delegate in delegates {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", open to {delegate}");
+    }
     if mailbox.full {
         text.push_str(", full");
     }

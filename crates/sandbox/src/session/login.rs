@@ -98,7 +98,8 @@ impl Session {
     fn admit(&self, credentials: Result<Xoauth2, AuthRefusal>) -> Result<String, AuthRefusal> {
         let Xoauth2 { user, token } = credentials?;
         let claims = self.world.mint.verify(&token, self.world.clock.wall())?;
-        self.world.directory().as_seen(self.world.clock.monotonic()).admit(&user, &claims)
+        let shared = self.world.conditions().shared_login;
+        self.world.directory().as_seen(self.world.clock.monotonic()).admit(&user, &claims, shared)
     }
 
     pub(super) fn auth_refused(&mut self, why: AuthRefusal) -> Answer {

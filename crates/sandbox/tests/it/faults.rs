@@ -8,7 +8,7 @@ use sandbox::{
     Mailbox, OddToken, SandboxError, Stage, Target, TokenFault, catalogue,
 };
 
-use crate::support::{Client, World, form, http, xoauth2};
+use crate::support::{Client, World, form, http, imds, xoauth2};
 
 fn reply(text: &str) -> Action {
     Action::Reply(text.to_owned())
@@ -263,6 +263,10 @@ async fn every_cut_of_the_catalogue_says_nothing() {
                 inject();
                 assert!(form(&world.sandbox, &[]).await.is_none(), "{row}");
             }
+            Stage::Imds => {
+                inject();
+                assert!(imds(&world.sandbox, "", "").await.is_none(), "{row}");
+            }
             Stage::Connect => {
                 inject();
                 assert_eq!(world.connect_silently().await.line().await, None, "{row}");
@@ -275,7 +279,7 @@ async fn every_cut_of_the_catalogue_says_nothing() {
         }
         cuts += 1;
     }
-    assert_eq!(cuts, 11);
+    assert_eq!(cuts, 12);
     // Only `drop-after-dot-taken` kept its message.
     assert_eq!(world.sandbox.counters().messages, 1);
 }

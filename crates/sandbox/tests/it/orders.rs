@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::{DEFAULT_CLIENT_ID, DEFAULT_MAILBOX, DEFAULT_SECRET, EXCHANGE_SCOPE, Order, Sandbox, SandboxError};
 
-use crate::support::{World, form, xoauth2};
+use crate::support::{World, form, http, xoauth2};
 
 /// What obeying one line answers.
 fn obey(sandbox: &Sandbox, line: &str) -> String {
@@ -62,11 +62,24 @@ async fn faults_are_injected_listed_and_forgotten() {
 #[tokio::test]
 async fn a_fault_at_every_stage_can_be_ordered() {
     let world = World::new().await;
-    for stage in ["connect", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "content", "end-of-data", "token"] {
+    for stage in [
+        "connect",
+        "ehlo",
+        "starttls",
+        "auth",
+        "mail",
+        "rcpt",
+        "data",
+        "content",
+        "end-of-data",
+        "token",
+        "device-code",
+        "imds",
+    ] {
         obey(&world.sandbox, &format!("fault at {stage} always close"));
         obey(&world.sandbox, &format!("fault at {stage} stall"));
     }
-    assert_eq!(world.sandbox.waiting_faults().len(), 20);
+    assert_eq!(world.sandbox.waiting_faults().len(), 24);
 }
 
 #[tokio::test]
@@ -197,6 +210,7 @@ async fn the_state_shows_everything_but_secrets() {
     assert_eq!(
         state,
         "limits exchange; rate reject; tarpit 0 s; tokens live 3600 to 5399 s; permission delay 0 s\n\
+         shared-login mailbox; browser nobody; devices waiting: 0; refresh tokens alive: 0\n\
          tenant 11111111-2222-3333-4444-555555555555 (contoso.onmicrosoft.com, contoso.com): SMTP AUTH on\n  \
            application 66666666-7777-8888-9999-000000000000: role off, secrets: 1\n  \
            mailbox scanner@contoso.com: grant rbac, smtp-auth inherit, sends as boss@contoso.com\n\
@@ -205,4 +219,64 @@ async fn the_state_shows_everything_but_secrets() {
          messages: 1 kept, 0 cut off within DATA"
     );
     assert!(!state.contains(DEFAULT_SECRET));
+}
+
+#[tokio::test]
+async fn sign_ins_are_ordered() {
+    let world = World::new().await;
+    let obey = |line: &str| obey(&world.sandbox, line);
+    assert_eq!(obey("public on"), format!("public client flows are on for application {DEFAULT_CLIENT_ID}"));
+    assert_eq!(world.ask_with(DEFAULT_SECRET).await, (401, 700_025));
+    assert_eq!(obey("devices"), "no device waits");
+    let begin = async || {
+        let body = format!("client_id={DEFAULT_CLIENT_ID}&scope=https%3A%2F%2Foutlook.office.com%2FSMTP.Send");
+        let head = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let path = "/contoso.com/oauth2/v2.0/devicecode";
+        http(&world.sandbox, "POST", path, head, &body).await.unwrap().text("user_code")
+    };
+    let (first, second, third) = (begin().await, begin().await, begin().await);
+    assert_eq!(obey("devices"), format!("{first}\n{second}\n{third}"));
+    assert_eq!(
+        obey(&format!("device approve {first}")),
+        format!("the device with {first} is signed in as scanner@contoso.com")
+    );
+    obey("mailbox boss@contoso.com add");
+    obey(&format!("device approve {second} as Boss@contoso.com"));
+    assert_eq!(obey(&format!("device decline {third}")), format!("the device with {third} is declined"));
+    assert_eq!(obey("devices"), "no device waits");
+    for (line, error) in [
+        (format!("device approve {first}"), format!("no device waits with the code `{first}`")),
+        ("device decline X".to_owned(), "no device waits with the code `X`".to_owned()),
+        ("browser no@contoso.com".to_owned(), "no user `no@contoso.com` in the sandbox".to_owned()),
+        ("revoke no@contoso.com".to_owned(), "no user `no@contoso.com` in the sandbox".to_owned()),
+        ("public on for nobody".to_owned(), "no application `nobody` in the sandbox".to_owned()),
+        (
+            "mailbox boss@contoso.com delegate no@contoso.com".to_owned(),
+            "no user `no@contoso.com` in the sandbox".to_owned(),
+        ),
+    ] {
+        assert_eq!(refused(&world.sandbox, &line).to_string(), error);
+    }
+    world.sandbox.issue_refresh_token(DEFAULT_CLIENT_ID, DEFAULT_MAILBOX).unwrap();
+    obey("browser BOSS@contoso.com");
+    obey("shared-login delegate");
+    obey("mailbox info@contoso.com add");
+    obey("mailbox info@contoso.com shared on");
+    obey("mailbox info@contoso.com delegate boss@contoso.com");
+    let state = obey("state");
+    for line in [
+        "shared-login delegate; browser boss@contoso.com; devices waiting: 0; refresh tokens alive: 1",
+        "  application 66666666-7777-8888-9999-000000000000: role off, secrets: 1, public",
+        "  mailbox info@contoso.com: grant none, smtp-auth inherit, shared, open to boss@contoso.com",
+    ] {
+        assert!(state.lines().any(|shown| shown == line), "{line} is not in {state}");
+    }
+    assert!(obey("revoke scanner@contoso.com").contains("; 1 refresh tokens died"));
+    assert_eq!(world.sandbox.refresh_tokens_alive(DEFAULT_MAILBOX), 0);
+    assert_eq!(
+        refused(&world.sandbox, "browser info@contoso.com").to_string(),
+        "no user `info@contoso.com` in the sandbox"
+    );
+    assert_eq!(obey("browser nobody"), "whoever comes by a browser picks a user");
+    assert_eq!(world.sandbox.conditions().browser_user, None);
 }

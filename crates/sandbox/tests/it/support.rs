@@ -88,6 +88,14 @@ impl World {
     }
 }
 
+impl World {
+    /// The first two words of the answer to a login.
+    pub(crate) async fn answer_to(&self, user: &str, token: &str) -> String {
+        let reply = self.secure().await.say(&format!("AUTH XOAUTH2 {}", xoauth2(user, token))).await;
+        reply.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+}
+
 pub(crate) fn xoauth2(user: &str, token: &str) -> String {
     STANDARD.encode(format!("user={user}\x01auth=Bearer {token}\x01\x01"))
 }
@@ -213,6 +221,31 @@ impl HttpReply {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
+
+    /// A member of the JSON that is a text; empty if it is not there.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.json()[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Status, `error` and the AADSTS code; the latter two empty and 0 in a good answer.
+    pub(crate) fn verdict(&self) -> (u16, String, u64) {
+        (self.status, self.text("error"), self.json()["error_codes"][0].as_u64().unwrap_or_default())
+    }
+
+    /// Where a redirect leads.
+    pub(crate) fn location(&self) -> url::Url {
+        let line = self.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+        line.parse().unwrap()
+    }
+}
+
+/// Header names in lower case; values as they came.
+fn with_lower_names(head: &str) -> String {
+    let lower = |line: &str| match line.split_once(':') {
+        Some((name, value)) => format!("{}:{value}", name.to_ascii_lowercase()),
+        None => line.to_owned(),
+    };
+    head.split("\r\n").map(lower).collect::<Vec<_>>().join("\r\n")
 }
 
 /// A form to the default tenant's token endpoint; `None` if the connection ended without an answer.
@@ -233,11 +266,27 @@ pub(crate) async fn http(sandbox: &Sandbox, method: &str, path: &str, head: &str
         "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
+    read_reply(&mut stream).await
+}
+
+async fn read_reply(stream: &mut (impl AsyncRead + Unpin)) -> Option<HttpReply> {
     let mut octets = Vec::new();
     // A server that closes without a TLS goodbye is an error to rustls, and an end to us.
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut octets)).await.unwrap();
     let text = String::from_utf8(octets).unwrap();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(HttpReply { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+    Some(HttpReply { status, head: with_lower_names(head), body: body.to_owned() })
+}
+
+/// A request to the metadata service; `None` if the connection ended without an answer.
+pub(crate) async fn imds(sandbox: &Sandbox, query: &str, head: &str) -> Option<HttpReply> {
+    let address = sandbox.imds();
+    let address = address.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /metadata/identity/oauth2/token?{query} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    read_reply(&mut stream).await
 }
