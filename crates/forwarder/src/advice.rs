@@ -59,7 +59,8 @@ const ROWS: [(&[&str], &str); 13] = [
         &[" 5.7.3 ", " 5.7.57 "],
         "check in this order: `address` or `login` in the configuration is spelled exactly as the mailbox's own address; the service \
          principal has the Object ID of the enterprise application, not of the registration; it may use \
-         this mailbox, by App RBAC or by SMTP.SendAsApp with FullAccess and not by both; changes take up to two hours",
+         this mailbox, by App RBAC or by SMTP.SendAsApp with FullAccess and not by both; where a user signed in for it, that was the \
+         mailbox's own user or one with FullAccess; changes take up to two hours",
     ),
     (
         &["535 "],

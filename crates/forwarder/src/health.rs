@@ -213,6 +213,13 @@ impl Health {
         })
     }
 
+    /// The login was seen to work: the next message may go as a probe at once.
+    pub(crate) fn hasten(&mut self, now: Monotonic) {
+        if let Some(illness) = self.illness.as_mut().filter(|illness| !illness.probing) {
+            illness.until = illness.until.min(now);
+        }
+    }
+
     /// What kind of trouble there is now.
     pub(crate) fn kind(&self) -> Option<TroubleKind> {
         self.illness.as_ref().map(|illness| illness.trouble.kind)
@@ -277,6 +284,18 @@ mod tests {
         assert_eq!(health.status(at(90)).unwrap().next_probe, None);
         health.well(at(91));
         assert_eq!(health.status(at(91)), None);
+    }
+
+    #[test]
+    fn a_login_that_was_seen_to_work_is_probed_at_once_and_not_twice() {
+        let mut health = Health::default();
+        health.hasten(at(0));
+        assert_eq!(health.permission(at(0)), Permission::Well);
+        health.troubled(trouble(TroubleKind::Refused), false, at(0), 0.5);
+        health.hasten(at(5));
+        assert_eq!(health.permission(at(5)), Permission::Probe);
+        health.hasten(at(6));
+        assert_eq!(health.permission(at(6)), Permission::WaitForProbe);
     }
 
     #[test]

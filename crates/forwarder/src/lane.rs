@@ -8,7 +8,7 @@ use clock::{Clock, Monotonic};
 use mail::{LaneId, Outcome, Recipient, Scope};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 use wire::Reply;
 use zeroize::Zeroizing;
@@ -18,13 +18,17 @@ use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
 use crate::health::{Pause, Trouble, TroubleKind, TroubleStatus};
+use crate::prove::{Unproven, prove};
 use crate::tenant::Tenant;
-use crate::token::{BearerToken, TokenSource};
+use crate::token::{BearerToken, TokenSource, TokenTrouble};
 use crate::transfer::{Body, Ended, Message, transfer};
 use crate::turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};
 
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
+
+/// How long the proof of a sign-in waits for a connection's place.
+const PLACE_WITHIN: Duration = Duration::from_mins(2);
 
 /// That a day is used up is told no more often than this: it slides, and frees a little at a time.
 const DAY_TOLD_EVERY: Duration = Duration::from_hours(6);
@@ -336,7 +340,7 @@ impl<T: TokenSource> Lane<T> {
     /// Opens and logs in. A 535 may mean that the token is no longer good: one more try with a fresh one. A dialog that
     /// upstream finds wrong is tried once more as it was.
     async fn connect(&self) -> Result<Connection, Trouble> {
-        let token = self.tokens.token().await.map_err(|trouble| no_token(&trouble.0))?;
+        let token = self.tokens.token().await.map_err(no_token)?;
         match self.log_in(&token).await? {
             Ok(connection) => Ok(connection),
             Err(reply) if may_be_the_token(&reply) && self.may_ask_for_fresh_token(&token) => {
@@ -362,7 +366,8 @@ impl<T: TokenSource> Lane<T> {
     async fn log_in(&self, token: &T::Token) -> Result<Result<Connection, Reply>, Trouble> {
         let opened = Connection::open(&self.endpoint, self.clock.monotonic()).await;
         let mut connection = opened.map_err(|error| self.unreachable(error))?;
-        let answer = connection.authenticate(&self.login, token.expose()).await;
+        let user = token.user().unwrap_or(&self.login);
+        let answer = connection.authenticate(user, token.expose()).await;
         let reply =
             answer.map_err(|Lost(text)| self.unreachable(OpenError::Network(format!("during AUTH: {text}"))))?;
         if reply.is_positive() {
@@ -374,6 +379,27 @@ impl<T: TokenSource> Lane<T> {
             connection.quit().await;
             Ok(Err(reply))
         }
+    }
+
+    /// Whether upstream takes `token` for `user`, by one login on a connection of its own: a sign-in is proven by it. It has a
+    /// connection's place like any other, and spends no message. Fails when upstream cannot be asked.
+    pub async fn prove(&self, user: &str, token: &str) -> Result<Reply, Unproven> {
+        let permit = timeout(PLACE_WITHIN, Arc::clone(&self.connections).acquire_owned()).await;
+        let _permit = permit.map_err(|_| Unproven("all connections of the login are in use".to_owned()))?;
+        if let Some(idle) = self.take_idle() {
+            // It counts against the login's few.
+            idle.quit().await;
+        }
+        prove(&self.endpoint, self.clock.monotonic(), user, token).await
+    }
+
+    /// The login has a new token that upstream takes: mail is tried at once, and nothing goes on connections of the old one.
+    pub async fn hasten(&self) {
+        while let Some(idle) = self.take_idle() {
+            idle.quit().await;
+        }
+        self.turns(|turns, _, now| turns.hasten(now));
+        self.notify();
     }
 
     /// Whether another token than the `refused` one may be asked for. Connections that were opened together meet the same
@@ -627,6 +653,6 @@ impl<T> Drop for Slot<T> {
     }
 }
 
-fn no_token(text: &str) -> Trouble {
-    Trouble { kind: TroubleKind::NoToken, scope: Scope::Tenant, text: text.to_owned() }
+fn no_token(TokenTrouble { text, scope }: TokenTrouble) -> Trouble {
+    Trouble { kind: TroubleKind::NoToken, scope, text }
 }

@@ -1,5 +1,5 @@
-//! What the lanes of one Entra tenant share: its health and its external recipients. A probe of one lane speaks for all, and
-//! its trouble is told once.
+//! What the lanes of one application share: its health, and with the other applications of the same Entra tenant its external
+//! recipients. A probe of one lane speaks for all, and its trouble is told once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::health::TroubleStatus;
 use crate::turns::TenantTurns;
 
-/// One Entra tenant, shared by its lanes.
+/// One application in one Entra tenant, shared by its lanes.
 #[derive(Debug)]
 pub struct Tenant {
     turns: Mutex<TenantTurns>,
@@ -22,6 +22,13 @@ impl Tenant {
     /// With at most so many external recipients a day, or as many as there are.
     pub fn new(external_recipients_per_day: Option<u64>) -> Self {
         Self { turns: Mutex::new(TenantTurns::new(external_recipients_per_day)), changed: Notify::new() }
+    }
+
+    /// That of another application in the same Entra tenant: its token's trouble is no matter of this one's, its external
+    /// recipients are.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { turns: Mutex::new(self.turns().beside()), changed: Notify::new() }
     }
 
     /// Counts external recipients that an earlier run served `ago`; oldest first.

@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use clock::WallTime;
+use mail::Scope;
 
 /// An access token, opaque.
 pub trait BearerToken: Clone + Send + Sync + 'static {
@@ -11,14 +12,21 @@ pub trait BearerToken: Clone + Send + Sync + 'static {
     fn expose(&self) -> &str;
     /// When it ends.
     fn expires_at(&self) -> WallTime;
+    /// The XOAUTH2 user that it is good for, where that is not the lane's login.
+    fn user(&self) -> Option<&str>;
 }
 
-/// Why there is no token now. The text is for the log and tells what to do.
+/// Why there is no token now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TokenTrouble(pub String);
+#[error("{text}")]
+pub struct TokenTrouble {
+    /// For the log; it tells what to do.
+    pub text: String,
+    /// Whom it is about: the tenant, whose token all its mailboxes share, or one mailbox that a user signed in for.
+    pub scope: Scope,
+}
 
-/// Gives tokens for one tenant.
+/// Gives tokens for one tenant, or for one mailbox of it.
 pub trait TokenSource: Send + Sync + 'static {
     /// What it gives.
     type Token: BearerToken;

@@ -3,6 +3,7 @@
 //!
 //! A turn is begun, perhaps admitted to recipients, tells what it met, and ends; whoever holds it does so in this order.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::Monotonic;
@@ -15,22 +16,35 @@ use crate::health::{Health, Pause, Trouble, TroubleKind, TroubleStatus};
 use crate::pacer::Pacer;
 use crate::quota::Quota;
 
-/// What all logins of a tenant share: its health, and its external recipients of a day.
+/// What all logins of an application share: its health, and with the other applications of the same tenant its external
+/// recipients of a day.
 #[derive(Debug)]
 pub struct TenantTurns {
     health: Health,
-    external: Quota,
+    external: Arc<Mutex<Quota>>,
 }
 
 impl TenantTurns {
     /// At most so many external recipients a day, or as many as there are.
     pub fn new(external_recipients_per_day: Option<u64>) -> Self {
-        Self { health: Health::default(), external: Quota::new(external_recipients_per_day) }
+        Self { health: Health::default(), external: Arc::new(Mutex::new(Quota::new(external_recipients_per_day))) }
+    }
+
+    /// Those of another application of the same tenant: with a health of its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { health: Health::default(), external: Arc::clone(&self.external) }
+    }
+
+    /// Locked last of all, and for one look.
+    fn quota(&self) -> MutexGuard<'_, Quota> {
+        // Every change below the lock is complete before anything that may panic.
+        self.external.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// External recipients that an earlier run served `ago`; oldest first.
     pub fn assume_used(&mut self, external: u64, ago: Duration, now: Monotonic) {
-        self.external.assume_used(external, ago, now);
+        self.quota().assume_used(external, ago, now);
     }
 
     /// What is wrong with all of the tenant, if anything is.
@@ -40,7 +54,8 @@ impl TenantTurns {
 
     /// External recipients of the last day, and how many there may be.
     pub fn external(&self, now: Monotonic) -> (u64, Option<u64>) {
-        (self.external.used(now), self.external.limit())
+        let quota = self.quota();
+        (quota.used(now), quota.limit())
     }
 }
 
@@ -185,16 +200,16 @@ impl Turns {
         now: Monotonic,
     ) -> Result<Vec<usize>, NoRoom> {
         let room =
-            Room { message: self.recipients_per_message, day: self.day.left(now), external: tenant.external.left(now) };
+            Room { message: self.recipients_per_message, day: self.day.left(now), external: tenant.quota().left(now) };
         let (chosen, spent) = batch::choose(recipients, room, &self.internal_domains);
         if chosen.is_empty() {
             return Err(match room.day {
                 0 => NoRoom::Day,
-                _ => NoRoom::External(tenant.external.wait(now).unwrap_or_default()),
+                _ => NoRoom::External(tenant.quota().wait(now).unwrap_or_default()),
             });
         }
         self.day.reserve(spent.recipients);
-        tenant.external.reserve(spent.external);
+        tenant.quota().reserve(spent.external);
         turn.reserved = spent;
         Ok(chosen)
     }
@@ -295,13 +310,18 @@ impl Turns {
         let Turn { begun: _, probes_lane, probes_tenant, reserved } = turn;
         self.pacer.end(now, seen);
         self.day.settle(reserved.recipients, spent.recipients, now);
-        tenant.external.settle(reserved.external, spent.external, now);
+        tenant.quota().settle(reserved.external, spent.external, now);
         if probes_lane {
             self.health.unknown();
         }
         if probes_tenant {
             tenant.health.unknown();
         }
+    }
+
+    /// This login was seen to work: what was wrong with it is probed at once.
+    pub fn hasten(&mut self, now: Monotonic) {
+        self.health.hasten(now);
     }
 
     /// What is wrong with this login, if anything is.
@@ -443,6 +463,18 @@ mod tests {
         login.end(&mut tenant, turn, true, spent, at(1));
         assert_eq!(login.begin(&mut tenant, at(1)).unwrap_err(), Some(Duration::from_secs(24 * 3600 + 59)));
         assert!(login.begin(&mut tenant, at(24 * 3600 + 60)).is_ok());
+    }
+
+    #[test]
+    fn applications_of_a_tenant_share_its_recipients_and_not_their_trouble() {
+        let mut application = TenantTurns::new(Some(10));
+        let mut other = application.beside();
+        application.assume_used(4, Duration::ZERO, at(0));
+        assert_eq!(other.external(at(0)), (4, Some(10)));
+        application.health.troubled(trouble(TroubleKind::NoToken, Scope::Tenant), false, at(0), 0.5);
+        assert!(application.trouble(at(0)).is_some() && other.trouble(at(0)).is_none());
+        other.assume_used(1, Duration::ZERO, at(0));
+        assert_eq!(application.external(at(0)).0, 5);
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl LaneId {
     pub fn tenant_id(&self) -> &str {
         self.0.split_once('/').map_or(self.0.as_str(), |(tenant_id, _)| tenant_id)
     }
+
+    /// The login, lower case.
+    pub fn login(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, login)| login)
+    }
 }
 
 impl fmt::Display for LaneId {

@@ -31,6 +31,9 @@ Then write /etc/xoauth2-relay/xoauth2-relay.toml; this is the smallest that work
   [mailbox.scanner]
   address = \"scanner@contoso.com\"
 
+Or with a user's sign-in instead of a client secret: grant = \"delegated\", and then
+  xoauth2-relay login --mailbox scanner
+
 Check it, and run it:
   xoauth2-relay check
   xoauth2-relay run
@@ -49,6 +52,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Show the running daemon on one screen: listeners, lanes, tokens, queue, last errors; what is wrong and the remedy first.
     Status(Status),
+    /// Sign in as a user, for a mailbox of a tenant with grant = "delegated": by a code typed at another screen, by a browser, or with a refresh token that another product holds.
+    Login(Login),
     /// Make the Argon2id hash of a password for [user.NAME]: asks twice on a terminal, else reads one line from standard input, and prints the hash alone.
     HashPassword,
     /// Make a self-signed certificate and its key, for devices that insist on TLS and check nothing, and print the lines for the configuration.
@@ -96,6 +101,31 @@ pub(crate) struct Status {
     /// mailbox is named and is no failure: a restart would not cure it.
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+/// Options of `login`.
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// The tenant's name in the configuration; may be left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// The mailbox's name in the configuration; may be left out where users sign in for one only.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mailbox: Option<String>,
+    /// Sign in by a browser that comes back to a port of this machine, or whose last address is pasted here; without it by a code typed at another screen.
+    #[arg(long, conflicts_with = "import")]
+    pub(crate) browser: bool,
+    /// Take over a refresh token from this file, or with "-" from standard input: the token alone on a line, or the JSON file in which other products keep it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) import: Option<PathBuf>,
+    /// The daemon's control socket; without it the configuration says where it is.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Keep the sign-in although Exchange took it for no user, as while a permission is not in effect yet.
+    #[arg(long)]
+    pub(crate) unproven: bool,
 }
 
 /// Options of `self-signed`.

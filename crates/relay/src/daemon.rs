@@ -28,17 +28,18 @@ use crate::control::{Service, SocketError};
 use crate::delivery::{Delivery, Road, give_up_held};
 use crate::http;
 use crate::intake::{ListenerIntake, ListenerPolicy, Logins, Rooms};
-use crate::lanes::{Ground, Lanes};
+use crate::lanes::{Ground, Lanes, LanesError};
 use crate::listener_certificate::{CertificateError, ListenerCertificate, ListenerCertificates};
 use crate::recent::Recent;
 use crate::reporting::Reporting;
 use crate::requests::Requests;
 use crate::retry::Plan;
 use crate::routing::Routing;
+use crate::sign_ins::SignIns;
 use crate::status::{ListenerView, Opened, Overview};
 use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
-use crate::tls::{CaFileError, Trust};
-use crate::tokens::TenantTokens;
+use crate::tls::Trust;
+use crate::tokens::Tokens;
 use crate::users::Users;
 
 /// Octets of bodies in memory, all together; beyond that they go to files at once.
@@ -82,9 +83,9 @@ pub(crate) enum StartError {
     /// The state directory.
     #[error("{0}")]
     Spool(#[from] OpenError),
-    /// A CA file.
+    /// What the lanes need.
     #[error("{0}")]
-    CaFile(#[from] CaFileError),
+    Lanes(#[from] LanesError),
     /// A fault of ours.
     #[error("opening the queue ended by a fault of ours: {0}")]
     Internal(#[from] tokio::task::JoinError),
@@ -118,6 +119,7 @@ pub(crate) struct Daemon {
     stop: CancellationToken,
     /// Tokens outlive the deliveries that need them.
     stop_tokens: CancellationToken,
+    tokens: Vec<Arc<Tokens>>,
 }
 
 impl Daemon {
@@ -154,13 +156,15 @@ impl Daemon {
         }
         let hostname = settings.hostname.as_str().to_owned();
         let overview = Arc::new(Overview::new(hostname, views, recent, Arc::clone(&clock), stop.clone()));
-        let control = open_control(settings, &overview, &clock).await?;
+        let sign_ins = Arc::new(OnceLock::new());
+        let control = open_control(settings, &overview, &sign_ins, &clock).await?;
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
         let spool = open_spool(settings, Arc::clone(&clock)).await?;
         let plan = Plan::new(&settings.retry);
         bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
         let ground = Ground { settings, trust: &trust, clock: &clock, stop_tokens: &stop_tokens };
-        let mut lanes = Lanes::open(&ground)?;
+        // Many small files may be read and written for it.
+        let mut lanes = tokio::task::block_in_place(|| Lanes::open(&ground))?;
         lanes.remember(&*spool, &*clock).await;
         let stored = stored_lanes(&spool).await;
         let max_hold = settings.retry.max_hold.duration();
@@ -190,18 +194,21 @@ impl Daemon {
         }
         let hostname = settings.hostname.as_str().to_owned();
         let _ = rooms.set(Arc::new(Rooms { spool: Arc::clone(&spool), hostname, routing, clock: Arc::clone(&clock) }));
+        let tokens = lanes.tokens.clone();
+        let stranded = stranded(&stored, &lanes);
+        let _ = sign_ins.set(SignIns::new(lanes.seats, Arc::clone(&clock)));
         overview.opened(Opened {
             spool: Arc::clone(&spool),
             max_messages: settings.spool.max_messages.get(),
             max_bytes: settings.spool.max_bytes.octets(),
-            stranded: stranded(&stored, &lanes),
+            stranded,
             lanes: lanes.views.into_values().collect(),
-            tokens: lanes.tokens.into_values().collect(),
+            tokens: lanes.tokens,
         });
         attendants.spawn(send_digests(shared, stop.clone()));
         let keep = settings.history.keep.duration();
         attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
-        Ok(Self { listeners, spool, road, attendants, control, stop, stop_tokens })
+        Ok(Self { listeners, spool, road, attendants, control, stop, stop_tokens, tokens })
     }
 
     /// Where each listener listens.
@@ -230,6 +237,9 @@ impl Daemon {
         }
         self.road.shutdown().await;
         self.stop_tokens.cancel();
+        for tokens in &self.tokens {
+            tokens.finished().await;
+        }
         self.attendants.shutdown().await;
         self.spool.close().await;
         debug!("the queue is closed");
@@ -307,10 +317,12 @@ fn sockets(
 async fn open_control(
     settings: &Settings,
     overview: &Arc<Overview>,
+    sign_ins: &Arc<OnceLock<SignIns>>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Service, StartError> {
     let path = settings.control_socket();
-    let error = match Service::start(&path, Arc::new(Requests::new(Arc::clone(overview)))).await {
+    let requests = Requests::new(Arc::clone(overview), Arc::clone(sign_ins));
+    let error = match Service::start(&path, Arc::new(requests)).await {
         Ok(service) => return Ok(service),
         Err(error) => error,
     };
@@ -451,7 +463,7 @@ async fn send_digests(road: Arc<Road<SqliteSpool>>, stop: CancellationToken) {
     }
 }
 
-async fn sweep(lane: Arc<Lane<TenantTokens>>) {
+async fn sweep(lane: Arc<Lane<Tokens>>) {
     lane.sweep().await;
 }
 

@@ -19,10 +19,12 @@ mod intake;
 mod lanes;
 mod listener_certificate;
 mod logging;
+mod login;
 mod output;
 mod process;
 mod recent;
 mod refused_senders;
+mod registration;
 mod repeats;
 mod reporting;
 mod requests;
@@ -33,6 +35,7 @@ mod sandbox_command;
 mod sandbox_orders;
 mod secret;
 mod self_signed;
+mod sign_ins;
 #[cfg(test)]
 mod simulation;
 mod status;
@@ -70,6 +73,9 @@ fn main() -> ExitCode {
             Some(socket) => in_runtime(status::status(socket, None, &options)),
             None => ask_status(&options),
         },
+        Command::Login(options) => configured(&options.configured.config, |configuration| {
+            in_runtime(login::login(&configuration.settings, &options))
+        }),
         Command::HashPassword => hash_password::hash_password(),
         Command::SelfSigned(options) => self_signed::self_signed(&options),
         Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use crate::config::Settings;
 use crate::daemon::{Daemon, StartError};
 use crate::exit::Exit;
+use crate::lanes::LanesError;
 use crate::recent::Recent;
 use crate::systemd_sockets::SystemdSockets;
 
@@ -52,10 +53,12 @@ pub(crate) async fn run(settings: &Settings, recent: Recent, handed: SystemdSock
 pub(crate) fn exit(error: &StartError) -> Exit {
     match error {
         StartError::Internal(_) => Exit::Internal,
-        StartError::CaFile(_) | StartError::Certificate(_) => Exit::Usage,
-        StartError::Listen { .. } | StartError::HandedOver { .. } | StartError::Control(_) | StartError::Spool(_) => {
-            Exit::Unavailable
-        }
+        StartError::Lanes(LanesError::CaFile(_)) | StartError::Certificate(_) => Exit::Usage,
+        StartError::Lanes(LanesError::Vault(_))
+        | StartError::Listen { .. }
+        | StartError::HandedOver { .. }
+        | StartError::Control(_)
+        | StartError::Spool(_) => Exit::Unavailable,
     }
 }
 

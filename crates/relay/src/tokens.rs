@@ -1,21 +1,24 @@
 //! Joins the token manager to the forwarder: one gives tokens, the other asks for them, and neither knows the other.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clock::{Clock, WallTime};
 use forwarder::{BearerToken, TokenSource, TokenTrouble};
-use token_manager::{AccessToken, Application, Credential, Grant, Ledger, TokenManager, TokenStatus, TokenUnavailable};
+use mail::{LaneId, Scope};
+use token_manager::{AccessToken, TokenManager, TokenStatus, TokenUnavailable, Vault};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
-use crate::config::{FilePath, Tenant};
-use crate::secret::ReferencedSecret;
-use crate::tls::{CaFileError, Trust};
+use crate::registration::Registration;
 
-/// The tokens of one tenant.
-pub(crate) struct TenantTokens {
+/// How long the first token after a sign-in is waited for.
+const RENEWAL: Duration = Duration::from_secs(35);
+
+/// The tokens of one tenant's application, or those of one mailbox that somebody signs in for.
+pub(crate) struct Tokens {
     manager: TokenManager,
+    scope: Scope,
 }
 
 /// A token as the forwarder wants it.
@@ -30,95 +33,69 @@ impl BearerToken for Token {
     fn expires_at(&self) -> WallTime {
         self.0.expires_at()
     }
-}
 
-impl TenantTokens {
-    /// Starts the manager of the tenant called `name`; its first token is asked for at once.
-    pub(crate) fn start(
-        name: &str,
-        tenant: &Tenant,
-        state_directory: &Path,
-        trust: &Trust,
-        clock: Arc<dyn Clock>,
-        stop: CancellationToken,
-    ) -> Result<Self, CaFileError> {
-        let tls = trust.client(tenant.authority_ca_file.as_ref().map(FilePath::as_path))?;
-        let proxy = tenant.https_proxy.as_ref();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.as_ref().clone())
-            // A redirect could carry the secret elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            // What the configuration says, whatever the environment does.
-            .no_proxy()
-            .user_agent(concat!("xoauth2-relay/", env!("CARGO_PKG_VERSION")));
-        let http = proxy
-            .into_iter()
-            .fold(http, |http, proxy| http.proxy(proxy.for_https()))
-            .build()
-            .expect("a client with these fixed options can always be built");
-        let secret = tenant.client_secret.clone();
-        let secret = secret.expect("a configuration has exactly one credential, and only this kind is built");
-        let application = Application {
-            name: name.to_owned(),
-            tenant_id: tenant.tenant_id.as_str().to_owned(),
-            client_id: tenant.client_id.as_str().to_owned(),
-            token_endpoint: token_endpoint(&tenant.authority.0, tenant.tenant_id.as_str()),
-            proxy: proxy.map(ToString::to_string),
-            scope: tenant.scope.as_str().to_owned(),
-            grant: Grant::ClientCredentials,
-            credential: Credential::ClientSecret(Arc::new(ReferencedSecret::new(secret))),
-        };
-        // Entra counts by application, whatever the configuration calls it.
-        let file = format!("token-requests-{}-{}", tenant.tenant_id.as_str(), tenant.client_id.as_str());
-        let ledger = Ledger::open(state_directory.join(file), clock.as_ref());
-        Ok(Self { manager: TokenManager::start(application, http, clock, ledger, stop) })
+    fn user(&self) -> Option<&str> {
+        self.0.user()
     }
 }
 
-impl TenantTokens {
+impl Tokens {
+    /// Starts the manager of the application's own token, which is asked for at once.
+    pub(crate) fn of_application(registration: &Registration, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+        let ledger = registration.ledger(None, &*clock);
+        let manager = TokenManager::start(registration.application(), registration.http(), clock, ledger, stop);
+        Self { manager, scope: Scope::Tenant }
+    }
+
+    /// Starts the manager of what a user signed in for: the mailbox called `mailbox`, whose lane is `lane`.
+    pub(crate) fn of_mailbox(
+        registration: &Registration,
+        (mailbox, lane): (&str, &LaneId),
+        vault: &Arc<Vault>,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Self {
+        let ledger = registration.ledger(Some(lane), &*clock);
+        let application = registration.delegated(mailbox, lane, vault);
+        let manager = TokenManager::start(application, registration.http(), clock, ledger, stop);
+        Self { manager, scope: Scope::Mailbox }
+    }
+
     /// What an operator may see, now.
     pub(crate) fn status(&self) -> TokenStatus {
         self.manager.status()
     }
-}
 
-/// `{authority}/{tenant_id}/oauth2/v2.0/token`
-fn token_endpoint(authority: &Url, tenant_id: &str) -> Url {
-    let mut endpoint = authority.clone();
-    if let Ok(mut path) = endpoint.path_segments_mut() {
-        path.pop_if_empty().extend([tenant_id, "oauth2", "v2.0", "token"]);
+    /// Waits until nothing more is done after a stop.
+    pub(crate) async fn finished(&self) {
+        self.manager.finished().await;
     }
-    endpoint
+
+    /// Looks for what somebody signed in with, and waits for its first token: a while at most, or until it is known why there
+    /// is none.
+    pub(crate) async fn renewed(&self) {
+        let mut status = self.manager.watch_status();
+        let before = status.borrow_and_update().clone();
+        self.manager.wake();
+        let is_over = |now: &TokenStatus| {
+            !now.fetching && (now.last_success != before.last_success || now.last_failure != before.last_failure)
+        };
+        let _ = timeout(RENEWAL, status.wait_for(is_over)).await;
+    }
+
+    fn trouble(&self, error: &TokenUnavailable) -> TokenTrouble {
+        TokenTrouble { text: error.to_string(), scope: self.scope }
+    }
 }
 
-impl TokenSource for TenantTokens {
+impl TokenSource for Tokens {
     type Token = Token;
 
     async fn token(&self) -> Result<Token, TokenTrouble> {
-        self.manager.token().await.map(Token).map_err(|error| trouble(&error))
+        self.manager.token().await.map(Token).map_err(|error| self.trouble(&error))
     }
 
     async fn replace(&self, rejected: &Token) -> Result<Token, TokenTrouble> {
-        self.manager.replace(&rejected.0).await.map(Token).map_err(|error| trouble(&error))
-    }
-}
-
-fn trouble(error: &TokenUnavailable) -> TokenTrouble {
-    TokenTrouble(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn token_endpoints() {
-        for (authority, endpoint) in [
-            ("https://login.microsoftonline.com", "https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token"),
-            ("https://localhost:1234/", "https://localhost:1234/contoso.com/oauth2/v2.0/token"),
-            ("https://proxy/entra", "https://proxy/entra/contoso.com/oauth2/v2.0/token"),
-        ] {
-            assert_eq!(token_endpoint(&Url::parse(authority).unwrap(), "contoso.com").as_str(), endpoint);
-        }
+        self.manager.replace(&rejected.0).await.map(Token).map_err(|error| self.trouble(&error))
     }
 }

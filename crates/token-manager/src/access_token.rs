@@ -18,6 +18,7 @@ pub struct AccessToken {
 struct Inner {
     octets: Zeroizing<String>,
     expires_at: WallTime,
+    user: Option<String>,
 }
 
 /// Why a text is no access token. It never repeats the text.
@@ -41,7 +42,7 @@ impl AccessToken {
         if !octets.bytes().all(|octet| octet.is_ascii_graphic()) {
             return Err(BadToken::NotPrintable);
         }
-        Ok(Self { inner: Arc::new(Inner { octets, expires_at }) })
+        Ok(Self { inner: Arc::new(Inner { octets, expires_at, user: None }) })
     }
 
     /// The token itself, for the one place that writes it into the XOAUTH2 response (and wipes its copy).
@@ -52,6 +53,18 @@ impl AccessToken {
     /// When Entra ID says that it ends, counted from before the request was sent, so never too late.
     pub fn expires_at(&self) -> WallTime {
         self.inner.expires_at
+    }
+
+    /// The same as the token of a user whom upstream knows as `user`; another token than before.
+    #[must_use]
+    pub(crate) fn of_user(self, user: String) -> Self {
+        let Inner { octets, expires_at, .. } = &*self.inner;
+        Self { inner: Arc::new(Inner { octets: octets.clone(), expires_at: *expires_at, user: Some(user) }) }
+    }
+
+    /// The XOAUTH2 user that it was proven with at sign-in; none for an application's own token.
+    pub fn user(&self) -> Option<&str> {
+        self.inner.user.as_deref()
     }
 
     /// Whether both are clones of one fetched token. Two fetches differ even if the endpoint repeats itself.

@@ -9,6 +9,14 @@ pub(crate) fn advice(class: FailureClass, codes: &[u32]) -> &'static str {
     codes.iter().find_map(|code| by_code(*code)).unwrap_or_else(|| by_class(class))
 }
 
+/// What to do about the first code that `text` names, as in `access_denied: AADSTS65004: ...`; none if the table does not know
+/// it. For what comes back by a browser, where there is nothing but a text.
+pub fn code_advice(text: &str) -> Option<&'static str> {
+    let (_, rest) = text.split_once("AADSTS")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    by_code(digits.parse().ok()?)
+}
+
 fn by_code(code: u32) -> Option<&'static str> {
     TABLE.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, advice)| *advice)
 }
@@ -56,7 +64,10 @@ const TABLE: &[(&[u32], &str)] = &[
         &[700_027],
         "Entra ID does not know the certificate: upload its public part to this app registration, then wait a few minutes",
     ),
-    (&[700_024], "the assertion is outside its time window: set this machine's clock right (NTP)"),
+    (
+        &[700_024],
+        "the assertion is outside its time window: set this machine's clock right (NTP), and see that the file of a federated token is renewed in time",
+    ),
     (
         &[50_012],
         "the certificate or assertion was not accepted: check the certificate, its thumbprint and the tenant's policy for application credentials",
@@ -117,6 +128,10 @@ const TABLE: &[(&[u32], &str)] = &[
     ),
     (&[54_005], "the sign-in code was used before: start `xoauth2-relay login` again"),
     (&[9_001_023, 50_194], "`common` is not allowed here: set tenant_id to the tenant's own id"),
+    (
+        &[700_211, 700_212, 700_213],
+        "no federated credential of the app registration fits the token: compare its issuer, subject and audience letter by letter",
+    ),
     (&[700_229], "a user's token was used as federated credential: only an application's token is allowed"),
     (&[70_016], "the sign-in has not been finished yet: enter the code that `xoauth2-relay login` shows"),
     (&[70_018, 70_019], "the sign-in code is wrong or has expired: start `xoauth2-relay login` again"),
@@ -136,14 +151,14 @@ const TABLE: &[(&[u32], &str)] = &[
 mod tests {
     use super::*;
 
-    /// Every code of facts/exchange-online.md section 4.6.
+    /// Every code of facts/exchange-online.md section 4.6, and those of federated credentials.
     const KNOWN: &[u32] = &[
         7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_016, 700_011, 7_000_112, 70_001, 7_000_218, 700_025,
         90_002, 90_038, 900_144, 70_011, 28_002, 500_011, 650_052, 65_005, 65_001, 90_094, 50_034, 50_126, 50_056,
         50_053, 50_055, 50_057, 50_144, 50_076, 50_079, 50_074, 50_078, 50_072, 50_158, 50_097, 53_000, 53_001,
         530_032, 53_003, 530_035, 70_043, 70_008, 700_082, 50_173, 50_133, 50_132, 54_005, 9_001_023, 50_194, 700_229,
         70_016, 70_018, 70_019, 50_196, 90_055, 90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010,
-        80_002, 80_014, 50_000, 90_036,
+        80_002, 80_014, 50_000, 90_036, 700_211, 700_212, 700_213,
     ];
 
     #[test]
@@ -154,6 +169,14 @@ mod tests {
         assert_eq!(TABLE.iter().map(|(codes, _)| codes.len()).sum::<usize>(), KNOWN.len());
         for (codes, advice) in TABLE {
             assert!(!advice.is_empty() && !advice.contains('\n') && advice.len() < 200, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_names_its_code() {
+        assert_eq!(code_advice("access_denied: AADSTS53003: blocked"), by_code(53_003));
+        for text in ["access_denied", "AADSTS", "AADSTS1: x", "AADSTS99999999999: x"] {
+            assert_eq!(code_advice(text), None, "{text}");
         }
     }
 

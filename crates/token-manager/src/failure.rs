@@ -44,6 +44,17 @@ impl FailureClass {
             Self::Unexpected => "unexpected",
         }
     }
+
+    /// Whether it ends without anybody doing anything here.
+    pub const fn passes(self) -> bool {
+        matches!(self, Self::Transient | Self::Throttled)
+    }
+
+    /// Whether it is said of the grant that was shown, so that a refresh token is of no more use until somebody signs in
+    /// anew or an administrator mends it. An answer that says anything else never costs a refresh token.
+    pub const fn is_about_the_grant(self) -> bool {
+        matches!(self, Self::Grant | Self::Consent | Self::Policy)
+    }
 }
 
 impl fmt::Display for FailureClass {

@@ -1,17 +1,18 @@
-//! One HTTP exchange with the token endpoint, as `oauth2` asks for it, with what `oauth2` does not show: status,
-//! `Retry-After`, request id, and a bound on the body.
+//! One HTTP exchange with an endpoint: a form or a question goes out, status, `Retry-After`, request id and a bounded body
+//! come back.
 //!
 //! It follows nothing, retries nothing and knows nothing of JSON.
 
 use std::error::Error;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oauth2::http::HeaderMap;
-use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::{Body, RequestBuilder};
+use url::Url;
 use zeroize::Zeroizing;
+
+use crate::form::Form;
 
 /// The longest reply that is read. Entra ID's have a few KiB.
 pub(crate) const MAX_BODY: usize = 1 << 20;
@@ -26,8 +27,6 @@ pub(crate) enum HttpError {
     Network(String),
     #[error("the reply is longer than 1 MiB")]
     TooLong,
-    #[error("the reply could not be put together")]
-    Unbuildable,
 }
 
 /// What the header of the reply said.
@@ -39,50 +38,41 @@ pub(crate) struct Seen {
     pub(crate) request_id: Option<String>,
 }
 
-/// The token endpoint behind a client, remembering the header of the last reply.
-pub(crate) struct Endpoint {
-    // Owned (it is a handle): with a borrowed one the compiler cannot prove oauth2's future `Send`.
-    http: reqwest::Client,
-    /// What it goes through, for errors to name.
-    proxy: Option<String>,
-    seen: Mutex<Seen>,
+/// How an exchange ended. `seen` holds as much as came.
+pub(crate) struct Exchange {
+    pub(crate) seen: Seen,
+    /// Wiped when dropped.
+    pub(crate) body: Result<Zeroizing<Vec<u8>>, HttpError>,
 }
 
-impl Endpoint {
-    pub(crate) fn new(http: reqwest::Client, proxy: Option<String>) -> Self {
-        Self { http, proxy, seen: Mutex::default() }
-    }
+/// The form as a body that is wiped once the client has sent it.
+struct Wiped(Zeroizing<String>);
 
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let proxy = self.proxy.as_deref();
-        let network = |error| network(error, proxy);
-        let request = reqwest::Request::try_from(request).map_err(network)?;
-        let mut response = self.http.execute(request).await.map_err(network)?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
-            http_status: Some(response.status().as_u16()),
-            retry_after: retry_after(response.headers()),
-            request_id: text_of(response.headers(), "x-ms-request-id"),
-        };
-        let mut reply = oauth2::http::Response::builder().status(response.status());
-        if let Some(kind) = response.headers().get(oauth2::http::header::CONTENT_TYPE) {
-            reply = reply.header(oauth2::http::header::CONTENT_TYPE, kind);
-        }
-        let mut body = read_body(&mut response, proxy).await?;
-        reply.body(std::mem::take(&mut *body)).map_err(|_| HttpError::Unbuildable)
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
-impl<'c> AsyncHttpClient<'c> for Endpoint {
-    type Error = HttpError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+/// Sends `form` to `endpoint`. `proxy` is what the client goes through, for errors to name.
+pub(crate) async fn post(http: &reqwest::Client, endpoint: &Url, form: &Form, proxy: Option<&str>) -> Exchange {
+    let body = Body::from(Bytes::from_owner(Wiped(form.encode())));
+    let request = http.post(endpoint.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+    exchange(request, proxy).await
+}
 
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.exchange(request))
-    }
+/// Sends `request` and reads its reply.
+pub(crate) async fn exchange(request: RequestBuilder, proxy: Option<&str>) -> Exchange {
+    let mut response = match request.header(ACCEPT, "application/json").send().await {
+        Ok(response) => response,
+        Err(error) => return Exchange { seen: Seen::default(), body: Err(network(error, proxy)) },
+    };
+    let seen = Seen {
+        http_status: Some(response.status().as_u16()),
+        retry_after: retry_after(response.headers()),
+        request_id: text_of(response.headers(), "x-ms-request-id"),
+    };
+    Exchange { seen, body: read_body(&mut response, proxy).await }
 }
 
 async fn read_body(response: &mut reqwest::Response, proxy: Option<&str>) -> Result<Zeroizing<Vec<u8>>, HttpError> {

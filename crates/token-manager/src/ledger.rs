@@ -1,231 +1,222 @@
 //! The request budget on disk: a small file in the state directory, written before each request.
 //!
 //! It decides nothing (`window` does) and never stops the relay: a file that cannot be read is answered with caution,
-//! one that cannot be written with a warning. One file for one (tenant, client, scope), owned by one process.
+//! one that cannot be written with a warning. One file for one budget, shared by all processes that ask within it: each
+//! looks, decides and writes under a lock.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clock::{Clock, WallTime};
+use clock::{Clock, Monotonic};
 
 use crate::schedule::Now;
-use crate::window::Window;
-
-/// First line of the file; the number is the version of the format.
-const HEADER: &str = "xoauth2-relay token requests 1";
-
-/// A file of ours has some 100 octets; whatever is longer is not ours.
-const MAX_FILE: u64 = 4096;
+use crate::state_file::{self, NoLock};
+use crate::window::{COUNTED, REQUEST_LIMIT, Record, RequestId, Window};
 
 /// What an unusable file costs.
 const CAUTION: &str = "the first token request waits 5 minutes";
 
-/// The record of recent token requests that keeps [`crate::REQUEST_LIMIT`] across restarts.
+/// When to try again while another process does not let go of the lock.
+const HELD_WAIT: Duration = Duration::from_secs(10);
+
+/// The record of recent token requests that keeps [`crate::REQUEST_LIMIT`] across restarts, and for all processes that
+/// open the same file.
+///
+/// The requests that a ledger knows of count in monotonic time, so that setting the clock neither frees nor locks them.
+/// What a process that starts finds in the file has only wall times: a clock set back since makes such requests count
+/// for one more [`crate::REQUEST_PERIOD`] at most. A clock set forward makes them look old, which nothing on disk tells
+/// from time that has passed: who starts within a period of that step may use one more budget.
 #[derive(Debug)]
 pub struct Ledger {
+    book: Book,
+}
+
+/// What a ledger knows; the blocking thread works on a copy.
+#[derive(Clone, Debug)]
+struct Book {
     path: PathBuf,
+    owner: u64,
+    /// The number of this owner's next request.
+    number: u64,
     window: Window,
-    writable: bool,
+    /// When the file was read last.
+    looked: Option<Now>,
+    /// Whether the file could be written last time.
+    kept: bool,
+    /// Since when another process has held the lock.
+    held_off: Option<Monotonic>,
 }
 
 impl Ledger {
+    /// The name of the file for one budget: Entra ID counts by tenant, application and scope, and for delegated tokens
+    /// by the user too, who is the one that signed in for `mailbox`.
+    pub fn file_name(tenant_id: &str, client_id: &str, scope: &str, mailbox: Option<&str>) -> String {
+        let (tenant_id, client_id) = (tenant_id.to_ascii_lowercase(), client_id.to_ascii_lowercase());
+        let parts = [&tenant_id, &client_id, scope].into_iter().chain(mailbox);
+        format!("token-requests-{}", state_file::digest_name(&parts.collect::<Vec<_>>()))
+    }
+
     /// Opens the ledger at `path`, whose directory exists; a missing file is a first start. Blocks for two small file
-    /// operations. It never fails: if the file cannot be read, understood or written again, this is logged and the
-    /// budget counts as used up just now, so that the first request waits for one [`crate::REQUEST_PERIOD`].
+    /// operations, and for less than a second if another process holds the lock. It never fails: if the file cannot be
+    /// locked, read, understood or written again, this is logged and the budget counts as used up just now, so that the
+    /// first request waits for one [`crate::REQUEST_PERIOD`].
     pub fn open(path: impl Into<PathBuf>, clock: &dyn Clock) -> Self {
-        let path = path.into();
-        let now = Now::of(clock);
-        let mut window = read(&path).map_or_else(
-            |error| {
-                tracing::warn!(path = %path.display(), %error, "token request ledger unreadable; {CAUTION}");
-                Window::full(now)
-            },
-            |times| Window::from_times(&times, now),
-        );
+        let mut book = Book {
+            path: path.into(),
+            // 0 stands for owners unknown.
+            owner: state_file::random().max(1),
+            number: 0,
+            window: Window::default(),
+            looked: None,
+            kept: true,
+            held_off: None,
+        };
+        book.open(Now::of(clock));
+        Self { book }
+    }
+
+    /// How long until a request may be within the budget; zero if it may be now. From memory: what other processes
+    /// asked since the last [`Ledger::take`] is not known.
+    pub(crate) fn wait(&self, now: Now) -> Duration {
+        self.book.window.wait(now)
+    }
+
+    /// Counts a request at `now` and makes that durable before it returns, or says how long to wait, if the budget is
+    /// used up by all processes together.
+    ///
+    /// If the disk refuses, the request counts in memory and may go: a full disk must not keep queued mail from leaving.
+    /// While another process holds the lock without end, none may go, but for one [`crate::REQUEST_PERIOD`] only: one
+    /// that has stood still for so long has nothing that still counts. Dropped halfway, the request may stay counted.
+    pub(crate) async fn take(&mut self, now: Now) -> Result<(), Duration> {
+        let mut book = self.book.clone();
+        // If this is abandoned, the file may keep numbers that must not be given again.
+        self.book.number += 1 + REQUEST_LIMIT as u64;
+        let taken = tokio::task::spawn_blocking(move || (book.take(now), book)).await;
+        if let Ok((taken, book)) = taken {
+            self.book = book;
+            taken
+        } else {
+            tracing::warn!(path = %self.book.path.display(), "the thread that keeps the token request ledger ended early; counting in memory");
+            self.book.take_in_memory(now)
+        }
+    }
+}
+
+impl Book {
+    fn open(&mut self, now: Now) {
+        let path = self.path.clone();
+        let _lock = match state_file::lock(&path) {
+            Ok(lock) => lock,
+            Err(NoLock::Held) => {
+                tracing::warn!(path = %path.display(), "another process holds the token request ledger; {CAUTION}");
+                self.use_up(now);
+                return;
+            }
+            Err(NoLock::Failed(error)) => {
+                tracing::warn!(path = %path.display(), %error, "token request ledger cannot be locked; {CAUTION}");
+                self.use_up(now);
+                self.kept = false;
+                return;
+            }
+        };
+        self.look(now);
         // Written at once: a ledger that cannot be kept must not give a fresh budget at each restart, and what was
         // unreadable or in the future must not cost the next start another wait.
-        let written = write(&path, &render(&window, now));
-        if let Err(error) = &written {
+        if let Err(error) = record::write(&path, &self.window.records(now)) {
             tracing::warn!(path = %path.display(), %error, "token request ledger cannot be written; {CAUTION}");
-            window = Window::full(now);
+            self.use_up(now);
+            self.kept = false;
         }
-        Self { path, window, writable: written.is_ok() }
     }
 
-    /// How long until a request is within the budget; zero if it is now.
-    pub(crate) fn wait(&self, now: Now) -> Duration {
-        self.window.wait(now)
+    fn take(&mut self, now: Now) -> Result<(), Duration> {
+        match state_file::lock(&self.path) {
+            Ok(lock) => {
+                self.held_off = None;
+                // The request leaves that much later.
+                let now = Now { wall: now.wall + lock.waited, monotonic: now.monotonic + lock.waited };
+                self.take_locked(now)
+            }
+            Err(NoLock::Held) => self.take_held_off(now),
+            Err(NoLock::Failed(error)) => {
+                self.note_write(&Err(error));
+                self.take_in_memory(now)
+            }
+        }
     }
 
-    /// Counts a request at `now` and makes that durable before it returns. If the disk refuses, the request counts in
-    /// memory and may go: a full disk must not keep queued mail from leaving.
-    pub(crate) async fn record(&mut self, now: Now) {
-        self.window.record(now);
-        let (path, text) = (self.path.clone(), render(&self.window, now));
-        let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("the writing thread ended early")));
-        if let (true, Err(error)) = (self.writable, &written) {
+    fn take_locked(&mut self, now: Now) -> Result<(), Duration> {
+        let told = self.look(now);
+        let taken = self.take_in_memory(now);
+        let records = self.window.records(now);
+        // Refused, it is written all the same if it differs: unreadable files, and times from before the clock was set.
+        if taken.is_ok() || told.as_ref() != Some(&records) {
+            let written = record::write(&self.path, &records);
+            self.note_write(&written);
+        }
+        taken
+    }
+
+    fn take_held_off(&mut self, now: Now) -> Result<(), Duration> {
+        if self.held_off.is_none() {
+            tracing::warn!(path = %self.path.display(), "another process holds the token request ledger; token requests wait, 5 minutes at most");
+        }
+        let since = *self.held_off.get_or_insert(now.monotonic);
+        if now.monotonic.saturating_since(since) < COUNTED {
+            return Err(self.window.wait(now).max(HELD_WAIT));
+        }
+        self.take_in_memory(now)
+    }
+
+    fn take_in_memory(&mut self, now: Now) -> Result<(), Duration> {
+        let wait = self.window.wait(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        let id = self.next_id();
+        self.window.record(id, now);
+        Ok(())
+    }
+
+    /// Learns what the file tells and gives it. An unreadable one uses the budget up, once: while it cannot be replaced,
+    /// memory counts.
+    fn look(&mut self, now: Now) -> Option<Vec<Record>> {
+        match record::read(&self.path) {
+            Ok(records) => {
+                self.window.learn(&records, now, self.looked);
+                self.looked = Some(now);
+                Some(records)
+            }
+            Err(error) => {
+                if self.kept {
+                    tracing::warn!(path = %self.path.display(), %error, "token request ledger unreadable; {CAUTION}");
+                    self.use_up(now);
+                }
+                None
+            }
+        }
+    }
+
+    fn note_write(&mut self, written: &io::Result<()>) {
+        if let (true, Err(error)) = (self.kept, written) {
             tracing::warn!(path = %self.path.display(), %error, "token request ledger cannot be written; counting in memory");
         }
-        self.writable = written.is_ok();
-    }
-}
-
-fn read(path: &Path) -> io::Result<Vec<WallTime>> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(file) => file.take(MAX_FILE).read_to_string(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not a ledger of ours"))
-}
-
-fn parse(text: &str) -> Option<Vec<WallTime>> {
-    // The final line end proves that the file is whole.
-    let body = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
-    if !body.is_empty() && !body.ends_with('\n') {
-        return None;
-    }
-    body.lines().map(|line| line.parse().ok().map(WallTime::from_unix_millis)).collect()
-}
-
-fn render(window: &Window, now: Now) -> String {
-    let mut text = format!("{HEADER}\n");
-    for time in window.times(now) {
-        text.push_str(&time.unix_millis().to_string());
-        text.push('\n');
-    }
-    text
-}
-
-/// Replaces the file; where there is no room for another, its own blocks hold what is new.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    match replace(path, text) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            // The next start would take it for a leftover.
-            let _ = fs::remove_file(temporary(path));
-            overwrite(path, text)
-        }
-        replaced => replaced,
-    }
-}
-
-/// A crash in the middle leaves a file that does not read, which costs a wait and nothing else.
-fn overwrite(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.set_len(text.len() as u64)?;
-    file.sync_all()
-}
-
-/// As one step: a crash leaves the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = temporary(path);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    // A leftover of an earlier crash keeps its own mode otherwise.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
-}
-
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::window::REQUEST_LIMIT;
-    use clock::ManualClock;
-
-    fn clock() -> ManualClock {
-        ManualClock::at(WallTime::from_unix_millis(1_800_000_000_000))
+        self.kept = written.is_ok();
     }
 
-    fn wait(ledger: &Ledger, clock: &ManualClock) -> Duration {
-        ledger.wait(Now::of(clock))
+    fn use_up(&mut self, now: Now) {
+        let ids = std::array::from_fn(|_| self.next_id());
+        self.window = Window::full(now, ids);
     }
 
-    #[tokio::test]
-    async fn the_budget_outlives_the_process() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("contoso.ledger");
-        let clock = clock();
-        for _ in 0..REQUEST_LIMIT {
-            let mut ledger = Ledger::open(&path, &clock);
-            assert_eq!(wait(&ledger, &clock), Duration::ZERO);
-            ledger.record(Now::of(&clock)).await;
-            clock.advance(Duration::from_secs(10));
-        }
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(wait(&Ledger::open(&path, &clock), &clock), Duration::from_secs(251));
-        clock.advance(Duration::from_secs(251));
-        assert_eq!(wait(&Ledger::open(&path, &clock), &clock), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_not_a_ledger_is_met_with_caution_once() {
-        for garbage in [
-            &b"\xff\xfe\x00"[..],
-            b"",
-            b"xoauth2-relay token requests 2\n",
-            b"xoauth2-relay token requests 1\n12\n1",
-            b"xoauth2-relay token requests 1\nx\n",
-            &[b'1'; 9999],
-        ] {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("ledger");
-            fs::write(&path, garbage).unwrap();
-            let clock = clock();
-            assert_eq!(wait(&Ledger::open(&path, &clock), &clock), Duration::from_secs(301), "{garbage:?}");
-            clock.advance(Duration::from_secs(301));
-            assert_eq!(wait(&Ledger::open(&path, &clock), &clock), Duration::ZERO, "{garbage:?}");
-        }
-    }
-
-    #[test]
-    fn a_directory_that_takes_no_file_is_met_with_caution() {
-        let clock = clock();
-        let ledger = Ledger::open("/nonexistent/directory/ledger", &clock);
-        assert_eq!(wait(&ledger, &clock), Duration::from_secs(301));
-    }
-
-    #[tokio::test]
-    async fn a_clock_set_back_costs_one_period_even_with_restarts() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ledger");
-        let clock = clock();
-        let mut ledger = Ledger::open(&path, &clock);
-        for _ in 0..REQUEST_LIMIT {
-            ledger.record(Now::of(&clock)).await;
-        }
-        clock.set_wall(clock.wall() - Duration::from_hours(24));
-        let mut waits = Vec::new();
-        for _ in 0..4 {
-            waits.push(wait(&Ledger::open(&path, &clock), &clock).as_secs());
-            clock.advance(Duration::from_secs(100));
-        }
-        assert_eq!(waits, [301, 201, 101, 1]);
-    }
-
-    #[tokio::test]
-    async fn a_lost_directory_does_not_stop_counting() {
-        let directory = tempfile::tempdir().unwrap();
-        let clock = clock();
-        let mut ledger = Ledger::open(directory.path().join("ledger"), &clock);
-        drop(directory);
-        for _ in 0..REQUEST_LIMIT {
-            ledger.record(Now::of(&clock)).await;
-        }
-        assert_eq!(wait(&ledger, &clock), Duration::from_secs(301));
+    fn next_id(&mut self) -> RequestId {
+        let number = self.number;
+        self.number += 1;
+        RequestId { owner: self.owner, number }
     }
 }

@@ -1,21 +1,23 @@
-//! The two JSON bodies of Entra ID's token endpoint: a token, or an error. Shapes only; `request` judges them.
+//! The JSON bodies of Entra ID's endpoints: a token, a device code, or an error. Shapes only; `request` judges them.
 //!
-//! Own types instead of `oauth2`'s standard ones: its `StandardTokenResponse` gives no way to move the token out, so that
-//! a copy would stay in memory unwiped, and its standard error knows neither codes nor trace ids.
+//! Whatever is secret in them is wiped when dropped, and Debug shows nothing.
 
 use std::fmt;
 use std::time::Duration;
 
-use oauth2::basic::BasicTokenType;
-use serde::{Deserialize, Deserializer, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-/// A successful reply, RFC 6749 section 5.1 and facts 4.2. Its Debug is redacted by `oauth2`.
-#[derive(Debug, Deserialize, Serialize)]
+/// Longest name of an account: an address has 254 octets at most.
+const LONGEST_ACCOUNT: usize = 320;
+
+/// A successful reply, RFC 6749 section 5.1 and facts 4.2.
+#[derive(Deserialize)]
 pub(crate) struct TokenReply {
-    access_token: oauth2::AccessToken,
-    #[serde(deserialize_with = "oauth2::helpers::deserialize_untagged_enum_case_insensitive")]
-    token_type: BasicTokenType,
+    access_token: Zeroizing<String>,
+    token_type: String,
     #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<u64>,
     #[serde(default, deserialize_with = "seconds")]
@@ -23,11 +25,16 @@ pub(crate) struct TokenReply {
     /// How long the token still counts while Entra ID is down, for resources that agreed to it; logged, never relied on.
     #[serde(default, deserialize_with = "seconds")]
     ext_expires_in: Option<u64>,
+    #[serde(default)]
+    refresh_token: Option<Zeroizing<String>>,
+    /// OIDC Core section 2; asked for to learn who signed in.
+    #[serde(default)]
+    id_token: Option<Zeroizing<String>>,
 }
 
 impl TokenReply {
     pub(crate) fn is_bearer(&self) -> bool {
-        self.token_type == BasicTokenType::Bearer
+        self.token_type.eq_ignore_ascii_case("bearer")
     }
 
     pub(crate) fn lifetime(&self) -> Option<Duration> {
@@ -42,33 +49,66 @@ impl TokenReply {
         self.ext_expires_in.map(Duration::from_secs)
     }
 
+    /// Who signed in, as the id token says. Its signature is not verified: it came from the token endpoint by TLS (OIDC
+    /// Core section 3.1.3.7, point 6), and upstream decides who may log in.
+    pub(crate) fn account(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Claims {
+            preferred_username: Option<String>,
+            upn: Option<String>,
+            email: Option<String>,
+        }
+        let payload = self.id_token.as_ref()?.split('.').nth(1)?;
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        let account = claims.preferred_username.or(claims.upn).or(claims.email)?;
+        let is_name = !account.is_empty() && account.len() <= LONGEST_ACCOUNT && !account.chars().any(char::is_control);
+        is_name.then_some(account)
+    }
+
+    /// Moves the refresh token out; none when there is none or an empty one.
+    pub(crate) fn take_refresh_token(&mut self) -> Option<Zeroizing<String>> {
+        self.refresh_token.take().filter(|token| !token.is_empty())
+    }
+
     /// Moves the token out, so that no copy is left behind.
     pub(crate) fn into_token(self) -> Zeroizing<String> {
-        Zeroizing::new(self.access_token.into_secret())
+        self.access_token
     }
 }
 
-impl oauth2::TokenResponse for TokenReply {
-    type TokenType = BasicTokenType;
+impl fmt::Debug for TokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenReply(..)")
+    }
+}
 
-    fn access_token(&self) -> &oauth2::AccessToken {
-        &self.access_token
+/// A device authorization response, RFC 8628 section 3.2.
+#[derive(Deserialize)]
+pub(crate) struct DeviceReply {
+    pub(crate) device_code: Zeroizing<String>,
+    pub(crate) user_code: String,
+    /// Older drafts and some providers say `verification_url`.
+    #[serde(alias = "verification_url")]
+    pub(crate) verification_uri: String,
+    #[serde(default, deserialize_with = "seconds")]
+    expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    interval: Option<u64>,
+}
+
+impl DeviceReply {
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        self.expires_in.map(Duration::from_secs)
     }
 
-    fn token_type(&self) -> &BasicTokenType {
-        &self.token_type
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval.map(Duration::from_secs)
     }
+}
 
-    fn expires_in(&self) -> Option<Duration> {
-        self.lifetime()
-    }
-
-    fn refresh_token(&self) -> Option<&oauth2::RefreshToken> {
-        None
-    }
-
-    fn scopes(&self) -> Option<&Vec<oauth2::Scope>> {
-        None
+impl fmt::Debug for DeviceReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceReply(..)")
     }
 }
 
@@ -90,7 +130,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
 }
 
 /// An error reply, RFC 6749 section 5.2 and facts 4.6. Only `error` is sure to be there.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 pub(crate) struct ErrorReply {
     pub(crate) error: String,
     #[serde(default)]
@@ -107,20 +147,12 @@ pub(crate) struct ErrorReply {
     pub(crate) claims: Option<String>,
 }
 
-// `oauth2` wants both; neither repeats what the network said, for that goes through `request`'s filter.
+// What the network said goes through `request`'s filter, never through here.
 impl fmt::Debug for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ErrorReply(..)")
     }
 }
-
-impl fmt::Display for ErrorReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("error reply of the token endpoint")
-    }
-}
-
-impl oauth2::ErrorResponse for ErrorReply {}
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +191,22 @@ mod tests {
         let token = reply(r#"{"token_type":"Bearer","access_token":"sesame"}"#).unwrap();
         assert!(!format!("{token:?}").contains("sesame"));
         let error: ErrorReply = serde_json::from_str(r#"{"error":"sesame","error_description":"sesame"}"#).unwrap();
-        assert!(!format!("{error:?}{error}").contains("sesame"));
+        assert!(!format!("{error:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn who_signed_in_is_read_from_the_id_token() {
+        let account = |claims: &str| {
+            let id_token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
+            reply(&format!(r#"{{"token_type":"Bearer","access_token":"t","id_token":"{id_token}"}}"#))
+                .unwrap()
+                .account()
+        };
+        assert_eq!(account(r#"{"preferred_username":"a@b.example","email":"c@d.example"}"#).unwrap(), "a@b.example");
+        assert_eq!(account(r#"{"email":"c@d.example"}"#).unwrap(), "c@d.example");
+        for odd in ["{}", "x", r#"{"upn":""}"#, r#"{"upn":"a\u001b[31m"}"#, r#"{"upn":1}"#] {
+            assert_eq!(account(odd), None, "{odd}");
+        }
+        assert_eq!(reply(r#"{"token_type":"Bearer","access_token":"t","id_token":"x"}"#).unwrap().account(), None);
     }
 }

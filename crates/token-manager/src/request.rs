@@ -1,22 +1,23 @@
-//! One token request: builds it with `oauth2`, sends it, and turns every possible answer into a token or a failure.
+//! One request to an endpoint of Entra ID: puts the form together, sends it, and turns every possible answer into a token,
+//! a device code or a failure.
 //!
-//! It neither retries nor counts; `manager` does. `oauth2::RequestTokenError` is taken apart and never formatted: its
-//! Debug prints the body as numbers, its Display repeats what the server said. Copies of the secret inside `oauth2` and
-//! `reqwest` (form body) live as long as the request; ours are wiped.
+//! It neither retries nor counts; whoever calls does.
 
 use std::time::Duration;
 
-use clock::Clock;
-use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
-use oauth2::{AuthType, Client, ClientId, ClientSecret, RequestTokenError, Scope, StandardRevocableToken, TokenUrl};
+use clock::{Clock, WallTime};
+use serde::de::DeserializeOwned;
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::access_token::AccessToken;
 use crate::advice::advice;
-use crate::application::{Application, Grant};
+use crate::application::Application;
+use crate::credential::Proof;
 use crate::failure::{FailureClass, Grounds, TokenFailure, classify};
-use crate::http::{Endpoint, HttpError, Seen};
-use crate::reply::{ErrorReply, TokenReply};
+use crate::form::Form;
+use crate::http::{Exchange, HttpError, Seen, post};
+use crate::reply::{DeviceReply, ErrorReply, TokenReply};
 use crate::secret::Secret;
 
 /// For the whole request, from connecting to the last octet of the reply.
@@ -28,24 +29,21 @@ const SHORTEST_LIFE: Duration = Duration::from_mins(1);
 /// Entra ID gives 60-90 minutes, 28 hours at most (facts 4.2); what says more is not believed.
 const LONGEST_LIFE: Duration = Duration::from_hours(48);
 
-const LONGEST_TEXT: usize = 500;
-const LONGEST_WORD: usize = 80;
+pub(crate) const LONGEST_TEXT: usize = 500;
+pub(crate) const LONGEST_WORD: usize = 80;
 const MOST_CODES: usize = 8;
 
-type EntraClient<A, D, I, R, T> = Client<
-    ErrorReply,
-    TokenReply,
-    BasicTokenIntrospectionResponse,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
-    A,
-    D,
-    I,
-    R,
-    T,
->;
-type Unset = oauth2::EndpointNotSet;
-type Refusal = RequestTokenError<HttpError, ErrorReply>;
+/// By what right a token is asked for in one request.
+pub(crate) enum Asked<'a> {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+    /// RFC 6749 section 6.
+    RefreshToken(&'a Secret),
+    /// RFC 6749 section 4.1.3, with RFC 7636 section 4.5.
+    AuthorizationCode { code: &'a Secret, verifier: &'a Secret, redirect_uri: &'a str },
+    /// RFC 8628 section 3.4.
+    DeviceCode(&'a Secret),
+}
 
 /// A token with what the schedule needs to know.
 #[derive(Clone, Debug)]
@@ -56,54 +54,99 @@ pub(crate) struct Issued {
     pub(crate) extended_lifetime: Option<Duration>,
 }
 
-/// Asks once, bounded by [`REQUEST_TIMEOUT`].
+/// All that a good answer brings.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) issued: Issued,
+    /// It takes the place of the one before.
+    pub(crate) refresh_token: Option<Secret>,
+    /// Who signed in.
+    pub(crate) account: Option<String>,
+}
+
+/// An answer that is of no use, with what of it must not be lost all the same.
+#[derive(Debug)]
+pub(crate) struct Useless {
+    pub(crate) failure: TokenFailure,
+    /// It takes the place of the one before, which the endpoint may have used up.
+    pub(crate) refresh_token: Option<Secret>,
+}
+
+impl From<TokenFailure> for Box<Useless> {
+    fn from(failure: TokenFailure) -> Self {
+        Self::new(Useless { failure, refresh_token: None })
+    }
+}
+
+/// Asks for a token once, bounded by [`REQUEST_TIMEOUT`].
 pub(crate) async fn request_token(
     http: &reqwest::Client,
     application: &Application,
-    secret: &Secret,
+    proof: &Proof<'_>,
+    asked: &Asked<'_>,
     clock: &dyn Clock,
-) -> Result<Issued, TokenFailure> {
+) -> Result<Answer, Box<Useless>> {
     // The life of the token is counted from here, so that a slow reply never makes it look longer.
-    let asked = clock.wall();
-    let endpoint = Endpoint::new(http.clone(), application.proxy.clone());
-    let answer = match application.grant {
-        Grant::ClientCredentials => {
-            tokio::time::timeout(REQUEST_TIMEOUT, client_credentials(&endpoint, application, secret)).await
-        }
-    };
-    let seen = endpoint.seen();
-    let reply = match answer {
-        Err(_) => {
-            return Err(failure(
-                FailureClass::Transient,
-                &seen,
-                format!("no reply within {} s", REQUEST_TIMEOUT.as_secs()),
-            ));
-        }
-        Ok(Err(refusal)) => return Err(refused(refusal, &seen, secret)),
-        Ok(Ok(reply)) => reply,
-    };
-    accept(reply, asked).map_err(|text| failure(FailureClass::Unexpected, &seen, text))
+    let sent = clock.wall();
+    let form = token_form(application, proof, asked);
+    let (seen, mut reply) = ask::<TokenReply>(http, application, &application.endpoints.token, &form).await?;
+    let refresh_token = reply.take_refresh_token().and_then(|token| Secret::new(token).ok());
+    let account = reply.account();
+    match accept(reply, sent) {
+        Ok(issued) => Ok(Answer { issued, refresh_token, account }),
+        Err(text) => Err(Box::new(Useless { failure: failure(FailureClass::Unexpected, &seen, text), refresh_token })),
+    }
 }
 
-async fn client_credentials(
-    endpoint: &Endpoint,
+/// Asks for a device code once (RFC 8628 section 3.1), bounded by [`REQUEST_TIMEOUT`].
+pub(crate) async fn request_device_code(
+    http: &reqwest::Client,
     application: &Application,
-    secret: &Secret,
-) -> Result<TokenReply, Refusal> {
-    let client: EntraClient<Unset, Unset, Unset, Unset, Unset> =
-        Client::new(ClientId::new(application.client_id.clone()));
-    client
-        .set_auth_type(AuthType::RequestBody)
-        .set_client_secret(ClientSecret::new(secret.expose().to_owned()))
-        .set_token_uri(TokenUrl::from_url(application.token_endpoint.clone()))
-        .exchange_client_credentials()
-        .add_scope(Scope::new(application.scope.clone()))
-        .request_async(endpoint)
-        .await
+    proof: &Proof<'_>,
+) -> Result<(Seen, DeviceReply), TokenFailure> {
+    let form = Form::default().with("client_id", &application.client_id).with("scope", &application.scope);
+    ask(http, application, &application.endpoints.device_authorization, &proof.add_to(form)).await
 }
 
-fn accept(reply: TokenReply, asked: clock::WallTime) -> Result<Issued, String> {
+fn token_form(application: &Application, proof: &Proof<'_>, asked: &Asked<'_>) -> Form {
+    let form = Form::default().with("client_id", &application.client_id);
+    let form = match asked {
+        Asked::ClientCredentials => form.with("grant_type", "client_credentials").with("scope", &application.scope),
+        Asked::RefreshToken(token) => form
+            .with("grant_type", "refresh_token")
+            .with_secret("refresh_token", token)
+            .with("scope", &application.scope),
+        Asked::AuthorizationCode { code, verifier, redirect_uri } => form
+            .with("grant_type", "authorization_code")
+            .with_secret("code", code)
+            .with_secret("code_verifier", verifier)
+            .with("redirect_uri", *redirect_uri),
+        Asked::DeviceCode(code) => {
+            form.with("grant_type", "urn:ietf:params:oauth:grant-type:device_code").with_secret("device_code", code)
+        }
+    };
+    proof.add_to(form)
+}
+
+async fn ask<T: DeserializeOwned>(
+    http: &reqwest::Client,
+    application: &Application,
+    endpoint: &Url,
+    form: &Form,
+) -> Result<(Seen, T), TokenFailure> {
+    let exchange = post(http, endpoint, form, application.proxy.as_deref());
+    let Ok(Exchange { seen, body }) = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await else {
+        return Err(no_reply());
+    };
+    let body = body.map_err(|error| unheard(&error, &seen, form))?;
+    match serde_json::from_slice(&body) {
+        Ok(reply) if seen.http_status == Some(200) => Ok((seen, reply)),
+        // An error with status 200 was taken for a token by a peer (fluent-smtp#407).
+        _ => Err(refused(&body, &seen, form)),
+    }
+}
+
+fn accept(reply: TokenReply, sent: WallTime) -> Result<Issued, String> {
     if !reply.is_bearer() {
         return Err("the reply's token is not of type Bearer".to_owned());
     }
@@ -112,26 +155,30 @@ fn accept(reply: TokenReply, asked: clock::WallTime) -> Result<Issued, String> {
         return Err(format!("the reply's token lives only {} s", lifetime.as_secs()));
     }
     let (refresh_in, extended_lifetime) = (reply.refresh_in(), reply.extended_lifetime());
-    let token = AccessToken::new(reply.into_token(), asked + lifetime).map_err(|error| error.to_string())?;
+    let token = AccessToken::new(reply.into_token(), sent + lifetime).map_err(|error| error.to_string())?;
     Ok(Issued { token, lifetime, refresh_in, extended_lifetime })
 }
 
-fn refused(refusal: Refusal, seen: &Seen, secret: &Secret) -> TokenFailure {
-    match refusal {
-        RequestTokenError::ServerResponse(reply) => explained(reply, seen, secret),
-        RequestTokenError::Request(HttpError::Network(text)) => {
-            failure(FailureClass::Transient, seen, filter(&text, LONGEST_TEXT, secret))
-        }
-        RequestTokenError::Request(error) => failure(by_status(seen), seen, error.to_string()),
-        RequestTokenError::Parse(_, body) => {
-            let body = Zeroizing::new(body);
-            // An error with status 200 was taken for a token by a peer (fluent-smtp#407).
-            match serde_json::from_slice(&body) {
-                Ok(reply) => explained(reply, seen, secret),
-                Err(_) => failure(by_status(seen), seen, "the reply is not the JSON of a token endpoint".to_owned()),
-            }
-        }
-        RequestTokenError::Other(_) => failure(by_status(seen), seen, "the reply is empty or not JSON".to_owned()),
+/// Nothing came in time.
+pub(crate) fn no_reply() -> TokenFailure {
+    let text = format!("no reply within {} s", REQUEST_TIMEOUT.as_secs());
+    failure(FailureClass::Transient, &Seen::default(), text)
+}
+
+/// No whole reply came.
+pub(crate) fn unheard(error: &HttpError, seen: &Seen, form: &Form) -> TokenFailure {
+    match error {
+        HttpError::Network(text) => failure(FailureClass::Transient, seen, filter(text, LONGEST_TEXT, form)),
+        HttpError::TooLong => failure(by_status(seen), seen, error.to_string()),
+    }
+}
+
+/// What came was not what was asked for.
+pub(crate) fn refused(body: &Zeroizing<Vec<u8>>, seen: &Seen, form: &Form) -> TokenFailure {
+    match serde_json::from_slice::<ErrorReply>(body) {
+        Ok(reply) => explained(reply, seen, form),
+        Err(_) if body.is_empty() => failure(by_status(seen), seen, "the reply is empty".to_owned()),
+        Err(_) => failure(by_status(seen), seen, "the reply is not the JSON of a token endpoint".to_owned()),
     }
 }
 
@@ -140,15 +187,15 @@ fn by_status(seen: &Seen) -> FailureClass {
 }
 
 /// The failure that the endpoint itself explains.
-fn explained(reply: ErrorReply, seen: &Seen, secret: &Secret) -> TokenFailure {
+fn explained(reply: ErrorReply, seen: &Seen, form: &Form) -> TokenFailure {
     let class = classify(Grounds {
         http_status: seen.http_status,
         error: Some(&reply.error),
         suberror: reply.suberror.as_deref(),
         claims: reply.claims.is_some(),
     });
-    let word = |text: String| Some(filter(&text, LONGEST_WORD, secret));
-    let text = filter(reply.error_description.as_deref().unwrap_or("no description"), LONGEST_TEXT, secret);
+    let word = |text: String| Some(filter(&text, LONGEST_WORD, form));
+    let text = filter(reply.error_description.as_deref().unwrap_or("no description"), LONGEST_TEXT, form);
     let mut codes = reply.error_codes;
     codes.truncate(MOST_CODES);
     let from_header = failure(class, seen, text);
@@ -163,7 +210,7 @@ fn explained(reply: ErrorReply, seen: &Seen, secret: &Secret) -> TokenFailure {
 }
 
 /// A failure without an explanation of the endpoint's. `text` is ours or filtered.
-fn failure(class: FailureClass, seen: &Seen, text: String) -> TokenFailure {
+pub(crate) fn failure(class: FailureClass, seen: &Seen, text: String) -> TokenFailure {
     TokenFailure {
         class,
         http_status: seen.http_status,
@@ -178,14 +225,13 @@ fn failure(class: FailureClass, seen: &Seen, text: String) -> TokenFailure {
     }
 }
 
-/// The failure of a credential that could not even be read.
-pub(crate) fn unreadable_credential(place: &str, error: &str) -> TokenFailure {
-    let text = format!("{place}: {error}");
+/// The failure of a credential that could not even be read. `place` says which and where.
+pub(crate) fn unusable_credential(place: &str, error: &str) -> TokenFailure {
     TokenFailure {
         advice: format!(
-            "it must be there, hold the secret's Value and nothing else, and be readable for the user that runs this: {place}"
+            "it must be there, hold what it is for and nothing else (of a secret its Value), and be readable for the user that runs this: {place}"
         ),
-        ..failure(FailureClass::Credential, &Seen::default(), text)
+        ..failure(FailureClass::Credential, &Seen::default(), format!("{place}: {error}"))
     }
 }
 
@@ -194,23 +240,28 @@ fn is_id(text: &str) -> bool {
 }
 
 /// The first line of a text of the network's, without control characters, at most `longest` characters. A text that
-/// repeats our secret, as a helpful proxy's might, is withheld altogether.
-fn filter(text: &str, longest: usize, secret: &Secret) -> String {
-    let encoded: Zeroizing<String> =
-        Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
-    if text.contains(secret.expose()) || text.contains(encoded.as_str()) {
+/// repeats a secret of ours is withheld altogether.
+pub(crate) fn filter(text: &str, longest: usize, form: &Form) -> String {
+    if form.is_repeated_in(text) {
         return "(withheld: it repeats the secret)".to_owned();
     }
+    line(text, longest)
+}
+
+/// The same of a text that can repeat no secret.
+pub(crate) fn line(text: &str, longest: usize) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
     line.chars().filter(|char| !char.is_control()).take(longest).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn secret() -> Secret {
-        Secret::new("s3~+/cret".to_owned()).unwrap()
+    fn form() -> Form {
+        Form::default().with_secret("client_secret", &Secret::new("s3~+/cret".to_owned()).unwrap())
     }
 
     #[test]
@@ -223,9 +274,9 @@ mod tests {
             ("first\nclient_secret=s3~+/cret", "(withheld: it repeats the secret)"),
             ("", ""),
         ] {
-            assert_eq!(filter(text, 500, &secret()), expected, "{text:?}");
+            assert_eq!(filter(text, 500, &form()), expected, "{text:?}");
         }
-        assert_eq!(filter(&"ä".repeat(600), 500, &secret()).chars().count(), 500);
+        assert_eq!(filter(&"ä".repeat(600), 500, &form()).chars().count(), 500);
     }
 
     #[test]
@@ -252,5 +303,25 @@ mod tests {
     fn only_a_guid_is_taken_for_a_trace_id() {
         assert!(is_id("ab2a65b2-0c3d-4b5a-9f1e-2a3b4c5d6e00"));
         assert!(!is_id("s3cret") && !is_id(&"z".repeat(36)));
+    }
+
+    proptest! {
+        /// Whatever comes back, what is said of it is one printable line of bounded length that repeats no secret.
+        #[test]
+        fn no_body_is_too_strange(
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                any::<String>().prop_map(|text| serde_json::json!({ "error": text, "error_description": text }).to_string().into_bytes()),
+                any::<String>().prop_map(|text| format!(r#"{{"error":"e","error_description":"{text} s3~+/cret"}}"#).into_bytes()),
+            ],
+            status in prop::option::of(100u16..600),
+        ) {
+            let seen = Seen { http_status: status, ..Seen::default() };
+            let failure = refused(&Zeroizing::new(body), &seen, &form());
+            let said = format!("{failure} {}", failure.advice);
+            prop_assert!(!said.contains("s3~+/cret") && !said.chars().any(char::is_control), "{said:?}");
+            prop_assert!(failure.text.chars().count() <= LONGEST_TEXT);
+            prop_assert!(failure.error.is_none_or(|error| error.chars().count() <= LONGEST_WORD));
+        }
     }
 }

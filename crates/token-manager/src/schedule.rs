@@ -11,6 +11,12 @@ use clock::{Clock, Monotonic, WallTime};
 /// the clock was set, so a token may be this much late in being noticed as due.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// The least wait after a refresh token was refused first: AADSTS50196 and a locked account look like that, and pass.
+pub(crate) const FIRST_REFUSED_GRANT_RETRY: Duration = Duration::from_mins(5);
+
+/// And after it has been refused for so long: it rarely comes back to life, and a sign-in is noticed at once.
+pub(crate) const REFUSED_GRANT_RETRY: Duration = Duration::from_hours(1);
+
 /// Exchange's High Volume Email refuses a token with less than ten minutes to live (`501 5.5.127`).
 const LEAST_LIFE_LEFT: Duration = Duration::from_mins(10);
 
@@ -27,7 +33,7 @@ const RETRY_SPREAD: f64 = 0.25;
 const REFUSED_RETRY: Duration = Duration::from_mins(1);
 
 /// The longest `Retry-After` that is honoured, as in MSAL.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +72,14 @@ impl Deadline {
     pub(crate) fn wall(self) -> WallTime {
         self.wall
     }
+}
+
+/// How long until all managers look at the clock, their credentials and the vault: at the same moments, [`LONGEST_SLEEP`]
+/// apart, so that many of them wake an idle machine no more often than one does.
+pub(crate) fn next_look(now: Now) -> Duration {
+    let period = LONGEST_SLEEP.as_nanos();
+    let into = now.monotonic.saturating_since(Monotonic::from_start(Duration::ZERO)).as_nanos() % period;
+    Duration::from_nanos(u64::try_from(period - into).unwrap_or(u64::MAX))
 }
 
 /// How long after it was asked for a token that lives `lifetime` is refreshed: at 60 to 75 % of its life, or shortly

@@ -56,6 +56,12 @@ impl Secret {
         Ok(Self { text: Zeroizing::new(line.to_owned()) })
     }
 
+    /// A second one, wiped by itself. There is no `Clone`, so that none is made by accident.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self { text: self.text.clone() }
+    }
+
     /// The secret itself, for the one place that puts it into a request.
     pub fn expose(&self) -> &str {
         &self.text

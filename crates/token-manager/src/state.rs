@@ -10,19 +10,23 @@ use clock::WallTime;
 use crate::access_token::AccessToken;
 use crate::failure::{TokenFailure, TokenUnavailable};
 use crate::request::Issued;
-use crate::schedule::{Deadline, LONGEST_SLEEP, Now, refresh_after, retry_after};
+use crate::schedule::{Deadline, Now, next_look, refresh_after, retry_after};
 
 /// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A request that was sent at `asked` gave a token.
     Issued { issued: Issued, asked: Now },
-    /// A try failed.
-    Failed(Arc<TokenFailure>),
+    /// A try failed; the next waits `least` at least.
+    Failed { failure: Arc<TokenFailure>, least: Duration },
     /// The budget allows no request for this long.
     BudgetUsed(Duration),
     /// Exchange refused this token.
     Rejected(AccessToken),
+    /// What is asked with has changed: another credential or refresh token stands there.
+    Changed,
+    /// A new credential was refused; the one before it goes on.
+    NewRefused,
 }
 
 /// What to do now.
@@ -30,7 +34,7 @@ pub(crate) enum Event {
 pub(crate) enum Step {
     /// Ask for a token.
     Fetch,
-    /// Look again after this long, [`LONGEST_SLEEP`] at most.
+    /// Look again after this long, [`crate::schedule::LONGEST_SLEEP`] at most.
     Sleep(Duration),
 }
 
@@ -50,6 +54,8 @@ struct Active {
     expiry: Deadline,
     /// Exchange refused it once, perhaps for one mailbox alone: it is replaced, and given out until it is.
     rejected: bool,
+    /// What is asked with has changed since: it is replaced as soon as that can be.
+    outdated: bool,
 }
 
 /// No request before `until`.
@@ -65,10 +71,10 @@ impl TokenState {
     pub(crate) fn after(mut self, event: Event, now: Now, chance: f64) -> Self {
         match event {
             Event::Issued { issued, asked } => Self::active(issued, asked, chance),
-            Event::Failed(failure) => {
+            Event::Failed { failure, least } => {
                 self.failures = self.failures.saturating_add(1);
                 let wait = retry_after(self.failures, failure.http_status, failure.retry_after, chance);
-                self.held(now, wait, Some(failure))
+                self.held(now, wait.max(least), Some(failure))
             }
             Event::BudgetUsed(wait) => self.held(now, wait, None),
             Event::Rejected(token) => {
@@ -77,7 +83,21 @@ impl TokenState {
                 }
                 self
             }
+            Event::Changed => {
+                // What passes by itself, and the budget, do not care.
+                let is_cured = |hold: &Hold| hold.failure.as_ref().is_some_and(|failure| !failure.class.passes());
+                self.hold = self.hold.filter(|hold| !is_cured(hold));
+                self.mark_outdated(true)
+            }
+            Event::NewRefused => self.mark_outdated(false),
         }
+    }
+
+    fn mark_outdated(mut self, outdated: bool) -> Self {
+        if let Some(active) = &mut self.active {
+            active.outdated = outdated;
+        }
+        self
     }
 
     fn active(issued: Issued, asked: Now, chance: f64) -> Self {
@@ -87,6 +107,7 @@ impl TokenState {
             refresh: Deadline::after(asked, refresh),
             expiry: Deadline::after(asked, issued.lifetime),
             rejected: false,
+            outdated: false,
         };
         Self { active: Some(active), ..Self::default() }
     }
@@ -103,12 +124,12 @@ impl TokenState {
     /// What to do at `now`.
     pub(crate) fn step(&self, now: Now) -> Step {
         let wait = self.wanted_in(now).max(self.held_for(now));
-        if wait.is_zero() { Step::Fetch } else { Step::Sleep(wait.min(LONGEST_SLEEP)) }
+        if wait.is_zero() { Step::Fetch } else { Step::Sleep(wait.min(next_look(now))) }
     }
 
     fn wanted_in(&self, now: Now) -> Duration {
         match &self.active {
-            Some(active) if !active.rejected => active.refresh.remaining(now),
+            Some(active) if !active.rejected && !active.outdated => active.refresh.remaining(now),
             _ => Duration::ZERO,
         }
     }
@@ -152,6 +173,7 @@ impl TokenState {
 mod tests {
     use super::*;
     use crate::failure::FailureClass;
+    use crate::schedule::LONGEST_SLEEP;
     use clock::Monotonic;
     use proptest::prelude::*;
 
@@ -175,8 +197,12 @@ mod tests {
     }
 
     fn failed(http_status: Option<u16>, retry_after: Option<u64>) -> Event {
-        Event::Failed(Arc::new(TokenFailure {
-            class: FailureClass::Transient,
+        failed_as(FailureClass::Transient, http_status, retry_after, 0)
+    }
+
+    fn failed_as(class: FailureClass, http_status: Option<u16>, retry_after: Option<u64>, least: u64) -> Event {
+        let failure = Arc::new(TokenFailure {
+            class,
             http_status,
             error: None,
             codes: Vec::new(),
@@ -185,7 +211,8 @@ mod tests {
             retry_after: retry_after.map(secs),
             advice: String::new(),
             text: String::new(),
-        }))
+        });
+        Event::Failed { failure, least: secs(least) }
     }
 
     /// How long after `now` the next request is due, beyond the capped sleeps.
@@ -211,6 +238,7 @@ mod tests {
             (false, failed(Some(401), None), 0.5, 60, false, true),
             (false, failed(Some(429), Some(700)), 0.5, 700, false, true),
             (false, failed(Some(503), Some(90_000)), 0.5, 3600, false, true),
+            (false, failed_as(FailureClass::Grant, Some(400), None, 3600), 0.5, 3600, false, true),
             (true, failed(Some(429), Some(3000)), 0.5, 3000, true, true),
             (false, Event::BudgetUsed(secs(200)), 0.5, 200, false, true),
             (true, Event::BudgetUsed(secs(200)), 0.5, 2330, true, true),
@@ -270,11 +298,52 @@ mod tests {
     fn every_sleep_is_bounded() {
         let state = TokenState::default().after(issued(at(0)), at(0), 0.5);
         assert_eq!(state.step(at(0)), Step::Sleep(LONGEST_SLEEP));
+        // All managers look at the same moments, so that a thousand of them wake an idle machine as often as one.
+        assert_eq!(state.step(at(7)), Step::Sleep(secs(23)));
         assert_eq!(state.step(at(2420)), Step::Sleep(secs(10)));
     }
 
+    #[test]
+    fn a_change_is_tried_at_once_unless_what_holds_it_passes_by_itself() {
+        for (class, held) in [
+            (FailureClass::Credential, false),
+            (FailureClass::Grant, false),
+            (FailureClass::Configuration, false),
+            (FailureClass::Transient, true),
+            (FailureClass::Throttled, true),
+        ] {
+            let state = TokenState::default().after(failed_as(class, Some(400), None, 3600), at(0), 0.5);
+            let state = state.after(Event::Changed, at(1), 0.5);
+            assert_eq!(state.unavailable(at(1)).is_some(), held, "{class}");
+        }
+        let state =
+            TokenState::default().after(Event::BudgetUsed(secs(200)), at(0), 0.5).after(Event::Changed, at(1), 0.5);
+        assert!(state.unavailable(at(1)).is_some(), "the budget");
+    }
+
+    #[test]
+    fn a_change_outlives_a_failure() {
+        let state = TokenState::default().after(issued(at(0)), at(0), 0.5);
+        let state = state.after(Event::Changed, at(1), 0.5).after(failed(Some(503), None), at(1), 0.5);
+        assert_eq!(due_in(&state, at(1)), 5);
+    }
+
+    #[test]
+    fn a_change_replaces_a_good_token_and_a_refused_change_does_not_disturb_it() {
+        let state = TokenState::default().after(issued(at(0)), at(0), 0.5);
+        let due = due_in(&state, at(1));
+        let state = state.after(Event::Changed, at(1), 0.5);
+        assert_eq!(state.step(at(1)), Step::Fetch);
+        assert!(state.valid(at(1)).is_some());
+        let state = state.after(Event::NewRefused, at(1), 0.5);
+        assert_eq!((due_in(&state, at(1)), state.failures()), (due, 0));
+        // Without a token the one before is asked with at once.
+        let state = TokenState::default().after(Event::NewRefused, at(1), 0.5);
+        assert_eq!(state.step(at(1)), Step::Fetch);
+    }
+
     fn any_event() -> impl Strategy<Value = u8> {
-        0u8..5
+        0u8..8
     }
 
     proptest! {
@@ -291,10 +360,15 @@ mod tests {
                     1 => failed(None, None),
                     2 => failed(Some(400), None),
                     3 => Event::BudgetUsed(secs(1)),
-                    _ => Event::Rejected(AccessToken::new("t".to_owned(), at(now).wall).unwrap()),
+                    4 => failed_as(FailureClass::Credential, Some(401), None, 0),
+                    5 => Event::NewRefused,
+                    6 => Event::Changed,
+                    _ => Event::Rejected(had.clone().unwrap_or_else(|| AccessToken::new("t".to_owned(), at(now).wall).unwrap())),
                 };
+                let was_held = state.unavailable(at(now)).is_some();
                 state = state.after(event, at(now), chance);
-                if kind < 4 {
+                // What changed and what was refused are asked for at once, unless something holds that passes by itself.
+                if kind < 5 || kind == 7 && was_held {
                     prop_assert!(state.step(at(now)) != Step::Fetch);
                 }
                 if let Step::Sleep(sleep) = state.step(at(now)) {

@@ -30,6 +30,10 @@ impl BearerToken for Token {
     fn expires_at(&self) -> WallTime {
         WallTime::from_unix_millis(i64::MAX)
     }
+
+    fn user(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Gives `very-secret-token-number-1`, after a replacement 2 and so on.
@@ -53,7 +57,7 @@ impl TokenSource for Tokens {
 
     async fn token(&self) -> Result<Token, TokenTrouble> {
         if self.dry {
-            Err(TokenTrouble("AADSTS7000222: the client secret has expired".into()))
+            Err(TokenTrouble { text: "AADSTS7000222: the client secret has expired".into(), scope: Scope::Tenant })
         } else {
             Ok(self.current())
         }
@@ -63,7 +67,11 @@ impl TokenSource for Tokens {
         if self.irreplaceable || rejected.0 == self.current().0 {
             self.replaced.fetch_add(1, Ordering::SeqCst);
         }
-        if self.irreplaceable { Err(TokenTrouble("the request budget is used up".into())) } else { Ok(self.current()) }
+        if self.irreplaceable {
+            Err(TokenTrouble { text: "the request budget is used up".into(), scope: Scope::Tenant })
+        } else {
+            Ok(self.current())
+        }
     }
 }
 

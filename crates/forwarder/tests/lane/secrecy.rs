@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use forwarder::{Attempt, TokenTrouble};
+use mail::Scope;
 
 use crate::road::{BodyError, LOGIN, Sending, lane_to, lane_with, mail};
 use crate::upstream::Upstream;
@@ -69,5 +70,5 @@ async fn what_an_endpoint_and_its_limits_show_is_no_secret() {
     let road = lane_with(upstream.address(), |plan| {
         holds_no_token(&format!("{:?} {:?}", plan.endpoint, plan.limits));
     });
-    holds_no_token(&format!("{:?} {:?}", road.lane.id(), TokenTrouble("x".into())));
+    holds_no_token(&format!("{:?} {:?}", road.lane.id(), TokenTrouble { text: "x".into(), scope: Scope::Tenant }));
 }

@@ -5,15 +5,15 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use clock::{Clock, SystemClock};
+use clock::{Clock, SystemClock, WallTime};
 use rustix::fs::{FsWord, statfs};
-use token_manager::SecretSource;
+use token_manager::{Nearness, SecretSource, SigningCertificate};
 
 use super::identity::Guid;
 use super::network::Network;
 use super::reading::Reading;
 use super::secret_reference::SecretReference;
-use super::settings::{Encryption, Listener, Settings};
+use super::settings::{CertificateCredential, Encryption, Listener, Settings};
 use super::value::Scalar;
 use crate::listener_certificate::{self, CertificateError, Chain, Pair, PrivateKey, Role};
 use crate::secret::ReferencedSecret;
@@ -25,6 +25,9 @@ const READABLE: u32 = 0o004;
 /// The file system in memory, by statfs(2): where containers are given their secrets, open to all within them.
 const TMPFS: FsWord = 0x0102_1994;
 
+/// The key of a tenant's private key.
+const CERTIFICATE_KEY: &str = "certificate_credential.key";
+
 /// The secrets that the configuration refers to, by key.
 fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
     let mut secrets = Vec::new();
@@ -33,7 +36,7 @@ fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
         for (key, secret) in [
             ("client_secret", tenant.client_secret.as_ref()),
             ("federated_token", tenant.federated_token.as_ref()),
-            ("certificate_credential.key", certificate_key),
+            (CERTIFICATE_KEY, certificate_key),
         ] {
             secrets.extend(secret.map(|secret| (format!("tenant.{name}.{key}"), secret.clone())));
         }
@@ -45,6 +48,9 @@ fn secrets(settings: &Settings) -> Vec<(String, SecretReference)> {
 /// What is no mistake and worth a look. Whoever runs this may not be who runs the daemon.
 pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
     let mut doubts: Vec<_> = secrets(settings).into_iter().filter_map(doubt_secret).collect();
+    for (name, tenant) in &settings.tenants {
+        doubts.extend(tenant.certificate_credential.as_ref().and_then(|given| doubt_credential(name, given)));
+    }
     for (name, listener) in &settings.listeners {
         let beyond = listener.address.socket().is_some_and(|address| !address.ip().is_loopback());
         if beyond && listener.networks.iter().all(Network::is_loopback) {
@@ -77,7 +83,7 @@ fn doubt_certificate(name: &str, listener: &Listener) -> Vec<String> {
 
 fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
     let is_client_secret = key.ends_with(".client_secret");
-    let secret = ReferencedSecret::new(reference.clone());
+    let secret = ReferencedSecret::new(&key, reference.clone());
     let place = secret.description();
     if matches!(reference, SecretReference::SystemdCredential(_)) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none()
     {
@@ -89,6 +95,10 @@ fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
             return doubt;
         }
     }
+    // A certificate's key is looked at with its certificate.
+    if key.ends_with(CERTIFICATE_KEY) {
+        return None;
+    }
     match secret.read() {
         Err(error) => Some(format!("{key}: {place} cannot be used now: {error}; mail is held until it can be")),
         Ok(value) if is_client_secret && Guid::parse(value.expose()).is_ok() => {
@@ -99,6 +109,47 @@ fn doubt_secret((key, reference): (String, SecretReference)) -> Option<String> {
         }
         Ok(_) => None,
     }
+}
+
+/// What the tenant `name` would prove itself with, as the relay would read it.
+fn doubt_credential(name: &str, given: &CertificateCredential) -> Option<String> {
+    let key = format!("tenant.{name}.certificate_credential");
+    let only_under_systemd = matches!(given.key, SecretReference::SystemdCredential(_))
+        && std::env::var_os("CREDENTIALS_DIRECTORY").is_none();
+    // Whatever else it is, reading it could take for ever.
+    let is_odd = |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    let is_odd_key = matches!(&given.key, SecretReference::File(path) if is_odd(path));
+    if only_under_systemd || is_odd_key {
+        return None;
+    }
+    if is_odd(given.certificate.as_path()) {
+        return Some(format!("{key}.certificate: {} is no regular file", given.certificate.as_path().display()));
+    }
+    let certificate = SecretReference::File(given.certificate.as_path().to_owned());
+    let certificate = ReferencedSecret::new(&format!("{key}.certificate"), certificate);
+    let private_key = ReferencedSecret::new(&format!("tenant.{name}.{CERTIFICATE_KEY}"), given.key.clone());
+    let read = |place: &ReferencedSecret| place.text().map_err(|error| (place.description(), error.to_string()));
+    let pair = read(&certificate).and_then(|certificate| Ok((certificate, read(&private_key)?)));
+    let (place, error) = match pair {
+        Err(wrong) => wrong,
+        Ok((pem, key_pem)) => match SigningCertificate::from_pem(&pem, &key_pem) {
+            Ok(pair) => return doubt_end(&key, pair.not_after()),
+            Err(error) => {
+                let place = format!("{} with the key from {}", certificate.description(), private_key.description());
+                (place, error.to_string())
+            }
+        },
+    };
+    Some(format!("{key}: {place} cannot be used now: {error}; mail is held until it can be"))
+}
+
+/// That it ends within a month, or has ended.
+fn doubt_end(key: &str, ends_at: WallTime) -> Option<String> {
+    let what = match Nearness::of(ends_at, SystemClock::new().wall())? {
+        Nearness::Over => "expired",
+        Nearness::Day | Nearness::Week | Nearness::Month => "expires",
+    };
+    Some(format!("{key}: the certificate {what} at {ends_at}"))
 }
 
 fn doubt_relative(key: &str, path: &Path) -> Option<String> {

@@ -1,7 +1,8 @@
 //! What names an application and its tenant at Entra: GUIDs, directories, clouds and the URLs that follow from them.
 
+use clock::WallTime;
 use serde_json::Value as Json;
-use url::Url;
+use url::{Host, Url};
 
 #[cfg(test)]
 use super::sample::Chance;
@@ -124,6 +125,24 @@ impl Cloud {
         }
     }
 
+    /// What the token of a user must be for (facts 4.1): sending mail, a refresh token, and who it is.
+    pub(crate) fn delegated_scope(self) -> &'static str {
+        match self {
+            Self::Global => "https://outlook.office.com/SMTP.Send offline_access openid profile",
+            Self::GccHigh | Self::Dod => "https://outlook.office365.us/SMTP.Send offline_access openid profile",
+            Self::China => "https://partner.outlook.cn/SMTP.Send offline_access openid profile",
+        }
+    }
+
+    /// What a token of a managed identity must be for to vouch for an application.
+    pub(crate) fn token_exchange(self) -> &'static str {
+        match self {
+            Self::Global => "api://AzureADTokenExchange",
+            Self::GccHigh | Self::Dod => "api://AzureADTokenExchangeUSGov",
+            Self::China => "api://AzureADTokenExchangeChina",
+        }
+    }
+
     /// Where mail goes.
     pub(crate) fn smtp_host(self) -> &'static str {
         match self {
@@ -135,7 +154,7 @@ impl Cloud {
     }
 }
 
-/// Where tokens come from: an `https` URL without a query.
+/// Where tokens come from: an `https` URL without a query; plain `http` to this machine alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority(pub Url);
 
@@ -145,7 +164,7 @@ impl Scalar for Authority {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        plain_url(text, "https").map(Self)
+        plain_url(text, "https").or_else(|wrong| loopback_url(text).ok_or(wrong)).map(Self)
     }
 
     fn json(&self) -> Json {
@@ -155,6 +174,48 @@ impl Scalar for Authority {
     #[cfg(test)]
     fn sample(chance: &mut Chance) -> Json {
         Json::String(format!("https://login.{}:{}", chance.domain(), chance.between(1024, 65535)))
+    }
+}
+
+/// A plain `http` URL of this machine.
+fn loopback_url(text: &str) -> Option<Url> {
+    plain_url(text, "http").ok().filter(|url| match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    })
+}
+
+/// Where a managed identity is asked for its token: by plain `http`, on a link that does not leave the machine's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataService(pub Url);
+
+impl MetadataService {
+    /// Azure's.
+    pub(crate) fn azure() -> Self {
+        Self(Url::parse("http://169.254.169.254").expect("http and an address make a URL"))
+    }
+}
+
+impl Scalar for MetadataService {
+    fn allowed() -> String {
+        "\"http://169.254.169.254\", or an http URL of this machine such as \"http://127.0.0.1:8080\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let link_local = |url: &Url| matches!(url.host(), Some(Host::Ipv4(address)) if address.is_link_local());
+        let url = loopback_url(text).or_else(|| plain_url(text, "http").ok().filter(link_local));
+        url.map(Self).ok_or(Wrong::Unrepeatable)
+    }
+
+    fn json(&self) -> Json {
+        written(&self.0)
+    }
+
+    #[cfg(test)]
+    fn sample(chance: &mut Chance) -> Json {
+        Json::String(format!("http://127.0.0.1:{}", chance.between(1024, 65535)))
     }
 }
 
@@ -177,6 +238,13 @@ pub(crate) fn written(url: &Url) -> Json {
 /// A day: `2027-05-27`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Date(String);
+
+impl Date {
+    /// Its end, in UTC.
+    pub(crate) fn end(&self) -> Option<WallTime> {
+        WallTime::parse_rfc3339(&format!("{}T23:59:59Z", self.0))
+    }
+}
 
 impl Scalar for Date {
     fn allowed() -> String {
@@ -243,8 +311,23 @@ mod tests {
         assert!(
             matches!(Authority::parse("https://user:hunter2@x.example"), Err(Wrong::Because(text)) if !text.contains("hunter2"))
         );
-        for text in ["http://login.example.com", "https://x/?a=b", "u:p w@x"] {
+        for text in
+            ["http://login.example.com", "https://x/?a=b", "u:p w@x", "http://127.0.0.1.example.com", "http://10.0.0.1"]
+        {
             assert_eq!(Authority::parse(text), Err(Wrong::Unrepeatable), "{text}");
+        }
+        for text in ["http://127.0.0.1:8080", "http://[::1]:8080/entra", "http://localhost"] {
+            assert!(Authority::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn managed_identities_are_asked_on_the_machine_alone() {
+        for text in ["http://169.254.169.254", "http://127.0.0.1:8080", "http://localhost:40342"] {
+            assert!(MetadataService::parse(text).is_ok(), "{text}");
+        }
+        for text in ["https://169.254.169.254", "http://10.0.0.1", "http://metadata.example.com", "169.254.169.254"] {
+            assert_eq!(MetadataService::parse(text), Err(Wrong::Unrepeatable), "{text}");
         }
     }
 }

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::AddressPattern;
 pub(crate) use files::exposure;
+pub use identity::Date;
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use place::{FilePath, ListenAddress};
@@ -36,8 +37,8 @@ pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub use secret_reference::SecretReference;
 pub use settings::{
-    Authentication, BounceContent, Encryption, Listener, Log, LogFormat, Mailbox, MailboxChoice, ReceivedDetail, Retry,
-    Settings, Tenant, User,
+    Algorithm, Authentication, BounceContent, Encryption, Grant, Listener, Log, LogFormat, Mailbox, MailboxChoice,
+    ReceivedDetail, Retry, Settings, Tenant, User,
 };
 
 use layers::{Environment, File};

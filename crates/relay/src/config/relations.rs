@@ -221,6 +221,12 @@ impl Relations<'_> {
                 "\"consumers\" cannot be used with an application's own login; write the tenant's GUID or a verified domain, or set grant = \"delegated\"",
             );
         }
+        if delegated && !tenant.scope.as_str().split(' ').any(|scope| scope == "offline_access") {
+            self.tell(
+                &[&path("scope"), &path("grant")],
+                "holds no offline_access, without which there is no refresh token and somebody would have to sign in every hour",
+            );
+        }
         if tenant.client_secret_expires.is_some() && tenant.client_secret.is_none() {
             self.tell(
                 &[&path("client_secret_expires"), &path("client_secret")],
@@ -323,6 +329,12 @@ impl Relations<'_> {
                 if logins.0.is_none() || logins.0 != logins.1 {
                     continue;
                 }
+                if mailbox.tenant != other.tenant && (self.is_delegated(mailbox) || self.is_delegated(other)) {
+                    let text = format!(
+                        "has the login of mailbox {other_name} in the same Entra tenant, but another [tenant]: users sign in to one application for a login; give both the same"
+                    );
+                    self.tell(&[&path("tenant")], text);
+                }
                 for (key, same) in [
                     ("connections", mailbox.connections == other.connections),
                     ("messages_per_minute", mailbox.messages_per_minute == other.messages_per_minute),
@@ -356,6 +368,11 @@ impl Relations<'_> {
     }
 
     /// What Exchange counts by: directory and login.
+    /// Whether users sign in for it.
+    fn is_delegated(&self, mailbox: &Mailbox) -> bool {
+        self.settings.tenant_of(mailbox).is_some_and(|(_, tenant)| tenant.grant == Grant::Delegated)
+    }
+
     fn lane(&self, mailbox: &Mailbox) -> Option<(String, String)> {
         let (_, tenant) = self.settings.tenant_of(mailbox)?;
         let login = mailbox.login.as_ref()?.to_string();

@@ -3,6 +3,8 @@
 //! `{"version":1,"request":"status"}` or `{"version":1,"request":"...","parameters":{...}}` is answered by
 //! `{"version":1,"reply":{...}}` or `{"version":1,"error":{"code":"...","message":"..."}}`.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,7 +22,7 @@ const WORD: usize = 50;
 const COMPLAINT: usize = 200;
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Request {
     /// Which request, as `status`.
     pub(crate) name: String,
@@ -89,6 +91,13 @@ impl Refusal {
             env!("CARGO_PKG_VERSION")
         );
         Self { code: RefusalCode::UnknownVersion, message, known_versions: vec![VERSION] }
+    }
+}
+
+// Parameters may hold what must not be shown.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

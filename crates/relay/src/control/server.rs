@@ -44,7 +44,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Who may always ask, whatever has become of the file's mode.
-    fn is_root_or_us(self) -> bool {
+    pub(crate) fn is_root_or_us(self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
 }

@@ -14,12 +14,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{
-    Lane, Listener, LoggedEvent, Queue, QueueCounts, RefusedSender, Snapshot, State, Time, Token, TokenFailure,
-    TokenState, Trouble,
+    Credential, Lane, Listener, LoggedEvent, Queue, QueueCounts, RefusedSender, SignIn, Snapshot, State, Time, Token,
+    TokenFailure, TokenState, Trouble,
 };
 use crate::recent::Recent;
 use crate::refused_senders::{self, RefusedSenders};
-use crate::tokens::TenantTokens;
+use crate::tokens::Tokens;
 
 /// How long the queue may take to be looked at: beyond it the disk hangs, and that is what `status` must say.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -58,8 +58,8 @@ pub(crate) struct Opened {
     pub(crate) max_bytes: u64,
     /// The lanes.
     pub(crate) lanes: Vec<LaneView>,
-    /// The tokens, one for each tenant.
-    pub(crate) tokens: Vec<Arc<TenantTokens>>,
+    /// All tokens.
+    pub(crate) tokens: Vec<Arc<Tokens>>,
     /// Lanes that have mail and that no mailbox of the configuration serves.
     pub(crate) stranded: Vec<String>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct LaneView {
     /// Whose mail goes by it.
     pub(crate) queues: Vec<LaneSet>,
     /// The lane.
-    pub(crate) lane: Arc<forwarder::Lane<TenantTokens>>,
+    pub(crate) lane: Arc<forwarder::Lane<Tokens>>,
     /// Whose messages upstream does not take.
     pub(crate) refused_senders: Arc<RefusedSenders>,
 }
@@ -253,8 +253,24 @@ fn token(status: TokenStatus, now: Now) -> Token {
             class: failure.class.as_str().to_owned(),
             http_status: failure.http_status,
             codes: failure.codes.clone(),
+            trace_id: failure.trace_id.clone(),
+            correlation_id: failure.correlation_id.clone(),
             text: failure.text.clone(),
             advice: failure.advice.clone(),
+        }),
+        mailbox: status.mailbox,
+        credential: Some(Credential {
+            description: status.credential.description,
+            ends_at: status.credential.ends_at.map(Time),
+            trouble: status.credential.trouble,
+        }),
+        sign_in: status.sign_in.map(|sign_in| SignIn {
+            account: sign_in.account,
+            user: sign_in.user,
+            signed_in_at: Time(sign_in.signed_in_at),
+            renewed_at: Time(sign_in.renewed_at),
+            ends_at: Time(sign_in.ends_at),
+            refused_at: sign_in.refused.map(|(at, _)| Time(at)),
         }),
     }
 }

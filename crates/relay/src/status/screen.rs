@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use clock::WallTime;
+use token_manager::Nearness;
 
 use super::snapshot::{
     Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble,
@@ -42,8 +43,11 @@ pub(crate) fn verdict(snapshot: &Snapshot) -> String {
     };
     let tokens = snapshot.tokens.iter().filter(|token| token.state == TokenState::Failing).map(|token| {
         let advice = token.last_failure.as_ref().map(|failure| failure.advice.as_str()).unwrap_or_default();
-        format!("tenant {} gets no token: {advice}", token.tenant)
+        format!("{} gets no token: {advice}", whose_token(token).to_lowercase())
     });
+    let now = snapshot.taken_at.0;
+    let ends = once_for_each_end(&snapshot.tokens).filter_map(|token| credential_end(token, now));
+    let ends = ends.chain(snapshot.tokens.iter().filter_map(|token| sign_in_end(token, now)));
     let lanes = once_for_each_tenant(snapshot.lanes.iter()).filter_map(|lane| {
         let trouble = lane.trouble.as_ref().filter(|_| !waits_for_token(lane, &snapshot.tokens))?;
         Some(format!("{} cannot send: {}", whose(lane, trouble).to_lowercase(), trouble.text))
@@ -51,7 +55,7 @@ pub(crate) fn verdict(snapshot: &Snapshot) -> String {
     let senders = snapshot.lanes.iter().flat_map(|lane| &lane.refused_senders);
     let senders = senders.map(|refused| format!("mail from {} is not taken: {}", refused.sender, refused.text));
     let mut troubles: Vec<String> =
-        tokens.chain(lanes).chain(senders).map(|trouble| shortened(&trouble, EVENT_LENGTH)).collect();
+        tokens.chain(ends).chain(lanes).chain(senders).map(|trouble| shortened(&trouble, EVENT_LENGTH)).collect();
     if let Some(more @ 1..) = troubles.len().checked_sub(EVENTS) {
         troubles.truncate(EVENTS);
         troubles.push(format!("and {more} more"));
@@ -77,6 +81,9 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
         told.push(format!("The queue takes no mail now: {problem}."));
     }
     told.extend(snapshot.tokens.iter().filter_map(|token| token_trouble(token, now)));
+    told.extend(once_for_each_end(&snapshot.tokens).filter_map(|token| credential_end(token, now)));
+    told.extend(once_for_each_end(&snapshot.tokens).filter_map(credential_trouble));
+    told.extend(snapshot.tokens.iter().filter_map(|token| sign_in_end(token, now)));
     let lanes = snapshot.lanes.iter().filter(|lane| !waits_for_token(lane, &snapshot.tokens));
     told.extend(once_for_each_tenant(lanes).filter_map(|lane| lane_trouble(lane, now)));
     told.extend(snapshot.lanes.iter().filter_map(day));
@@ -98,10 +105,75 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     shown + &and_more(more)
 }
 
-/// Whether its trouble is the token's, which is told with the tenant.
+/// Whether its trouble is the token's, which is told with the tenant or the sign-in.
 fn waits_for_token(lane: &Lane, tokens: &[Token]) -> bool {
+    let is_of_lane = |token: &Token| {
+        let mailbox = token.mailbox.as_deref();
+        token.tenant == lane.tenant
+            && mailbox.is_none_or(|mailbox| lane.mailbox.split(", ").any(|name| name == mailbox))
+    };
     lane.trouble.as_ref().is_some_and(|trouble| trouble.kind == "no_token")
-        && tokens.iter().any(|token| token.tenant == lane.tenant && token.state == TokenState::Failing)
+        && tokens.iter().any(|token| is_of_lane(token) && token.state == TokenState::Failing)
+}
+
+/// Whose token it is, to begin a sentence.
+fn whose_token(token: &Token) -> String {
+    match &token.mailbox {
+        Some(mailbox) => format!("Mailbox {mailbox} of tenant {}", token.tenant),
+        None => format!("Tenant {}", token.tenant),
+    }
+}
+
+/// The tokens with one of each credential: those of all mailboxes of a tenant have the same.
+fn once_for_each_end(tokens: &[Token]) -> impl Iterator<Item = &Token> {
+    let mut tenants: Vec<&str> = Vec::new();
+    tokens.iter().filter(move |token| {
+        let is_new = !tenants.contains(&token.tenant.as_str());
+        tenants.push(&token.tenant);
+        is_new
+    })
+}
+
+/// That the credential ends within a month, or has ended.
+fn credential_end(token: &Token, now: WallTime) -> Option<String> {
+    let credential = token.credential.as_ref()?;
+    let ends_at = credential.ends_at?;
+    let what = match Nearness::of(ends_at.0, now)? {
+        Nearness::Over => "expired",
+        Nearness::Day | Nearness::Week | Nearness::Month => "expires",
+    };
+    Some(format!(
+        "Tenant {}: the {} {what} {}. Do this: make another in the app registration (Certificates & secrets) and put it in its place; \
+         it is taken up without a restart.",
+        token.tenant,
+        credential.description,
+        time(ends_at, now),
+    ))
+}
+
+/// What is wrong with a credential that is to take another's place.
+fn credential_trouble(token: &Token) -> Option<String> {
+    let trouble = token.credential.as_ref()?.trouble.as_ref()?;
+    Some(format!(
+        "Tenant {}: the credential as it stands now cannot be used, the one before it goes on: {}.",
+        token.tenant,
+        trouble.trim_end_matches('.')
+    ))
+}
+
+/// That nobody could renew a sign-in for so long that it ends within a month.
+fn sign_in_end(token: &Token, now: WallTime) -> Option<String> {
+    let ends_at = token.sign_in.as_ref()?.ends_at;
+    let what = match Nearness::of(ends_at.0, now)? {
+        Nearness::Over => "ended",
+        Nearness::Day | Nearness::Week | Nearness::Month => "ends",
+    };
+    Some(format!(
+        "{}: the sign-in could not be renewed for a long time and {what} {}. Do this: see why token requests fail, or run `xoauth2-relay \
+         login`.",
+        whose_token(token),
+        time(ends_at, now),
+    ))
 }
 
 fn token_trouble(token: &Token, now: WallTime) -> Option<String> {
@@ -115,8 +187,8 @@ fn token_trouble(token: &Token, now: WallTime) -> Option<String> {
         None => "gets no token, its mail waits".to_owned(),
     };
     Some(format!(
-        "Tenant {} {what}: {} ({kind}, {}). Do this: {}. Next try {}.",
-        token.tenant,
+        "{} {what}: {} ({kind}, {}). Do this: {}. Next try {}.",
+        whose_token(token),
         failure.text.trim_end_matches('.'),
         relative(failure.at.0, now),
         failure.advice.trim_end_matches('.'),
@@ -254,8 +326,12 @@ fn tokens(tokens: &[Token], now: WallTime) -> String {
             TokenState::Waiting => "waiting",
             TokenState::Failing => "failing",
         };
+        let name = token
+            .mailbox
+            .as_ref()
+            .map_or_else(|| token.tenant.clone(), |mailbox| format!("{}/{mailbox}", token.tenant));
         vec![
-            token.tenant.clone(),
+            name,
             state.to_owned(),
             token.expires_at.map_or_else(|| "none yet".to_owned(), |at| time(at, now)),
             relative(token.next_request.0, now),
@@ -404,7 +480,7 @@ fn size(octets: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::{TokenFailure, Trouble};
+    use super::super::snapshot::{Credential, SignIn, TokenFailure, Trouble};
     use super::*;
 
     const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
@@ -443,6 +519,13 @@ mod tests {
                 last_success: Some(ago(100)),
                 failures: 0,
                 last_failure: None,
+                mailbox: None,
+                credential: Some(Credential {
+                    description: "client secret from file /etc/xoauth2-relay/contoso.secret".into(),
+                    ends_at: None,
+                    trouble: None,
+                }),
+                sign_in: None,
             }],
             queue: Some(Queue {
                 problem: None,
@@ -495,6 +578,8 @@ mod tests {
             class: "credential".into(),
             http_status: Some(401),
             codes: vec![7_000_215],
+            trace_id: None,
+            correlation_id: None,
             text: "Invalid client secret provided.".into(),
             advice: "the client secret is wrong: paste the secret's Value, not its Secret ID".into(),
         });
@@ -511,6 +596,36 @@ mod tests {
             since: ago(240),
             next_probe: Some(ahead(61)),
         }
+    }
+
+    #[test]
+    fn what_ends_soon_is_told_with_the_remedy() {
+        const DAY: u64 = 24 * 60 * 60;
+        let mut snapshot = well();
+        let credential = |days: u64| Credential {
+            description: "certificate from file app.pem".into(),
+            ends_at: Some(ahead(days * DAY)),
+            trouble: None,
+        };
+        snapshot.tokens[0].credential = Some(credential(31));
+        assert!(screen(&snapshot, NOW).contains("All is well."));
+        snapshot.tokens[0].credential = Some(credential(6));
+        let signed_in = SignIn {
+            account: Some("anna@contoso.com".into()),
+            user: "info@contoso.com".into(),
+            signed_in_at: ago(89 * DAY),
+            renewed_at: ago(89 * DAY),
+            ends_at: ahead(DAY),
+            refused_at: None,
+        };
+        let mailbox = Token { mailbox: Some("info".into()), sign_in: Some(signed_in), ..snapshot.tokens[0].clone() };
+        snapshot.tokens.push(mailbox);
+        let shown = screen(&snapshot, NOW).replace("\n  ", " ");
+        assert_eq!(shown.matches("certificate from file app.pem expires").count(), 1, "{shown}");
+        assert!(shown.contains("taken up without a restart"), "{shown}");
+        assert!(shown.contains("Mailbox info of tenant contoso: the sign-in could not be renewed"), "{shown}");
+        assert!(shown.contains("contoso/info"), "{shown}");
+        assert!(verdict(&snapshot).starts_with("healthy; Tenant contoso: the certificate"), "{}", verdict(&snapshot));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) struct Snapshot {
     pub(crate) listeners: Vec<Listener>,
     /// Every lane; none while the queue is being opened.
     pub(crate) lanes: Vec<Lane>,
-    /// Every tenant's token; none while the queue is being opened.
+    /// Every token, of tenants and of mailboxes that users sign in for; none while the queue is being opened.
     pub(crate) tokens: Vec<Token>,
     /// The queue; none while it is being opened.
     pub(crate) queue: Option<Queue>,
@@ -138,7 +138,7 @@ pub(crate) struct Trouble {
     pub(crate) next_probe: Option<Time>,
 }
 
-/// The access token of a tenant. Never the token itself.
+/// The access token of a tenant, or of a mailbox that a user signed in for. Never the token itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Token {
     /// The tenant's name in the configuration.
@@ -155,6 +155,43 @@ pub(crate) struct Token {
     pub(crate) failures: u32,
     /// The last failed request, kept after a success.
     pub(crate) last_failure: Option<TokenFailure>,
+    /// The mailbox's name in the configuration, where a user signs in for it; none for an application's own token.
+    #[serde(default)]
+    pub(crate) mailbox: Option<String>,
+    /// What the application proves itself with.
+    #[serde(default)]
+    pub(crate) credential: Option<Credential>,
+    /// Who signed in; none for an application's own token, and where nobody has.
+    #[serde(default)]
+    pub(crate) sign_in: Option<SignIn>,
+}
+
+/// What an application proves itself with. Never the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Credential {
+    /// What it is and where it stands.
+    pub(crate) description: String,
+    /// When it ends, where that is known.
+    pub(crate) ends_at: Option<Time>,
+    /// What is wrong with what stands there now, while the one before it goes on.
+    pub(crate) trouble: Option<String>,
+}
+
+/// A user's sign-in. Never the refresh token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignIn {
+    /// Who signed in, where Entra ID said so.
+    pub(crate) account: Option<String>,
+    /// The XOAUTH2 user that upstream took.
+    pub(crate) user: String,
+    /// When somebody signed in.
+    pub(crate) signed_in_at: Time,
+    /// When the refresh token came that is held now.
+    pub(crate) renewed_at: Time,
+    /// When it ends unless it is renewed.
+    pub(crate) ends_at: Time,
+    /// Since when Entra ID does not take it; none when it does.
+    pub(crate) refused_at: Option<Time>,
 }
 
 /// How a token stands.
@@ -180,6 +217,12 @@ pub(crate) struct TokenFailure {
     pub(crate) http_status: Option<u16>,
     /// AADSTS numbers.
     pub(crate) codes: Vec<u32>,
+    /// Microsoft's support asks for it.
+    #[serde(default)]
+    pub(crate) trace_id: Option<String>,
+    /// And for this.
+    #[serde(default)]
+    pub(crate) correlation_id: Option<String>,
     /// What happened.
     pub(crate) text: String,
     /// What to do.

@@ -136,6 +136,11 @@ struct Running {
 }
 
 impl SqliteSpool {
+    /// Whether a daemon has the queue in `directory` at this moment, as far as can be seen.
+    pub fn is_owned(directory: &Path) -> bool {
+        open::is_owned(directory)
+    }
+
     /// Opens the queue, or makes an empty one. Blocks while it reads and syncs; takes no longer for a long queue.
     pub fn open(options: SpoolOptions, clock: Arc<dyn Clock>) -> Result<(Self, Recovered), OpenError> {
         let opened = open::open(&options.directory, clock.wall())?;

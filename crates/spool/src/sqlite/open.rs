@@ -107,6 +107,12 @@ pub(super) fn lock(directory: &Path) -> PathBuf {
     directory.join("lock")
 }
 
+/// Whether somebody has the lock at this moment. A lock that is not there, or that cannot be looked at, nobody is known to have.
+pub(super) fn is_owned(directory: &Path) -> bool {
+    let file = File::open(lock(directory));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn take_lock(directory: &Path) -> Result<File, OpenError> {
     let path = lock(directory);
     let file = open_private_file(&path)?;

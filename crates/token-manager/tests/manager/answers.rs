@@ -95,7 +95,7 @@ async fn the_table() {
             Answer::raw(200, &[("Content-Type", "text/html")], "<html>Log in to this wifi</html>"),
             Unexpected,
             Some(200),
-            "not JSON",
+            "not the JSON",
             5,
         ),
         // An error with status 200 is an error.

@@ -13,21 +13,33 @@ use url::Url;
 pub(crate) const PATH: &str = "/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token";
 pub(crate) const CLIENT_ID: &str = "66666666-7777-8888-9999-000000000000";
 pub(crate) const SCOPE: &str = "https://outlook.office365.com/.default";
+pub(crate) const DELEGATED_SCOPE: &str = "https://outlook.office.com/SMTP.Send offline_access";
 pub(crate) const TRACE_ID: &str = "ab2a65b2-0c3d-4b5a-9f1e-2a3b4c5d6e00";
 pub(crate) const CORRELATION_ID: &str = "cd3b76c3-1d4e-4c6b-8a2f-3b4c5d6e7f11";
 
 /// One scripted answer.
 pub(crate) struct Answer {
-    octets: Vec<u8>,
+    pub(crate) octets: Vec<u8>,
     held: bool,
     hangs: bool,
+    /// The refresh token in it, with which the next request must come.
+    refresh_token: Option<String>,
+}
+
+/// By what right the next request must come.
+#[derive(Clone)]
+enum Right {
+    /// The application's secret.
+    Secret(String),
+    /// A user's refresh token, from a public client.
+    RefreshToken(String),
 }
 
 impl Answer {
     pub(crate) fn raw(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let fields: String = headers.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
         let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{fields}", body.len());
-        Self { octets: format!("{head}\r\n{body}").into_bytes(), held: false, hangs: false }
+        Self { octets: format!("{head}\r\n{body}").into_bytes(), held: false, hangs: false, refresh_token: None }
     }
 
     pub(crate) fn json(status: u16, body: &str) -> Self {
@@ -42,6 +54,14 @@ impl Answer {
         Self::json(200, &body)
     }
 
+    /// A token as Entra ID gives it for a refresh token, with another one that must be used from then on.
+    pub(crate) fn renewed(token: &str, refresh_token: &str) -> Self {
+        let body = format!(
+            r#"{{"token_type":"Bearer","scope":"{DELEGATED_SCOPE}","expires_in":3600,"ext_expires_in":3600,"access_token":"{token}","refresh_token":"{refresh_token}"}}"#
+        );
+        Self { refresh_token: Some(refresh_token.to_owned()), ..Self::json(200, &body) }
+    }
+
     /// An error as Entra ID words it.
     pub(crate) fn error(status: u16, error: &str, code: u32, text: &str) -> Self {
         let body = format!(
@@ -54,7 +74,7 @@ impl Answer {
 
     /// Takes the request and never answers.
     pub(crate) fn hang() -> Self {
-        Self { octets: Vec::new(), held: false, hangs: true }
+        Self { octets: Vec::new(), held: false, hangs: true, refresh_token: None }
     }
 
     /// Answers only when [`Endpoint::release`] is called.
@@ -73,7 +93,7 @@ struct Counts {
 
 struct Inner {
     script: Mutex<VecDeque<Answer>>,
-    secret: Mutex<String>,
+    right: Mutex<Right>,
     faults: Mutex<Vec<String>>,
     counts: watch::Sender<Counts>,
     gate: Semaphore,
@@ -90,7 +110,7 @@ impl Endpoint {
         let url = Url::parse(&format!("http://{}{PATH}", listener.local_addr().unwrap())).unwrap();
         let inner = Arc::new(Inner {
             script: Mutex::default(),
-            secret: Mutex::new(secret.to_owned()),
+            right: Mutex::new(Right::Secret(secret.to_owned())),
             faults: Mutex::default(),
             counts: watch::Sender::default(),
             gate: Semaphore::new(0),
@@ -109,7 +129,11 @@ impl Endpoint {
     }
 
     pub(crate) fn expect_secret(&self, secret: &str) {
-        secret.clone_into(&mut self.inner.secret.lock().unwrap());
+        *self.inner.right.lock().unwrap() = Right::Secret(secret.to_owned());
+    }
+
+    pub(crate) fn expect_refresh_token(&self, token: &str) {
+        *self.inner.right.lock().unwrap() = Right::RefreshToken(token.to_owned());
     }
 
     pub(crate) fn release(&self) {
@@ -136,13 +160,16 @@ async fn serve(inner: Arc<Inner>, mut stream: TcpStream) {
         counts.open += 1;
         counts.most_open = counts.most_open.max(counts.open);
     });
-    let secret = inner.secret.lock().unwrap().clone();
-    let mut faults = faults(&head, &body, &secret);
+    let right = inner.right.lock().unwrap().clone();
+    let mut faults = faults(&head, &body, &right);
     let answer = inner.script.lock().unwrap().pop_front().unwrap_or_else(|| {
         faults.push("a request beyond the script".to_owned());
         Answer::raw(500, &[], "")
     });
     inner.faults.lock().unwrap().extend(faults);
+    if let Some(token) = &answer.refresh_token {
+        *inner.right.lock().unwrap() = Right::RefreshToken(token.clone());
+    }
     if answer.held {
         inner.gate.acquire().await.unwrap().forget();
     }
@@ -158,7 +185,7 @@ async fn serve(inner: Arc<Inner>, mut stream: TcpStream) {
     let _ = stream.read(&mut [0; 1]).await;
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut octets = Vec::new();
     loop {
         let mut buffer = [0; 4096];
@@ -180,7 +207,7 @@ fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 }
 
 /// What is wrong with a request.
-fn faults(head: &str, body: &str, secret: &str) -> Vec<String> {
+fn faults(head: &str, body: &str, right: &Right) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |right: bool, what: &str| {
         if !right {
@@ -193,8 +220,20 @@ fn faults(head: &str, body: &str, secret: &str) -> Vec<String> {
     check(header(head, "authorization").is_none(), "the secret belongs into the body");
     let mut form: Vec<(String, String)> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     form.sort();
-    let expected =
-        [("client_id", CLIENT_ID), ("client_secret", secret), ("grant_type", "client_credentials"), ("scope", SCOPE)];
+    let expected = match right {
+        Right::Secret(secret) => [
+            ("client_id", CLIENT_ID),
+            ("client_secret", secret),
+            ("grant_type", "client_credentials"),
+            ("scope", SCOPE),
+        ],
+        Right::RefreshToken(token) => [
+            ("client_id", CLIENT_ID),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("scope", DELEGATED_SCOPE),
+        ],
+    };
     check(form.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "form");
     faults
 }

@@ -5,9 +5,12 @@
 
 mod answers;
 mod budget;
+mod delegated;
 mod endpoint;
+mod entra;
 mod flights;
 mod proxy;
 mod refresh;
+mod rotation;
 mod secrecy;
 mod world;

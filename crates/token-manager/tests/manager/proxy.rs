@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::world::{World, failure, http_through};
+use crate::world::{World, endpoints, failure, http_through};
 
 const NOBODY: &str = "https://login.invalid/tenant/oauth2/v2.0/token";
 
@@ -25,8 +25,11 @@ async fn said_of(answer: &'static str) -> (String, String) {
         String::from_utf8(request).unwrap()
     });
     let world = World::new().await;
-    let application =
-        Application { token_endpoint: Url::parse(NOBODY).unwrap(), proxy: Some(shown.clone()), ..world.application() };
+    let application = Application {
+        endpoints: endpoints(Url::parse(NOBODY).unwrap()),
+        proxy: Some(shown.clone()),
+        ..world.application()
+    };
     let proxy = reqwest::Proxy::https(&shown).unwrap().basic_auth("relay", "hunter2");
     let manager = world.start_with(application, http_through(proxy));
     let (failure, _) = failure(&manager).await;

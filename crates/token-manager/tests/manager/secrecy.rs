@@ -14,14 +14,14 @@ use crate::world::{SECRET, World, failure, until};
 const TOKEN: &str = "eyJ0eXAiOiJKV1Qi.sesame-open_token.c2lnbmF0dXJl";
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn lines(&self, level: &str, text: &str) -> usize {
+    pub(crate) fn lines(&self, level: &str, text: &str) -> usize {
         self.text().lines().filter(|line| line.contains(level) && line.contains(text)).count()
     }
 }
@@ -46,7 +46,7 @@ impl<'w> MakeWriter<'w> for Log {
 }
 
 /// Everything that this thread logs, at every level.
-fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
+pub(crate) fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());

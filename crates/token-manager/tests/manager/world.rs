@@ -7,8 +7,8 @@ use std::time::Duration;
 use clock::{ManualClock, WallTime};
 use tempfile::TempDir;
 use token_manager::{
-    Application, Credential, Grant, Ledger, SecretError, SecretSource, TokenFailure, TokenManager, TokenStatus,
-    TokenUnavailable,
+    Application, Credential, Endpoints, Grant, Kinship, Ledger, SecretError, SecretSource, TokenFailure, TokenManager,
+    TokenStatus, TokenUnavailable,
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -67,12 +67,19 @@ impl World {
             name: "contoso".to_owned(),
             tenant_id: "11111111-2222-3333-4444-555555555555".to_owned(),
             client_id: CLIENT_ID.to_owned(),
-            token_endpoint: self.endpoint.url.clone(),
+            endpoints: endpoints(self.endpoint.url.clone()),
             proxy: None,
             scope: SCOPE.to_owned(),
-            grant: Grant::ClientCredentials,
             credential: Credential::ClientSecret(self.source.clone()),
+            secret_expires: None,
+            grant: Grant::ClientCredentials,
+            kinship: Kinship::default(),
         }
+    }
+
+    /// The state directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub(crate) fn ledger_path(&self) -> PathBuf {
@@ -84,10 +91,10 @@ impl World {
     }
 
     pub(crate) fn start_at(&self, token_endpoint: Url) -> TokenManager {
-        self.start_as(Application { token_endpoint, ..self.application() })
+        self.start_as(Application { endpoints: endpoints(token_endpoint), ..self.application() })
     }
 
-    fn start_as(&self, application: Application) -> TokenManager {
+    pub(crate) fn start_as(&self, application: Application) -> TokenManager {
         self.start_with(application, http())
     }
 
@@ -101,6 +108,11 @@ impl World {
         self.clock.advance(Duration::from_secs(seconds));
         manager.wake();
     }
+}
+
+/// Only the token endpoint is asked here.
+pub(crate) fn endpoints(token: Url) -> Endpoints {
+    Endpoints { device_authorization: token.clone(), authorization: token.clone(), token }
 }
 
 /// A client as the relay builds it: own TLS configuration, no redirects, no proxy of the environment.

@@ -17,7 +17,7 @@ pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
 pub use queue::{Bounce, BounceContent, History, Retry, Spool};
 pub use route::{MailboxChoice, Rewrite, Route};
 use serde_json::Value as Json;
-pub use tenant::{Family, Grant, Tenant};
+pub use tenant::{Algorithm, CertificateCredential, Family, Grant, Tenant};
 
 use super::place::{HostName, Name, UserName};
 use super::reading::Table;
@@ -65,7 +65,7 @@ sections! {
     built "control" One Control;
     later "alert" One Alert;
     built "log" One Log;
-    later "vault" One Vault;
+    built "vault" One Vault;
     built "shutdown" One Shutdown;
 }
 

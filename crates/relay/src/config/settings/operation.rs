@@ -104,8 +104,8 @@ section! {
 section! {
     /// Where refresh tokens rest.
     pub struct Vault {
-        /// A key that encrypts them.
-        later key ? SecretReference;
+        /// A key that encrypts them: 22 characters at least, as `openssl rand -base64 32` makes it.
+        built key ? SecretReference;
     }
 }
 

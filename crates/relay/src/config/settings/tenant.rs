@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use forwarder::AddressFamily;
 
-use crate::config::identity::{Authority, Cloud, Date, Directory, Guid};
+use crate::config::identity::{Authority, Cloud, Date, Directory, Guid, MetadataService};
 use crate::config::place::{FilePath, HostName, Text};
 use crate::config::proxy::ProxyUrl;
 use crate::config::schema::{inner_table, section};
@@ -17,7 +17,17 @@ choice! {
         /// To the application itself.
         built ClientCredentials = "client-credentials",
         /// To a user, by a refresh token from `xoauth2-relay login`.
-        later Delegated = "delegated",
+        built Delegated = "delegated",
+    }
+}
+
+impl Grant {
+    /// What tokens are asked for in `cloud`.
+    fn scope(self, cloud: Cloud) -> &'static str {
+        match self {
+            Self::ClientCredentials => cloud.scope(),
+            Self::Delegated => cloud.delegated_scope(),
+        }
     }
 }
 
@@ -72,6 +82,8 @@ section! {
     pub struct ManagedIdentity {
         /// Which one, where the machine has several user-assigned identities.
         built client_id ? Guid;
+        /// Where it is asked: the machine's own metadata service; another only for tests on loopback.
+        built endpoint: MetadataService = MetadataService::azure();
     }
 }
 
@@ -106,13 +118,13 @@ section! {
         /// Where the application's secret is: its Value, not its ID.
         built client_secret ? SecretReference;
         /// A certificate instead of a secret.
-        later certificate_credential ? CertificateCredential;
+        built certificate_credential ? CertificateCredential;
         /// A token file of a workload identity instead of a secret, read anew at each use.
-        later federated_token ? SecretReference;
+        built federated_token ? SecretReference;
         /// A managed identity of Azure instead of a secret.
-        later managed_identity ? ManagedIdentity;
+        built managed_identity ? ManagedIdentity;
         /// The last day of the secret; warned of 30, 7 and 1 days before. A certificate's own date is read.
-        later client_secret_expires ? Date;
+        built client_secret_expires ? Date;
         /// Your own domains: bounces go only to these, those for anyone else's address go to the postmaster. Empty: those of the
         /// tenant's mailboxes.
         built internal_domains: Vec<mail::Domain> = Vec::new();
@@ -123,7 +135,7 @@ section! {
         /// The only CA certificates trusted for the authority, in PEM.
         built authority_ca_file ? FilePath;
         /// What a token is for.
-        built scope: Text => Text::known(cloud.scope()), "by `cloud`";
+        built scope: Text => Text::known(grant.scope(cloud)), "by `cloud` and `grant`";
         /// Where mail goes.
         built smtp: SmtpEndpoint => SmtpEndpoint::of(cloud), "by `cloud`, port 587";
         /// Which addresses of the SMTP host, or of its proxy, are used.

@@ -1,0 +1,137 @@
+//! An application registration as the token manager wants it: made from a tenant of the configuration, with the HTTP client
+//! that reaches its endpoints and the places of its files.
+//!
+//! It asks for nothing; who does has one of these.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clock::Clock;
+use mail::LaneId;
+use token_manager::{
+    Algorithm, Application, Credential, Endpoints, Grant, Kinship, Ledger, ManagedIdentity, SecretSource, Vault,
+    VaultError, VaultName,
+};
+
+use crate::config::{self, FilePath, SecretReference, Settings, Tenant};
+use crate::secret::ReferencedSecret;
+use crate::tls::{CaFileError, Trust};
+
+/// Where refresh tokens rest, in the state directory.
+const REFRESH_TOKENS: &str = "refresh-tokens";
+
+/// One application registration.
+#[derive(Clone)]
+pub(crate) struct Registration {
+    application: Application,
+    http: reqwest::Client,
+    state_directory: PathBuf,
+}
+
+impl Registration {
+    /// That of the tenant called `name`.
+    pub(crate) fn new(name: &str, tenant: &Tenant, state_directory: &Path, trust: &Trust) -> Result<Self, CaFileError> {
+        let tls = trust.client(tenant.authority_ca_file.as_ref().map(FilePath::as_path))?;
+        let proxy = tenant.https_proxy.as_ref();
+        let http = proxy.into_iter().fold(client(&tls), |http, proxy| http.proxy(proxy.for_https()));
+        let application = Application {
+            name: name.to_owned(),
+            tenant_id: tenant.tenant_id.as_str().to_owned(),
+            client_id: tenant.client_id.as_str().to_owned(),
+            endpoints: Endpoints::of(&tenant.authority.0, tenant.tenant_id.as_str()),
+            proxy: proxy.map(ToString::to_string),
+            scope: tenant.scope.as_str().to_owned(),
+            credential: credential(name, tenant, &tls),
+            secret_expires: tenant.client_secret_expires.as_ref().and_then(config::Date::end),
+            grant: Grant::ClientCredentials,
+            kinship: Kinship::default(),
+        };
+        Ok(Self { application, http: built(http), state_directory: state_directory.to_owned() })
+    }
+
+    /// The client that reaches its endpoints.
+    pub(crate) fn http(&self) -> reqwest::Client {
+        self.http.clone()
+    }
+
+    /// The application, for its own tokens.
+    pub(crate) fn application(&self) -> Application {
+        self.application.clone()
+    }
+
+    /// The same for those of the user who signed in for the mailbox called `mailbox`, whose lane is `lane`.
+    pub(crate) fn delegated(&self, mailbox: &str, lane: &LaneId, vault: &Arc<Vault>) -> Application {
+        let grant =
+            Grant::Delegated { vault: Arc::clone(vault), name: self.vault_name(lane), mailbox: mailbox.to_owned() };
+        Application { grant, ..self.application.clone() }
+    }
+
+    /// Whose refresh token that of `lane` is.
+    pub(crate) fn vault_name(&self, lane: &LaneId) -> VaultName {
+        let Application { tenant_id, client_id, .. } = &self.application;
+        VaultName { tenant_id: tenant_id.clone(), client_id: client_id.clone(), mailbox: lane.login().to_owned() }
+    }
+
+    /// The record of what it asked lately; by `lane` where users sign in, since Entra ID counts by user then.
+    pub(crate) fn ledger(&self, lane: Option<&LaneId>, clock: &dyn Clock) -> Ledger {
+        let Application { tenant_id, client_id, scope, .. } = &self.application;
+        let file = Ledger::file_name(tenant_id, client_id, scope, lane.map(LaneId::login));
+        Ledger::open(self.state_directory.join(file), clock)
+    }
+}
+
+/// The vault of refresh tokens.
+pub(crate) fn vault(settings: &Settings) -> Result<Arc<Vault>, VaultError> {
+    let key = settings.vault.key.as_ref().map(|key| source("vault.key", key));
+    Vault::open(settings.spool.directory.as_path().join(REFRESH_TOKENS), key).map(Arc::new)
+}
+
+fn client(tls: &rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        // A redirect could carry the secret elsewhere.
+        .redirect(reqwest::redirect::Policy::none())
+        // What the configuration says, whatever the environment does.
+        .no_proxy()
+        .user_agent(concat!("xoauth2-relay/", env!("CARGO_PKG_VERSION")))
+}
+
+fn built(client: reqwest::ClientBuilder) -> reqwest::Client {
+    client.build().expect("a client with these fixed options can always be built")
+}
+
+fn credential(name: &str, tenant: &Tenant, tls: &rustls::ClientConfig) -> Credential {
+    let source = |key: &str, reference: &SecretReference| source(&format!("tenant.{name}.{key}"), reference);
+    if let Some(secret) = &tenant.client_secret {
+        return Credential::ClientSecret(source("client_secret", secret));
+    }
+    if let Some(given) = &tenant.certificate_credential {
+        let certificate = SecretReference::File(given.certificate.as_path().to_owned());
+        return Credential::Certificate {
+            certificate: source("certificate_credential.certificate", &certificate),
+            key: source("certificate_credential.key", &given.key),
+            algorithm: match given.algorithm {
+                config::Algorithm::Ps256 => Algorithm::Ps256,
+                config::Algorithm::Rs256 => Algorithm::Rs256,
+            },
+        };
+    }
+    if let Some(token) = &tenant.federated_token {
+        return Credential::FederatedToken(source("federated_token", token));
+    }
+    if let Some(given) = &tenant.managed_identity {
+        let identity = ManagedIdentity {
+            endpoint: given.endpoint.0.clone(),
+            client_id: given.client_id.as_ref().map(|id| id.as_str().to_owned()),
+            resource: tenant.cloud.token_exchange().to_owned(),
+        };
+        // The machine's own metadata service is never behind a proxy.
+        return Credential::ManagedIdentity { identity, http: built(client(tls)) };
+    }
+    Credential::Public
+}
+
+/// What `key` of the configuration refers to.
+fn source(key: &str, reference: &SecretReference) -> Arc<dyn SecretSource> {
+    Arc::new(ReferencedSecret::new(key, reference.clone()))
+}
