@@ -122,7 +122,7 @@ async fn status_names_a_wrong_secret_with_its_remedy_and_what_waits_for_it() {
     assert_eq!(snapshot["lanes"][0]["queued"], 1);
     assert!(snapshot["queue"]["counts"]["oldest_accepted_at"].is_string(), "{snapshot}");
     let event = &snapshot["last_errors"][0];
-    assert_eq!((&event["level"], &event["target"]), (&Value::from("WARN"), &Value::from("token_manager::manager")));
+    assert_eq!((&event["level"], &event["target"]), (&Value::from("WARN"), &Value::from("token_manager::refresher")));
     assert!(event["text"].as_str().unwrap().starts_with("token request failed tenant=\"contoso\""), "{event}");
     let (_, screen, _) = status(&world, &[]).await;
     assert!(screen.contains("! Tenant contoso gets no token, its mail waits: "), "{screen}");

@@ -1,6 +1,6 @@
 //! What every test stands on: a simulated tenant, a relay process with its own state directory, and a client.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use sandbox::{Limits, Mailbox, Message, Sandbox, SandboxOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::RuntimeFlavor;
 use wire::{Reply, ReplyParser};
 
 pub(crate) const SENDER: &str = sandbox::DEFAULT_MAILBOX;
@@ -25,6 +26,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
     pub(crate) directory: TempDir,
+    /// What the tenant proves itself with, as the configuration says it.
+    credential: String,
     /// Settings beyond the usual ones, by section.
     extra: Vec<(&'static str, String)>,
     limits: Limits,
@@ -41,8 +44,15 @@ impl World {
         let sandbox = Sandbox::start(options).await.unwrap();
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("ca.pem"), sandbox.ca_pem()).unwrap();
-        write_secret(&directory.path().join("secret"), sandbox::DEFAULT_SECRET);
-        Self { sandbox, directory, extra: Vec::new(), limits }
+        let secret = directory.path().join("secret");
+        write_secret(&secret, sandbox::DEFAULT_SECRET);
+        let credential = format!("client_secret = {{ file = {:?} }}", secret.display().to_string());
+        Self { sandbox, directory, credential, extra: Vec::new(), limits }
+    }
+
+    /// Another credential than the file of a client secret, as a line of the tenant's table.
+    pub(crate) fn proved_by(self, credential: impl Into<String>) -> Self {
+        Self { credential: credential.into(), ..self }
     }
 
     /// Adds a line to a section of the configuration; to `tables`, whole tables.
@@ -73,13 +83,13 @@ impl World {
         format!(
             "[listener.local]\naddress = \"127.0.0.1:0\"\n{}\n\
              [tenant.contoso]\ntenant_id = \"{tenant_id}\"\nclient_id = \"{client_id}\"\n\
-             client_secret = {{ file = {:?} }}\nauthority = \"{}\"\nauthority_ca_file = {:?}\n\
+             {}\nauthority = \"{}\"\nauthority_ca_file = {:?}\n\
              smtp = {{ host = \"{}\", port = {}, ca_file = {:?} }}\n{}\n\n\
              [mailbox.scanner]\naddress = \"{SENDER}\"\n{pace}\n{}\n\
              [spool]\n{}\n{}\n[http]\naddress = \"\"\n\n[log]\nformat = \"json\"\n{}\n\
              [shutdown]\n{}\n\n[retry]\n{}\n\n[bounce]\n{}\n\n{}\n",
             extra("listener"),
-            shown("secret"),
+            self.credential,
             self.sandbox.authority(),
             shown("ca.pem"),
             self.sandbox.smtp_host(),
@@ -188,14 +198,7 @@ impl Relay {
     /// Starts `command` without waiting.
     pub(crate) fn spawn_unready(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Log::default());
-        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.add(line);
-            }
-            lines.end();
-        });
+        let log = Log::of(child.stderr.take().unwrap());
         Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
     }
 
@@ -248,6 +251,19 @@ impl Drop for Relay {
 }
 
 impl Log {
+    /// The lines of `output`, as they come.
+    pub(crate) fn of(output: impl Read + Send + 'static) -> Arc<Self> {
+        let log = Arc::new(Self::default());
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lines.add(line);
+            }
+            lines.end();
+        });
+        log
+    }
+
     /// A test that failed while it looked is told by its own words alone.
     fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -278,6 +294,14 @@ impl Log {
 
     /// The same of one more line than `before`.
     pub(crate) fn wait_for_another(&self, before: usize, wanted: impl Fn(&str) -> bool) -> String {
+        // A worker of the runtime that just stood still would keep its next task waiting, which may be the sandbox's.
+        match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.look_for(before, wanted)),
+            _ => self.look_for(before, wanted),
+        }
+    }
+
+    fn look_for(&self, before: usize, wanted: impl Fn(&str) -> bool) -> String {
         let mut lines = self.lock();
         let end = Instant::now() + PATIENCE;
         loop {
@@ -290,7 +314,8 @@ impl Log {
         }
     }
 
-    fn wait_for_end(&self) {
+    /// Blocks until no more will come.
+    pub(crate) fn wait_for_end(&self) {
         let mut lines = self.lock();
         let end = Instant::now() + PATIENCE;
         while !lines.1 {
