@@ -169,11 +169,12 @@ impl SignIns {
         })
     }
 
-    /// One sign-in for each mailbox, the newest; few in all.
+    /// Few at a time, beside the one that this one takes the place of.
     fn make_room(&self, seat: &Seat) -> Result<(), Refusal> {
         let mut open = self.open();
-        open.retain(|_, open| !open.is_over() && open.progress.borrow().mailbox != seat.mailbox());
-        if open.len() < MOST {
+        open.retain(|_, open| !open.is_over());
+        let others = open.values().filter(|open| open.progress.borrow().mailbox != seat.mailbox());
+        if others.count() < MOST {
             return Ok(());
         }
         let text = format!("{MOST} sign-ins are under way; finish one of them first");
@@ -187,7 +188,8 @@ impl SignIns {
         road: Road,
         browser: Option<(Arc<AuthorizationRequest>, mpsc::Sender<Callbacked>)>,
     ) {
-        let (told, progress) = watch::channel(Progress::begun(&running.seat.mailbox()));
+        let mailbox = running.seat.mailbox();
+        let (told, progress) = watch::channel(Progress::begun(&mailbox));
         let asked = Arc::new(Mutex::new(Instant::now()));
         let abandoned = abandoned(Arc::clone(&asked));
         let clock = Arc::clone(&self.clock);
@@ -199,7 +201,10 @@ impl SignIns {
             }
         });
         let task = task.abort_handle();
-        self.open().insert(id.to_owned(), Open { progress, browser, asked, task });
+        let mut open = self.open();
+        // One for each mailbox, the newest.
+        open.retain(|_, open| open.progress.borrow().mailbox != mailbox);
+        open.insert(id.to_owned(), Open { progress, browser, asked, task });
     }
 
     /// How it stands, when that has changed since `seen`, or after `patience`.

@@ -240,7 +240,9 @@ impl Refresher {
     /// The credential to ask with, and whether it is one that has to be proven beside another.
     async fn standing(&mut self) -> Result<(Arc<Standing>, bool), TokenFailure> {
         if let Some(claimed) = self.claimed.take() {
-            return Ok((claimed, true));
+            // In the place of one that was refused it is the first.
+            let is_beside_another = self.keeping().rotation.proven().is_some();
+            return Ok((claimed, is_beside_another));
         }
         match self.application().credential.read().await {
             Ok(standing) if self.application().credential.is_lasting() => {

@@ -149,6 +149,17 @@ async fn a_wrong_new_secret_is_told_once_and_tried_ever_more_seldom_while_the_ol
 }
 
 #[tokio::test]
+async fn a_first_secret_that_was_wrong_and_is_mended_takes_nobodys_place() {
+    let scene = Scene::new(WRONG, &[OLD, NEW]).await;
+    assert_eq!(failure(&scene.manager).await.0.class, FailureClass::Credential);
+    scene.put(Some(NEW));
+    scene.world.pass(&scene.manager, LOOK);
+    until(&scene.manager, |status| status.last_success.is_some()).await;
+    assert_eq!(scene.log.lines("INFO", IS_USED), 0, "{}", scene.log.text());
+    assert_eq!(scene.entra.shown(), [WRONG, NEW]);
+}
+
+#[tokio::test]
 async fn a_right_secret_in_the_place_of_a_wrong_one_does_not_wait_for_its_next_try() {
     let scene = Scene::new(WRONG, &[NEW]).await;
     assert_eq!(failure(&scene.manager).await.0.class, FailureClass::Credential);
