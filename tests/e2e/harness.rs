@@ -68,7 +68,10 @@ impl World {
     /// Writes the configuration and gives its path.
     pub(crate) fn configuration(&self) -> PathBuf {
         let path = self.path("xoauth2-relay.toml");
-        std::fs::write(&path, self.configuration_text()).unwrap();
+        // In one step: a command that was started before may be reading it.
+        let new = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
+        std::fs::write(new.path(), self.configuration_text()).unwrap();
+        new.persist(&path).unwrap();
         path
     }
 
