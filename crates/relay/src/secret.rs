@@ -35,6 +35,15 @@ impl ReferencedSecret {
         Self { key: key.to_owned(), reference, is_exposure_told: AtomicBool::new(false) }
     }
 
+    /// Where it is, without the key that says so.
+    pub(crate) fn place(&self) -> String {
+        match &self.reference {
+            SecretReference::File(path) => format!("file {}", path.display()),
+            SecretReference::Environment(name) => format!("environment variable {name}"),
+            SecretReference::SystemdCredential(name) => format!("systemd credential {name}"),
+        }
+    }
+
     /// Says once that others can read or write the file, as one may be that was put there while the relay runs. It is used all
     /// the same: mail that stands still would not make it safer. At the start the configuration refuses it.
     fn tell_exposure(&self, path: &Path) {
@@ -66,12 +75,7 @@ impl SecretSource for ReferencedSecret {
     }
 
     fn description(&self) -> String {
-        let key = &self.key;
-        match &self.reference {
-            SecretReference::File(path) => format!("file {} ({key})", path.display()),
-            SecretReference::Environment(name) => format!("environment variable {name} ({key})"),
-            SecretReference::SystemdCredential(name) => format!("systemd credential {name} ({key})"),
-        }
+        format!("{} ({})", self.place(), self.key)
     }
 }
 
