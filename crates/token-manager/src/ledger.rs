@@ -53,8 +53,8 @@ struct Book {
 }
 
 impl Ledger {
-    /// The name of the file for one budget: Entra ID counts by tenant, application and scope, and for delegated tokens
-    /// by the user too, who is the one that signed in for `mailbox`.
+    /// The name of the file for one budget: Entra ID counts by tenant, application and scope, and for delegated tokens by
+    /// the refresh token too, which is that of the sign-in for `mailbox`.
     pub fn file_name(tenant_id: &str, client_id: &str, scope: &str, mailbox: Option<&str>) -> String {
         let (tenant_id, client_id) = (tenant_id.to_ascii_lowercase(), client_id.to_ascii_lowercase());
         let parts = [&tenant_id, &client_id, scope].into_iter().chain(mailbox);

@@ -4,10 +4,10 @@
 //! TLS: the relay gives it a credential, an HTTP client, a clock and a [`Ledger`]. Nothing here formats a secret, a token
 //! or the body of a reply (design invariant 8), and no request leaves outside the [`Ledger`]'s budget.
 //!
-//! The road of a token: `schedule` says when, `ledger` whether, `credential` (with `rotation`, `certificate`, `assertion` and
-//! `managed_identity`, and `kinship` for what mailboxes have in common) who we are, `holding` (with `vault`) by whose right, `request` asks (with `form`, `http` and `reply`),
-//! `failure` and `advice` explain what went wrong, `state` holds what came of it, `refresher` runs the loop and `manager` hands
-//! the token out. `sign_in` is how a right gets into the vault.
+//! The road of a token: `schedule` says when, `ledger` whether, `credential` (with `rotation`, `certificate`, `assertion`,
+//! `managed_identity`, and `kinship` for what mailboxes have in common) who we are, `holding` (with `vault`) by whose right;
+//! `request` asks (with `form`, `http` and `reply`), `failure` and `advice` explain what went wrong, `state` holds what came of
+//! it, `refresher` runs the loop and `manager` hands the token out. `sign_in` is how a right gets into the vault.
 
 mod access_token;
 mod advice;

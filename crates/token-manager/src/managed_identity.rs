@@ -1,7 +1,7 @@
 //! The managed identity of an Azure machine: one question to its instance metadata service, IMDS (facts 4.4).
 //!
 //! What it gives is a token for the audience of federated credentials, by which `request` then asks Entra ID as the
-//! application. Nothing is cached here and nothing retried: IMDS caches itself, and `manager` comes again.
+//! application. Nothing is cached here and nothing retried: IMDS caches itself, and `refresher` comes again.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

@@ -1,7 +1,8 @@
 //! A secret in memory, and where it is read from.
 //!
 //! Files, environment and systemd credentials are the relay's business: it implements [`SecretSource`]. Nothing here
-//! caches: the source is read for each token request, so that a rotated secret is taken up without a restart.
+//! caches: the source is read every half minute and for each token request, so that a rotated secret is taken up without a
+//! restart.
 
 use std::fmt;
 
@@ -26,7 +27,8 @@ pub enum SecretError {
     Unreadable(#[from] std::io::Error),
 }
 
-/// Where a secret stands. Read on a blocking thread before each request, so it may open files.
+/// Where a secret stands. Read on a blocking thread, every half minute and before each request, so it may open
+/// files.
 pub trait SecretSource: Send + Sync + 'static {
     /// What stands there now, as it stands there.
     fn text(&self) -> Result<Zeroizing<String>, SecretError>;

@@ -1,6 +1,6 @@
 //! What the manager knows between two requests, and what follows from each event. Pure: time and chance are arguments.
 //!
-//! It sends nothing and sleeps nowhere; `manager` does what [`TokenState::step`] says.
+//! It sends nothing and sleeps nowhere; `refresher` does what [`TokenState::step`] says.
 
 use std::sync::Arc;
 use std::time::Duration;
