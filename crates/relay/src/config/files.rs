@@ -128,14 +128,14 @@ fn doubt_credential(name: &str, given: &CertificateCredential) -> Option<String>
     let certificate = SecretReference::File(given.certificate.as_path().to_owned());
     let certificate = ReferencedSecret::new(&format!("{key}.certificate"), certificate);
     let private_key = ReferencedSecret::new(&format!("tenant.{name}.{CERTIFICATE_KEY}"), given.key.clone());
-    let read = |place: &ReferencedSecret| place.text().map_err(|error| (place.place(), error.to_string()));
+    let read = |place: &ReferencedSecret| place.text().map_err(|error| (place.description(), error.to_string()));
     let pair = read(&certificate).and_then(|certificate| Ok((certificate, read(&private_key)?)));
     let (place, error) = match pair {
         Err(wrong) => wrong,
         Ok((pem, key_pem)) => match SigningCertificate::from_pem(&pem, &key_pem) {
             Ok(pair) => return doubt_end(&key, pair.not_after()),
             Err(error) => {
-                let place = format!("{} with the key from {}", certificate.place(), private_key.place());
+                let place = format!("{} with the key from {}", certificate.description(), private_key.description());
                 (place, error.to_string())
             }
         },
