@@ -69,7 +69,8 @@ impl World {
     pub(crate) fn configuration(&self) -> PathBuf {
         let path = self.path("xoauth2-relay.toml");
         // In one step: a command that was started before may be reading it.
-        let new = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
+        let readable = std::fs::Permissions::from_mode(0o644);
+        let new = tempfile::Builder::new().permissions(readable).tempfile_in(self.directory.path()).unwrap();
         std::fs::write(new.path(), self.configuration_text()).unwrap();
         new.persist(&path).unwrap();
         path
