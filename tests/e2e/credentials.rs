@@ -24,12 +24,16 @@ use sandbox::{
     Mailbox, ManagedIdentity, SandboxOptions, Stage, TOKEN_EXCHANGE_AUDIENCE, Target,
 };
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::harness::{
     Client, Log, PATIENCE, RECIPIENT, Relay, SENDER, World, binary, field, message, until, write_secret,
 };
 use certificates::{FIRST, KeyForm, Pair};
+
+/// Worlds at a time.
+const TOGETHER: usize = 8;
 
 /// The managed identity of the simulated machine.
 pub(crate) const IDENTITY: &str = "77777777-8888-9999-aaaa-000000000000";
@@ -167,6 +171,22 @@ async fn another_log_line(relay: &Relay, before: usize, wanted: impl Fn(&str) ->
 pub(crate) async fn submit(address: SocketAddr, name: &str) {
     let mut client = Client::connect(address).await.unwrap();
     assert_eq!(client.send(&[RECIPIENT], &message(name)).await.unwrap().code(), 250);
+}
+
+/// Drives each case, some at a time, and waits for all of them.
+async fn each<C, F>(cases: impl IntoIterator<Item = C>, drive: impl Fn(C) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (places, mut runs) = (Arc::new(Semaphore::new(TOGETHER)), JoinSet::new());
+    for case in cases {
+        let (places, driven) = (Arc::clone(&places), drive(case));
+        runs.spawn(async move {
+            let _place = places.acquire_owned().await.unwrap();
+            driven.await;
+        });
+    }
+    all(runs).await;
 }
 
 /// Waits for all of them, and fails with what each that failed said.

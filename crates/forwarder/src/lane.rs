@@ -346,28 +346,27 @@ impl<T: TokenSource> Lane<T> {
             Err(reply) if may_be_the_token(&reply) && self.may_ask_for_fresh_token(&token) => {
                 debug!(lane = %self.id, %reply, "login refused; trying once more with a fresh token");
                 match self.tokens.replace(&token).await {
-                    Ok(fresh) => self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&reply)),
+                    Ok(fresh) => self.log_in(&fresh).await?.map_err(|reply| self.login_refused(&fresh, &reply)),
                     Err(trouble) => {
                         // The token may well be good for other mailboxes: what is known is that this one was refused.
                         debug!(lane = %self.id, %trouble, "no fresh token");
                         self.no_fresh_token();
-                        Err(self.login_refused(&reply))
+                        Err(self.login_refused(&token, &reply))
                     }
                 }
             }
             Err(reply) if is_about_the_dialog(Stage::Auth, &reply) => {
                 debug!(lane = %self.id, %reply, "login not understood; trying once more on a new connection");
-                self.log_in(&token).await?.map_err(|reply| self.login_refused(&reply))
+                self.log_in(&token).await?.map_err(|reply| self.login_refused(&token, &reply))
             }
-            Err(reply) => Err(self.login_refused(&reply)),
+            Err(reply) => Err(self.login_refused(&token, &reply)),
         }
     }
 
     async fn log_in(&self, token: &T::Token) -> Result<Result<Connection, Reply>, Trouble> {
         let opened = Connection::open(&self.endpoint, self.clock.monotonic()).await;
         let mut connection = opened.map_err(|error| self.unreachable(error))?;
-        let user = token.user().unwrap_or(&self.login);
-        let answer = connection.authenticate(user, token.expose()).await;
+        let answer = connection.authenticate(self.user(token), token.expose()).await;
         let reply =
             answer.map_err(|Lost(text)| self.unreachable(OpenError::Network(format!("during AUTH: {text}"))))?;
         if reply.is_positive() {
@@ -429,18 +428,23 @@ impl<T: TokenSource> Lane<T> {
     fn unreachable(&self, error: OpenError) -> Trouble {
         match error {
             OpenError::Network(text) => Trouble { kind: TroubleKind::Unreachable, scope: Scope::Mailbox, text },
-            OpenError::Refused(stage, reply) => self.refused(stage, &reply),
+            OpenError::Refused(stage, reply) => self.refused(stage, &self.login, &reply),
         }
     }
 
-    fn login_refused(&self, reply: &Reply) -> Trouble {
-        self.refused(Stage::Auth, reply)
+    /// Whom upstream is told to let in.
+    fn user<'a>(&'a self, token: &'a T::Token) -> &'a str {
+        token.user().unwrap_or(&self.login)
     }
 
-    fn refused(&self, stage: Stage, reply: &Reply) -> Trouble {
+    fn login_refused(&self, token: &T::Token, reply: &Reply) -> Trouble {
+        self.refused(Stage::Auth, self.user(token), reply)
+    }
+
+    fn refused(&self, stage: Stage, user: &str, reply: &Reply) -> Trouble {
         let host = &self.endpoint.host;
         let what = match stage {
-            Stage::Auth => format!("the login {}", self.login),
+            Stage::Auth => format!("the login {user}"),
             _ => "to serve us".to_owned(),
         };
         match classify(stage, reply) {
@@ -450,7 +454,7 @@ impl<T: TokenSource> Lane<T> {
             outcome => Trouble {
                 kind: TroubleKind::Unreachable,
                 scope: Scope::Mailbox,
-                text: format!("{host} does not let {} in now: {}", self.login, outcome.diagnostic()),
+                text: format!("{host} does not let {user} in now: {}", outcome.diagnostic()),
             },
         }
     }

@@ -3,7 +3,6 @@
 use clock::Monotonic;
 use wire::Reply;
 
-use crate::classify::Stage;
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
 
@@ -17,10 +16,7 @@ pub async fn prove(endpoint: &Endpoint, now: Monotonic, user: &str, token: &str)
     let mut connection = match Connection::open(endpoint, now).await {
         Ok(connection) => connection,
         Err(OpenError::Network(text)) => return Err(Unproven(text)),
-        Err(OpenError::Refused(stage, reply)) => {
-            let when = if stage == Stage::Auth { "at AUTH" } else { "before AUTH" };
-            return Err(Unproven(format!("{endpoint} refused {when}: {reply}")));
-        }
+        Err(OpenError::Refused(_, reply)) => return Err(Unproven(format!("{endpoint} refused before AUTH: {reply}"))),
     };
     let answer = connection.authenticate(user, token).await;
     let reply = answer.map_err(|Lost(text)| Unproven(format!("{endpoint}, during AUTH: {text}")))?;

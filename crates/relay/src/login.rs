@@ -325,8 +325,3 @@ async fn read_token(file: &std::path::Path) -> Result<Zeroizing<String>, LoginEr
     let ended = |error: tokio::task::JoinError| DeskError::Internal(error.to_string());
     Ok(read.map_err(ended)??)
 }
-
-/// Where a file is, or standard input.
-fn is_standard_input(file: &std::path::Path) -> bool {
-    file == "-"
-}

@@ -130,25 +130,21 @@ pub struct TokenFailure {
     pub text: String,
 }
 
+impl TokenFailure {
+    /// All that is known of it but its class, in one line.
+    pub(crate) fn words(&self) -> String {
+        let status = self.http_status.map(|status| format!("HTTP {status}"));
+        let codes = self.codes.iter().map(|code| format!("AADSTS{code}"));
+        let trace = self.trace_id.as_ref().map(|id| format!("trace {id}"));
+        let correlation = self.correlation_id.as_ref().map(|id| format!("correlation {id}"));
+        let known = std::iter::once(self.text.clone()).chain(status).chain(self.error.clone()).chain(codes);
+        known.chain(trace).chain(correlation).collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl fmt::Display for TokenFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.class, self.text)?;
-        if let Some(status) = self.http_status {
-            write!(f, "; HTTP {status}")?;
-        }
-        if let Some(error) = &self.error {
-            write!(f, "; {error}")?;
-        }
-        for code in &self.codes {
-            write!(f, "; AADSTS{code}")?;
-        }
-        if let Some(id) = &self.trace_id {
-            write!(f, "; trace {id}")?;
-        }
-        if let Some(id) = &self.correlation_id {
-            write!(f, "; correlation {id}")?;
-        }
-        Ok(())
+        write!(f, "{}: {}", self.class, self.words())
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clock::WallTime;
 use tokio::task::spawn_blocking;
 
+use crate::advice::code_advice;
 use crate::failure::{FailureClass, TokenFailure};
 use crate::http::Seen;
 use crate::request::failure;
@@ -25,17 +26,6 @@ pub(crate) const REFRESH_TOKEN_LIFE: Duration = Duration::from_hours(90 * 24);
 const NOTED_EVERY: Duration = Duration::from_hours(24);
 /// What is said where the vault stands in the way.
 const VAULT_ADVICE: &str = "mend that; a new sign-in by `xoauth2-relay login` needs it as well";
-
-fn denied(text: String, advice: String, least: Duration) -> Denied {
-    let failure = TokenFailure { advice, ..failure(FailureClass::Grant, &Seen::default(), text) };
-    Denied { failure: Arc::new(failure), least }
-}
-
-/// How long a refresh token is not asked with that was refused: a few minutes while it may be a passing state of the account
-/// or of Entra ID, then ever longer.
-fn refused_wait(refused: &RefusedGrant) -> Duration {
-    refused.last.saturating_since(refused.at).clamp(FIRST_REFUSED_GRANT_RETRY, REFUSED_GRANT_RETRY)
-}
 
 /// A refresh token in use, and where it rests.
 pub(crate) struct Holding {
@@ -156,10 +146,16 @@ impl Holding {
             // One that is refused is asked with seldom, over restarts too. A time to come is a clock that was set back.
             let left = refused_wait(refused).saturating_sub(now.saturating_since(refused.last));
             if refused.last <= now && !left.is_zero() {
-                return Err(denied(refused.failure.clone(), self.remedy.clone(), left));
+                return Err(denied(refused.failure.clone(), self.advice(&refused.failure), left));
             }
         }
         Ok(Arc::clone(grant))
+    }
+
+    /// What to do about a refusal that was written down: what its code asks for, where that is more than to sign in anew.
+    fn advice(&self, failure: &str) -> String {
+        let other = code_advice(failure).filter(|advice| !advice.contains("xoauth2-relay login"));
+        other.map_or_else(|| self.remedy.clone(), |advice| format!("{advice}; or {}", self.remedy))
     }
 
     /// The refresh token `used` brought an answer, and with it another one or none.
@@ -176,7 +172,7 @@ impl Holding {
     /// The endpoint does not take the refresh token `used`. Gives how long it is not asked with at least.
     pub(crate) async fn refuse(&mut self, used: &StoredGrant, failure: &TokenFailure, now: WallTime) -> Duration {
         let at = used.refused.as_ref().map_or(now, |refused| refused.at);
-        let refused = RefusedGrant { at, last: now, failure: failure.to_string() };
+        let refused = RefusedGrant { at, last: now, failure: failure.words() };
         let wait = refused_wait(&refused);
         let grant = used.followed_by(used.refresh_token.duplicate(), used.renewed_at, Some(refused));
         self.replace(used, grant).await;
@@ -230,4 +226,15 @@ impl Holding {
             refused: grant.refused.as_ref().map(|refused| (refused.at, refused.failure.clone())),
         })
     }
+}
+
+fn denied(text: String, advice: String, least: Duration) -> Denied {
+    let failure = TokenFailure { advice, ..failure(FailureClass::Grant, &Seen::default(), text) };
+    Denied { failure: Arc::new(failure), least }
+}
+
+/// How long a refresh token is not asked with that was refused: a few minutes while it may be a passing state of the account
+/// or of Entra ID, then ever longer.
+fn refused_wait(refused: &RefusedGrant) -> Duration {
+    refused.last.saturating_since(refused.at).clamp(FIRST_REFUSED_GRANT_RETRY, REFUSED_GRANT_RETRY)
 }

@@ -53,8 +53,8 @@ impl<M: Material> Rotation<M> {
         self.proven.as_ref()
     }
 
-    /// Whether what stands there is another than the one in use, or than the one that was refused while none is, and is to be
-    /// tried now. Whoever hears yes tries it, and says how that ended by [`Rotation::prove`], [`Rotation::refuse`] or
+    /// What stands there, if it is another than the one in use, or than the one that was refused while none is, and is to be
+    /// tried now. Whoever is given it tries it, and says how that ended by [`Rotation::prove`], [`Rotation::refuse`] or
     /// [`Rotation::give_up`]; nobody else does meanwhile.
     pub(crate) fn claim(&mut self, standing: M, now: Now) -> Option<Arc<M>> {
         let refused = self.refused.as_ref().map(|refused| &refused.material);

@@ -3,18 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use sandbox::DEFAULT_SECRET;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::certificates::{ELLIPTIC, FIRST, KeyForm, SECOND, short};
-use super::{Kind, Run, all, change_application, log_line, register, replace, status, submit};
+use super::{Kind, Run, change_application, each, log_line, register, replace, status, submit};
 use crate::harness::{PATIENCE, World, binary, field, until, write_secret};
-
-/// Worlds at a time.
-const TOGETHER: usize = 8;
 
 const SECRET: Kind = Kind::SecretInFile;
 const CERTIFICATE: Kind = Kind::CERTIFICATE;
@@ -115,15 +109,7 @@ fn names(text: &str, key: &str, path: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_relay_starts_says_what_is_wrong_holds_mail_and_goes_on_when_it_is_mended() {
-    let (places, mut runs) = (Arc::new(Semaphore::new(TOGETHER)), JoinSet::new());
-    for case in cases() {
-        let places = Arc::clone(&places);
-        runs.spawn(async move {
-            let _place = places.acquire_owned().await.unwrap();
-            drive(&case).await;
-        });
-    }
-    all(runs).await;
+    each(cases(), |case| async move { drive(&case).await }).await;
 }
 
 async fn drive(Case { kind, file, content, key, said }: &Case) {

@@ -2,23 +2,17 @@
 //! `crate::faults`, pages, redirects and endless answers among them; here are those that meet other credentials, most of them
 //! brought about by what they stand for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{Clock as _, ManualClock};
 use sandbox::catalogue::{self, Effect};
 use sandbox::{DEFAULT_TENANT_ID, Fault, Stage};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::certificates::SECOND;
 use super::{
-    HOUR, Kind, all, change_application, log_line, manual_clock, register, replace, status, submit, workload_token,
+    HOUR, Kind, change_application, each, log_line, manual_clock, register, replace, status, submit, workload_token,
 };
 use crate::harness::{PATIENCE, Relay, World, field, until};
-
-/// Worlds at a time.
-const TOGETHER: usize = 8;
 
 /// One thing that goes wrong, and its words.
 struct Case {
@@ -152,15 +146,7 @@ fn every_row_of_the_metadata_service_is_driven() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_failure_is_told_with_advice_and_mail_goes_out_when_it_is_over() {
-    let (places, mut runs) = (Arc::new(Semaphore::new(TOGETHER)), JoinSet::new());
-    for case in cases() {
-        let places = Arc::clone(&places);
-        runs.spawn(async move {
-            let _place = places.acquire_owned().await.unwrap();
-            drive(&case).await;
-        });
-    }
-    all(runs).await;
+    each(cases(), |case| async move { drive(&case).await }).await;
 }
 
 async fn drive(case: &Case) {

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::is_standard_input;
-
 /// Longest file; Entra ID's refresh tokens have some 2 kB.
 const MAX_LEN: u64 = 32 * 1024;
 
@@ -35,7 +33,7 @@ pub(super) enum ImportError {
 /// The token in `file`; with "-" from standard input, typed without echo on a terminal.
 pub(super) fn read(file: &Path) -> Result<Zeroizing<String>, ImportError> {
     let failed = |source| ImportError::Unreadable { file: file.to_owned(), source };
-    if !is_standard_input(file) {
+    if file != "-" {
         return parse(&octets(File::open(file).map_err(failed)?).map_err(failed)?);
     }
     if io::stdin().is_terminal() {
