@@ -136,6 +136,27 @@ impl Mailbox {
     }
 }
 
+/// What stands before the `@` of a [`Mailbox`], by itself: what a program sends as that knows a user and no domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPart(String);
+
+impl LocalPart {
+    /// Parses the octets of a local part without its `@`, quoted or not.
+    pub fn parse(octets: &[u8]) -> Result<Self, AddressError> {
+        // What is right before any domain is right by itself; an `@` of its own would leave a domain that is none.
+        match Mailbox::parse(&[octets, b"@localhost"].concat()) {
+            Ok(mailbox) => Ok(Self(mailbox.local_part)),
+            Err(AddressError::Domain) => Err(AddressError::LocalPart),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The mailbox of this name at `domain`.
+    pub fn at(&self, domain: &Domain) -> Mailbox {
+        Mailbox { local_part: self.0.clone(), domain: domain.clone() }
+    }
+}
+
 /// Splits at the `@` that ends the local part and checks the local part.
 fn split(text: &str) -> Result<(&str, &str), AddressError> {
     let end = if text.starts_with('"') { quoted_string_len(text)? } else { dot_string_len(text)? };

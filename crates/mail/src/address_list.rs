@@ -54,6 +54,12 @@ pub struct Member {
     pub whole: Range<usize>,
     /// The address alone, without angle brackets and without a source route. Empty if there is nothing for one.
     pub addr_spec: Range<usize>,
+    /// The address with the source route before it: what another address takes the place of.
+    pub path: Range<usize>,
+    /// Whether it is written as RFC 5322 has it, the dots of its address left out of account. Others in the list may not be.
+    pub is_right: bool,
+    /// The name of the group that it is in, comments included.
+    pub group: Option<Range<usize>>,
     /// The name as written, quotes and comments included; for an address without angle brackets the comment behind it, which
     /// is how names were written once, with its brackets. None if there is none.
     pub display_name: Option<Range<usize>>,
@@ -120,6 +126,8 @@ struct Reader<'a> {
     tokens: Vec<Token>,
     angle: Angle,
     in_group: bool,
+    /// The name of that group.
+    group: Option<Range<usize>>,
     /// A group has ended and no comma come since.
     after_group: bool,
 }
@@ -134,6 +142,7 @@ impl<'a> Reader<'a> {
             tokens: Vec::new(),
             angle: Angle::None,
             in_group: false,
+            group: None,
             after_group: false,
         }
     }
@@ -150,10 +159,12 @@ impl<'a> Reader<'a> {
                 // Some programs separate members by it.
                 self.is_right &= self.in_group;
                 self.after_group = std::mem::take(&mut self.in_group);
+                self.group = None;
                 return Ok(());
             }
             Kind::Special(b':') if self.angle == Angle::None && self.names_a_group() => {
                 self.in_group = true;
+                self.group = span_if_any(&self.tokens);
                 self.tokens.clear();
                 return Ok(());
             }
@@ -189,17 +200,17 @@ impl<'a> Reader<'a> {
             return Err(AddressListError::TooMany);
         }
         self.is_right &= !self.after_group;
-        let (member, is_right) = match bracket(&tokens) {
+        let member = match bracket(&tokens) {
             Some(open) => self.in_brackets(&tokens, open),
             None => self.bare(&tokens),
         };
-        self.is_right &= is_right;
+        self.is_right &= member.is_right;
         self.members.push(member);
         Ok(())
     }
 
     /// `name <address>`.
-    fn in_brackets(&self, tokens: &[Token], open: usize) -> (Member, bool) {
+    fn in_brackets(&self, tokens: &[Token], open: usize) -> Member {
         let inside = &tokens[open + 1..];
         let (inside, behind) = match inside.iter().position(|token| token.is(b'>')) {
             Some(close) => (&inside[..close], Some(&inside[close + 1..])),
@@ -209,30 +220,47 @@ impl<'a> Reader<'a> {
         let is_right = is_phrase(name) && behind.is_some_and(|behind| behind.iter().all(Token::is_filling));
         let (addr_spec, reading) = self.addr_spec(without_route(inside));
         let addr_spec = addr_spec.unwrap_or(tokens[open].range.end..tokens[open].range.end);
+        let start = inside.iter().find(|token| !token.is_filling()).map_or(addr_spec.start, |token| token.range.start);
         let Reading { address, is_mended, has_odd_dots } = reading;
-        let member = Member { address, has_odd_dots, whole: span(tokens), addr_spec, display_name: span_if_any(name) };
-        (member, is_right && !is_mended)
+        Member {
+            address,
+            has_odd_dots,
+            whole: span(tokens),
+            path: start.min(addr_spec.start)..addr_spec.end,
+            addr_spec,
+            is_right: is_right && !is_mended,
+            group: self.group.clone(),
+            display_name: span_if_any(name),
+        }
     }
 
     /// An address without brackets, or words with one among them.
-    fn bare(&self, tokens: &[Token]) -> (Member, bool) {
+    fn bare(&self, tokens: &[Token]) -> Member {
         let whole = span(tokens);
         let (addr_spec, Reading { address, is_mended, has_odd_dots }) = self.addr_spec(tokens);
-        let comment = tokens.iter().rfind(|token| token.kind == Kind::Comment).map(|token| token.range.clone());
-        if let (Some(addr_spec), Ok(address)) = (&addr_spec, &address) {
-            let addr_spec = addr_spec.clone();
-            let member = Member { address: Ok(address.clone()), has_odd_dots, whole, addr_spec, display_name: comment };
-            return (member, !is_mended);
-        }
-        // A word that is an address as it stands is before those that must be mended to be one.
-        let found =
-            self.only_word(tokens, |octets| Mailbox::parse(octets).ok()).or_else(|| self.only_word(tokens, mended));
-        let (addr_spec, address) = match found {
-            Some((range, mailbox)) => (Some(range), Ok(mailbox)),
-            None => (addr_spec, address),
+        let is_right = address.is_ok() && !is_mended;
+        let (addr_spec, address) = match (addr_spec, address) {
+            (Some(addr_spec), Ok(address)) => (Some(addr_spec), Ok(address)),
+            (addr_spec, address) => {
+                // A word that is an address as it stands is before those that must be mended to be one.
+                let found = self
+                    .only_word(tokens, |octets| Mailbox::parse(octets).ok())
+                    .or_else(|| self.only_word(tokens, mended));
+                found.map_or((addr_spec, address), |(range, mailbox)| (Some(range), Ok(mailbox)))
+            }
         };
         let addr_spec = addr_spec.unwrap_or(whole.start..whole.start);
-        (Member { address, has_odd_dots: false, whole, addr_spec, display_name: comment }, false)
+        let comment = tokens.iter().rfind(|token| token.kind == Kind::Comment).map(|token| token.range.clone());
+        Member {
+            address,
+            has_odd_dots: has_odd_dots && is_right,
+            whole,
+            path: addr_spec.clone(),
+            addr_spec,
+            is_right,
+            group: self.group.clone(),
+            display_name: comment,
+        }
     }
 
     /// The one word among `tokens` that is an address to `read`; none if there are several.
@@ -478,6 +506,26 @@ mod tests {
     }
 
     #[test]
+    fn a_member_knows_its_group_and_how_it_is_written() {
+        let value = b"\"Ops\" (x) : a@b.c, D <@one,@two:d@e.f>, HP h@b.c; i@b.c (I), <'j@b.c'>, J <j..k@b.c>";
+        let list = AddressList::parse(value).unwrap();
+        let shown = |range: &Range<usize>| str::from_utf8(&value[range.clone()]).unwrap();
+        let members = list.members().iter().map(|m| (m.group.as_ref().map(shown), shown(&m.path), m.is_right));
+        let group = Some("\"Ops\" (x)");
+        assert_eq!(
+            members.collect::<Vec<_>>(),
+            [
+                (group, "a@b.c", true),
+                (group, "@one,@two:d@e.f", true),
+                (group, "h@b.c", false),
+                (None, "i@b.c", true),
+                (None, "'j@b.c'", false),
+                (None, "j..k@b.c", true),
+            ]
+        );
+    }
+
+    #[test]
     fn there_is_a_bound() {
         let many = "a@b,".repeat(MAX_MEMBERS);
         assert_eq!(AddressList::parse(many.as_bytes()).unwrap().members().len(), MAX_MEMBERS);
@@ -511,7 +559,8 @@ mod tests {
             let mut end = 0;
             for member in list.members() {
                 prop_assert!(end <= member.whole.start && member.whole.end <= value.len());
-                prop_assert!(member.whole.start <= member.addr_spec.start && member.addr_spec.end <= member.whole.end);
+                prop_assert!(member.whole.start <= member.path.start && member.path.start <= member.addr_spec.start);
+                prop_assert!(member.addr_spec.end <= member.whole.end && member.path.end == member.addr_spec.end);
                 if let Some(name) = &member.display_name {
                     prop_assert!(member.whole.start <= name.start && name.end <= member.whole.end);
                 }

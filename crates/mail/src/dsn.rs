@@ -3,6 +3,7 @@
 //! Values are kept as written, in xtext, so that what is passed upstream is what came in; what they decode to holds no
 //! control character, so that nothing breaks out of a report. The reports themselves are not here.
 
+use crate::path::ForwardPath;
 use std::fmt;
 
 /// Longest ENVID (RFC 3461 section 4.4).
@@ -133,6 +134,12 @@ impl fmt::Display for EnvelopeId {
 pub struct OriginalRecipient(String);
 
 impl OriginalRecipient {
+    /// The address itself, for a recipient whose address is changed on its way (RFC 3461 section 5.2.1). None where it cannot
+    /// be written so: beyond ASCII, or longer than ORCPT may be.
+    pub fn of(path: &ForwardPath) -> Option<Self> {
+        Self::parse(&format!("rfc822;{}", encode_xtext(&path.to_string())?)).ok()
+    }
+
     /// Parses the value of `ORCPT=`: `rfc822;` or another type, then xtext.
     pub fn parse(text: &str) -> Result<Self, DsnError> {
         let is_atom = |kind: &str| {
@@ -160,6 +167,15 @@ impl fmt::Display for OriginalRecipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// RFC 3461 section 4; none beyond ASCII.
+fn encode_xtext(text: &str) -> Option<String> {
+    let encoded = |octet: u8| match octet {
+        b'+' | b'=' | b' ' => format!("+{octet:02X}"),
+        octet => char::from(octet).to_string(),
+    };
+    text.is_ascii().then(|| text.bytes().map(encoded).collect())
 }
 
 /// RFC 3461 section 4: printable ASCII but `+` and `=`, and `+` with two upper-case hex digits for any other. None if it is

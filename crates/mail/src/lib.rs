@@ -22,13 +22,16 @@ pub mod report;
 mod token;
 mod trace;
 
-pub use address::{AddressError, Domain, Mailbox, is_acted_on};
+pub use address::{AddressError, Domain, LocalPart, Mailbox, is_acted_on};
 pub use address_list::{AddressList, AddressListError, Grade, Member};
 pub use date::is_date;
 pub use dsn::{DsnError, EnvelopeId, Notify, OriginalRecipient, Ret};
 pub use encoded_word::encoded_if_needed;
 pub use envelope::{BodyType, Envelope};
-pub use header::{Field, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN, begins_with_header};
+pub use header::{
+    EditedValue, Field, FieldEdit, FieldError, HeaderBlock, HeaderSplitter, HeaderTooLong, MAX_HEADER_LEN,
+    begins_with_header,
+};
 pub use lane::{LaneId, LaneSet};
 pub use message_id::MessageId;
 pub use outcome::{Diagnostic, EnhancedCode, Outcome, Scope};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::address::{AddressError, Mailbox};
+use crate::address::{AddressError, Domain, LocalPart, Mailbox};
 
 /// Why octets are not a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,12 @@ impl ReversePath {
             return Ok(Self::Null);
         }
         Ok(Self::Mailbox(Mailbox::parse(without_source_route(octets)?)?))
+    }
+
+    /// The reverse-path of a sender who wrote no domain: cron's `root` is `root@` the machine that takes its mail (RFC 6409
+    /// section 8.1 lets a submission server complete it). `domain` is that machine's name.
+    pub fn qualified(sender: &LocalPart, domain: &Domain) -> Self {
+        Self::Mailbox(sender.at(domain))
     }
 
     /// The sender, if there is one.
@@ -85,6 +91,14 @@ impl ForwardPath {
         }
     }
 
+    /// The address; none for a bare `postmaster`.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        match self {
+            Self::Postmaster => None,
+            Self::Mailbox(mailbox) => Some(mailbox),
+        }
+    }
+
     /// Whether it can be written without SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         match self {
@@ -124,6 +138,35 @@ mod tests {
         assert_eq!(ReversePath::parse(b"@x,@y:a@b.c").map(|p| p.to_string()), Ok("a@b.c".to_owned()));
         assert_eq!(ReversePath::parse(b"@x"), Err(PathError::SourceRoute));
         assert_eq!(ReversePath::parse(b"postmaster"), Err(PathError::Mailbox(AddressError::NoDomain)));
+    }
+
+    #[test]
+    fn a_sender_without_a_domain_is_given_one() {
+        let host = Domain::parse("relay01.example.com").unwrap();
+        for (octets, wanted) in [
+            (&b"root"[..], Ok("root@relay01.example.com")),
+            (b"PostMaster", Ok("PostMaster@relay01.example.com")),
+            (b"ups.card+1", Ok("ups.card+1@relay01.example.com")),
+            (b"\"John Doe\"", Ok("\"John Doe\"@relay01.example.com")),
+            ("j\u{f6}rg".as_bytes(), Ok("j\u{f6}rg@relay01.example.com")),
+            (b"", Err(AddressError::LocalPart)),
+            (b"root@erp01", Err(AddressError::LocalPart)),
+            (b"root@", Err(AddressError::LocalPart)),
+            (b"@x:root", Err(AddressError::LocalPart)),
+            (b"HP Scanner", Err(AddressError::LocalPart)),
+            (b"a..b", Err(AddressError::LocalPart)),
+            (b"\"open", Err(AddressError::LocalPart)),
+            (b"\"a\"b", Err(AddressError::LocalPart)),
+            (b"a\r\nb", Err(AddressError::Control)),
+            (b"\xff", Err(AddressError::NotUtf8)),
+            (&[b'a'; 129], Err(AddressError::LocalPart)),
+        ] {
+            let path = LocalPart::parse(octets).map(|local| ReversePath::qualified(&local, &host));
+            if let Ok(path) = &path {
+                assert_eq!(ReversePath::parse(path.to_string().as_bytes()).as_ref(), Ok(path));
+            }
+            assert_eq!(path.map(|path| path.to_string()), wanted.map(str::to_owned), "{octets:?}");
+        }
     }
 
     #[test]
