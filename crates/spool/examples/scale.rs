@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use clock::{Clock, SystemClock};
 use mail::{Diagnostic, Envelope, ForwardPath, LaneId, LaneSet, Outcome, ReversePath};
 use spool::{
-    BodySink, ListFilter, NewDelivery, NewMessage, Next, Origin, Part, Settlement, Spool, SpoolOptions, SqliteSpool,
-    Usage,
+    BodySink, ListFilter, NewDelivery, NewMessage, Next, Origin, Part, Selection, Settlement, Spool, SpoolOptions,
+    SqliteSpool, Usage,
 };
 use tokio::task::JoinSet;
 
@@ -49,6 +49,7 @@ fn message(client: usize) -> NewMessage {
         message_id: "<1@contoso.com>".to_owned(),
         listener: "main".to_owned(),
         client: format!("192.0.{}.{}", client / 250, client % 250),
+        user: None,
         origin: Origin::Submitted,
         accepted_at: SystemClock::new().wall(),
         deliveries: vec![NewDelivery {
@@ -56,6 +57,7 @@ fn message(client: usize) -> NewMessage {
             lanes: lanes(),
             route: "scans".to_owned(),
             route_epoch: 1,
+            asked: None,
             recipients: vec![ForwardPath::Postmaster.into()],
         }],
     }
@@ -153,6 +155,18 @@ async fn measure(place: &Path, messages: usize, clients: usize) {
     let start = Instant::now();
     let page = spool.list(&ListFilter::default(), None, 100).await.expect("it reads");
     println!("  list, first page of {}: {:?}; {}", page.deliveries.len(), start.elapsed(), resident());
+    let start = Instant::now();
+    let (mut after, mut looks) = (None, 0);
+    loop {
+        let selected = spool.claim_selected(&Selection::OtherEpoch(1), after).await.expect("it reads");
+        assert!(selected.claim.is_none());
+        looks += 1;
+        match selected.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    println!("  none of another epoch: {:?}, {looks} looks; {}", start.elapsed(), resident());
     let start = Instant::now();
     drain(&spool, SOME.min(messages / 2)).await;
     println!("  claim, mark, settle while it is long: {}/s", rate(SOME.min(messages / 2), start));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use clock::WallTime;
-use mail::{Envelope, LaneSet, Recipient};
+use mail::{Envelope, LaneSet, Mailbox, Recipient};
 
 use crate::id::{DeliveryId, QueueId};
 use crate::message::Origin;
@@ -19,14 +19,22 @@ pub struct Claim<Source> {
     pub message: QueueId,
     /// The lanes that may carry it: one alone if upstream may have it from that one.
     pub lanes: LaneSet,
-    /// The tenant decided at acceptance.
+    /// The tenant's name in the configuration.
     pub tenant: String,
     /// The route's name, empty if none chose the lanes.
     pub route: String,
+    /// Which reading of the routes gave these lanes.
+    pub route_epoch: u64,
+    /// Whom the client asked for where the recipient is another.
+    pub asked: Option<Mailbox>,
     /// Whose message it is.
     pub origin: Origin,
+    /// The listener's name.
+    pub listener: String,
     /// The client's address, as logged.
     pub client: String,
+    /// Who had logged in, if anybody had.
+    pub user: Option<String>,
     /// Reverse-path and what the transfer needs.
     pub envelope: Envelope,
     /// Those who have not had it yet.

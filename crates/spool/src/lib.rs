@@ -11,6 +11,8 @@ mod list;
 mod message;
 mod progress;
 mod report;
+mod rerouting;
+mod selection;
 mod settlement;
 mod sqlite;
 mod usage;
@@ -29,6 +31,8 @@ pub use list::{DeliveryState, ListFilter, Listed, Page};
 pub use message::{NewDelivery, NewMessage, Origin};
 pub use progress::Progress;
 pub use report::{NewReport, ReportGroup};
+pub use rerouting::{Place, Placed, Rerouting};
+pub use selection::{Selected, Selection};
 pub use settlement::{Next, Part, Settlement};
 pub use sqlite::{ClaimGuard, Recovered, SpoolOptions, SqliteSink, SqliteSource, SqliteSpool};
 pub use usage::Usage;
@@ -116,6 +120,15 @@ pub trait Spool: Send + Sync + 'static {
         before: WallTime,
     ) -> impl Future<Output = Result<Option<Claim<Self::Source>>, StoreError>> + Send;
 
+    /// Claims the next delivery behind `after`, in the order of their ids, that `selection` names and nobody holds: whatever
+    /// its lanes, due or not. One that is held at this moment is passed over, so that whoever claims in its turn must look
+    /// at [`Claim::route_epoch`] too. Looks at no more rows than a short read may: [`Selected::next`] tells where to go on.
+    fn claim_selected(
+        &self,
+        selection: &Selection,
+        after: Option<DeliveryId>,
+    ) -> impl Future<Output = Result<Selected<Self::Source>, StoreError>> + Send;
+
     /// Marks a claim, by its guard, as in flight by `lane` in this boot. The mark rides in the next group commit and is
     /// not awaited: if this process dies, the next one knows that upstream may have the message, and from whom, and sends
     /// it by no other lane (invariant 5). A marked claim that is dropped unsettled was cut: it can be claimed for that
@@ -131,6 +144,17 @@ pub trait Spool: Send + Sync + 'static {
         settlement: Settlement<Self::Sink>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Gives the recipients of a claim new places, in one transaction. `Ok` means durable, and whoever waits for the new
+    /// lanes is woken. Refused, and the claim dropped, if not every recipient has one place, if the claim is marked as in
+    /// flight, or if upstream may have a copy and other lanes than those that brought it there are named without an
+    /// operator's word (invariant 5). One that failed otherwise is kept, claimed, and written once the store was reopened,
+    /// as a settlement is.
+    fn reroute(
+        &self,
+        claim: Claim<Self::Source>,
+        rerouting: Rerouting,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Every set of lanes that has deliveries, in whatever state: among them may be lanes that nobody serves any more.
     fn lanes(&self) -> impl Future<Output = Result<Vec<LaneSet>, StoreError>> + Send;
 
@@ -138,6 +162,9 @@ pub trait Spool: Send + Sync + 'static {
     /// it was a moment ago, and the state of the store. Does not wait, reserves nothing and writes nothing; what others
     /// receive meanwhile may still take the room.
     fn check_room(&self, octets: u64) -> Result<(), StoreError>;
+
+    /// Other caps and another floor of free disk, from now on; what is beyond them already stays and drains.
+    fn set_limits(&self, max_messages: u64, max_bytes: u64, min_free_bytes: u64);
 
     /// When the earliest queued delivery of any lane is due, claimed or not; none when nothing is queued. One step in
     /// the index for each lane and client, however much is queued.
@@ -202,7 +229,7 @@ pub struct Counts {
     pub bytes: u64,
     /// Deliveries that wait for their turn or their next attempt.
     pub queued: u64,
-    /// Deliveries that wait for an operator or for trouble to end.
+    /// Deliveries that wait for an operator, for trouble to end or for a route.
     pub held: u64,
     /// Deliveries set aside because their stored message is damaged.
     pub quarantined: u64,

@@ -1,7 +1,7 @@
 //! The queue as a list to look at: what each delivery is and where it stands, without header and body.
 
 use clock::WallTime;
-use mail::{LaneSet, Recipient};
+use mail::{LaneSet, Mailbox, Recipient};
 
 use crate::id::{DeliveryId, QueueId};
 use crate::message::Origin;
@@ -16,6 +16,8 @@ pub enum DeliveryState {
     Held,
     /// Its stored message is damaged.
     Quarantined,
+    /// No route takes it: waits for one.
+    Unrouted,
 }
 
 /// Which deliveries are listed; each that is none excludes nothing.
@@ -45,17 +47,21 @@ pub struct Listed {
     pub message: QueueId,
     /// The lanes that may carry it.
     pub lanes: LaneSet,
-    /// The tenant decided at acceptance.
+    /// The tenant's name in the configuration.
     pub tenant: String,
     /// The route's name, empty if none chose it.
     pub route: String,
+    /// Which reading of the routes gave these lanes.
+    pub route_epoch: u64,
+    /// Whom the client asked for where the recipient is another.
+    pub asked: Option<Mailbox>,
     /// Where it stands.
     pub state: DeliveryState,
     /// When it is due, if it is queued; else since when it stands so.
     pub due: WallTime,
     /// What it has behind it.
     pub progress: Progress,
-    /// What the last attempt met.
+    /// What the last attempt met, or why no route takes it.
     pub diagnostic: Option<String>,
     /// Those who have not had it yet; none if they do not read.
     pub recipients: Vec<Recipient>,
@@ -63,8 +69,12 @@ pub struct Listed {
     pub sender: String,
     /// Octets of header and body.
     pub size: u64,
+    /// The listener's name.
+    pub listener: String,
     /// The client's address, as logged.
     pub client: String,
+    /// Who had logged in, if anybody had.
+    pub user: Option<String>,
     /// When it was accepted.
     pub accepted_at: WallTime,
     /// The Message-ID with its brackets.

@@ -1,7 +1,7 @@
 //! What is handed to the spool for one accepted message.
 
 use clock::WallTime;
-use mail::{Envelope, LaneSet, Recipient};
+use mail::{Envelope, LaneSet, Mailbox, Recipient};
 
 /// Whose message it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub struct NewMessage {
     pub listener: String,
     /// The client's address, as logged. Clients take turns in a queue by it.
     pub client: String,
+    /// Who had logged in, if anybody had.
+    pub user: Option<String>,
     /// Whose it is.
     pub origin: Origin,
     /// When it was accepted.
@@ -37,7 +39,7 @@ pub struct NewMessage {
 /// One part of a message's recipients and the lanes they were given at acceptance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDelivery {
-    /// The configuration's name of the tenant; it does not change afterwards (invariant 7).
+    /// The configuration's name of the tenant; only an operator's word changes it afterwards (invariant 7).
     pub tenant: String,
     /// The lanes that may carry it.
     pub lanes: LaneSet,
@@ -45,6 +47,9 @@ pub struct NewDelivery {
     pub route: String,
     /// Which reading of the routes gave these lanes; a later one may give others.
     pub route_epoch: u64,
+    /// Whom the client asked for where the recipient is another, as a route redirects it: the routes are asked about this
+    /// one again.
+    pub asked: Option<Mailbox>,
     /// The recipients.
     pub recipients: Vec<Recipient>,
 }

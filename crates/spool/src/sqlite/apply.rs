@@ -1,6 +1,7 @@
 //! Jobs as rows: what each writes inside the writer's transaction, and what follows once that is durable. Not here:
 //! the transaction itself, nor the answers.
 
+use clock::WallTime;
 use mail::{BodyType, LaneSet, Outcome, ReversePath};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -37,7 +38,7 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    fn claimable(&mut self, lanes: &LaneSet, client: &str, at: i64, delivery: i64) {
+    pub(super) fn claimable(&mut self, lanes: &LaneSet, client: &str, at: i64, delivery: i64) {
         let (lanes, client) = (lanes.clone(), client.to_owned());
         self.arrivals.push(Arrival { lanes, client, due: Due { at, delivery } });
     }
@@ -59,6 +60,22 @@ impl Effects {
     }
 }
 
+/// What history tells of one recipient.
+pub(super) struct Event<'a> {
+    pub(super) at: WallTime,
+    pub(super) message: QueueId,
+    pub(super) name: &'a str,
+    pub(super) lane: &'a str,
+    pub(super) tenant: &'a str,
+    pub(super) mailbox: &'a str,
+    pub(super) sender: &'a str,
+    pub(super) recipient: &'a str,
+    pub(super) client: &'a str,
+    pub(super) message_id: &'a str,
+    pub(super) reply: &'a str,
+    pub(super) attempt: u32,
+}
+
 /// Writes jobs on one connection. Gives out delivery ids that this spool never used before.
 pub(super) struct Applier<'a> {
     pub(super) connection: &'a Connection,
@@ -67,7 +84,7 @@ pub(super) struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn delivery_id(&mut self) -> i64 {
+    pub(super) fn delivery_id(&mut self) -> i64 {
         *self.next_delivery += 1;
         QueueId::new(self.boot, *self.next_delivery).to_i64()
     }
@@ -92,8 +109,8 @@ impl Applier<'_> {
             let id = self.delivery_id();
             let mut statement = self.connection.prepare_cached(
                 "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain, in_flight,
-                 version, diagnostic, recipients, route, client, origin, age, denied, delay_told)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, NULL, 0, NULL, ?8, ?9, ?10, ?11, 0, 0, 0)",
+                 version, diagnostic, recipients, route, client, origin, age, denied, delay_told, user, asked)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, NULL, 0, NULL, ?8, ?9, ?10, ?11, 0, 0, 0, ?12, ?13)",
             )?;
             statement.execute(params![
                 id,
@@ -106,7 +123,9 @@ impl Applier<'_> {
                 recipients::encode(&delivery.recipients),
                 delivery.route,
                 message.client,
-                origin_number(message.origin)
+                origin_number(message.origin),
+                message.user,
+                delivery.asked.as_ref().map(ToString::to_string)
             ])?;
             effects.totals.count(State::Queued, 0, 1);
             effects.claimable(&delivery.lanes, &message.client, due, id);
@@ -155,7 +174,7 @@ impl Applier<'_> {
         if !self.replace(settle, rows.first())? {
             return Ok(());
         }
-        effects.totals.count(State::Queued, settle.guard.row.uncertain, -1);
+        effects.totals.count(settle.guard.row.state, settle.guard.row.uncertain, -1);
         for (at, row) in rows.iter().enumerate() {
             let id = if at == 0 { settle.guard.delivery() } else { self.insert_remainder(settle, row)? };
             effects.totals.count(row.state, row.progress.uncertain, 1);
@@ -212,9 +231,9 @@ impl Applier<'_> {
         let id = self.delivery_id();
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO delivery (id, message, tenant, lane, route_epoch, state, due, attempts, uncertain, in_flight,
-             version, diagnostic, recipients, route, client, origin, age, denied, delay_told)
+             version, diagnostic, recipients, route, client, origin, age, denied, delay_told, user, asked)
              SELECT ?1, message, tenant, ?3, route_epoch, ?4, ?5, ?6, ?7, NULL, 0, ?8, ?9, route, client, origin, ?10, ?11,
-             ?12 FROM delivery WHERE id = ?2",
+             ?12, user, asked FROM delivery WHERE id = ?2",
         )?;
         statement.execute(params![
             id,
@@ -266,30 +285,44 @@ impl Applier<'_> {
             }
             let paths = part.recipients.iter().filter_map(|position| settle.recipients.get(*position));
             for recipient in paths {
-                self.write_event(settle, event, &recipient.to_string(), &reply)?;
+                self.write_event(&Event {
+                    at: settle.at,
+                    message: settle.message,
+                    name: event,
+                    lane: settle.lane.as_str(),
+                    tenant: &settle.tenant,
+                    mailbox: &settle.mailbox,
+                    sender: &settle.sender,
+                    recipient: &recipient.to_string(),
+                    client: settle.guard.client(),
+                    message_id: &settle.message_id,
+                    reply: &reply,
+                    attempt: settle.guard.row.attempts.saturating_add(1),
+                })?;
             }
         }
         Ok(())
     }
 
-    fn write_event(&self, settle: &Settle, event: &str, recipient: &str, reply: &str) -> rusqlite::Result<()> {
+    /// A line of history.
+    pub(super) fn write_event(&self, event: &Event<'_>) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO history (at, message, event, lane, tenant, mailbox, sender, recipient, client, message_id, reply,
              attempt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?;
         statement.execute(params![
-            settle.at.unix_millis(),
-            settle.message.to_i64(),
-            event,
-            settle.lane.as_str(),
-            settle.tenant,
-            settle.mailbox,
-            settle.sender,
-            recipient,
-            settle.guard.client(),
-            settle.message_id,
-            reply,
-            settle.guard.row.attempts.saturating_add(1)
+            event.at.unix_millis(),
+            event.message.to_i64(),
+            event.name,
+            event.lane,
+            event.tenant,
+            event.mailbox,
+            event.sender,
+            event.recipient,
+            event.client,
+            event.message_id,
+            event.reply,
+            event.attempt
         ])?;
         Ok(())
     }
@@ -315,11 +348,11 @@ impl Applier<'_> {
             "UPDATE delivery SET state = ?2, in_flight = NULL, version = version + 1, diagnostic = ?3
              WHERE id = ?1 AND state = ?4 RETURNING uncertain",
         )?;
-        let (aside, queued) = (State::Quarantined, State::Queued);
-        let values = params![quarantine.guard.delivery(), aside as i64, quarantine.detail, queued as i64];
+        let (aside, before) = (State::Quarantined, quarantine.guard.row.state);
+        let values = params![quarantine.guard.delivery(), aside as i64, quarantine.detail, before as i64];
         let uncertain: Option<u32> = statement.query_row(values, |row| row.get(0)).optional()?;
         if let Some(uncertain) = uncertain {
-            effects.totals.count(queued, uncertain, -1);
+            effects.totals.count(before, uncertain, -1);
             effects.totals.count(aside, uncertain, 1);
         }
         Ok(())
@@ -380,6 +413,10 @@ impl Applier<'_> {
         }
         for mark in &batch.marks {
             self.mark(mark, effects)?;
+        }
+        // Behind the marks: one that was cut before it was marked leaves its mark behind as it goes.
+        for reroute in &batch.reroutes {
+            self.reroute(reroute, effects)?;
         }
         let pruned = batch.chores.iter().map(|chore| self.chore(chore.task, effects)).collect::<Result<_, _>>()?;
         for commit in &batch.commits {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use mail::{LaneId, LaneSet};
 use tokio::sync::Notify;
 
+use super::schema::State;
 use super::turns::{Due, Scan, Seen, Step, Turns};
 
 /// All claims of a spool.
@@ -115,6 +116,11 @@ impl Claims {
         found.iter().find(|due| state.is_free(lanes, due.delivery)).copied()
     }
 
+    /// Whether somebody holds `delivery`.
+    pub(super) fn is_claimed(&self, delivery: i64) -> bool {
+        self.state().claimed.contains(&delivery)
+    }
+
     /// How often transfers of `delivery` were cut in this boot.
     pub(super) fn cuts(&self, delivery: i64) -> u32 {
         self.state().cut.get(&delivery).map_or(0, |cut| cut.times)
@@ -155,16 +161,17 @@ impl Claims {
         self.state().queue(lanes).swept = message;
     }
 
-    fn release(&self, lanes: &LaneSet, client: &str, due: Due, fate: Fate) {
+    fn release(&self, lanes: &LaneSet, client: &str, due: Due, is_queued: bool, fate: Fate) {
         let mut state = self.state();
         state.claimed.remove(&due.delivery);
         let back = match fate {
             Fate::Settled => return drop(state.cut.remove(&due.delivery)),
+            Fate::Kept => return,
             Fate::Stale => return state.doubt(lanes),
             Fate::Unused => lanes.clone(),
             Fate::Cut(lane) => state.cut(due.delivery, &lane),
         };
-        if let Some(queue) = state.queues.get_mut(&back) {
+        if let Some(queue) = state.queues.get_mut(&back).filter(|_| is_queued) {
             queue.turns.came_back(client, due);
             queue.wakers.notify();
         }
@@ -221,6 +228,8 @@ impl Queue {
 enum Fate {
     /// Its row was written, or is gone.
     Settled,
+    /// Its row was written and stands where it stood: what was cut of it in this boot stays so.
+    Kept,
     /// It was not what it was looked up as: somebody else may want to look again.
     Stale,
     /// Dropped before upstream can have seen it.
@@ -229,7 +238,8 @@ enum Fate {
     Cut(LaneId),
 }
 
-/// Holds a delivery for one caller; dropped unsettled, the delivery is claimable again and its queue awake.
+/// Holds a delivery for one caller; dropped unsettled, the delivery is claimable again and, if it is queued, its queue
+/// awake.
 #[derive(Debug)]
 pub struct ClaimGuard {
     claims: Arc<Claims>,
@@ -247,6 +257,7 @@ pub struct ClaimGuard {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) version: i64,
+    pub(super) state: State,
     pub(super) attempts: u32,
     /// As stored, without what was cut in this boot.
     pub(super) uncertain: u32,
@@ -259,8 +270,19 @@ impl ClaimGuard {
         Self { claims, lanes, client, due, marked: OnceLock::new(), fate: None, row: Row::default() }
     }
 
+    /// As it stands, if it is not queued.
+    pub(super) fn standing(mut self, state: State) -> Self {
+        self.row.state = state;
+        self
+    }
+
     pub(super) fn delivery(&self) -> i64 {
         self.due.delivery
+    }
+
+    /// When it is due, as it was looked up.
+    pub(super) fn due(&self) -> Due {
+        self.due
     }
 
     /// The queue it was claimed from.
@@ -295,6 +317,11 @@ impl ClaimGuard {
         self.fate = Some(Fate::Settled);
     }
 
+    /// Its row was written but stands where it stood, cut as often as it was.
+    pub(super) fn keep(mut self) {
+        self.fate = Some(Fate::Kept);
+    }
+
     /// Its row is not what it was looked up as, and stands in the queue `actual` if it is known.
     pub(super) fn stale(mut self, actual: Option<&LaneSet>) {
         self.fate = Some(Fate::Stale);
@@ -310,7 +337,8 @@ impl Drop for ClaimGuard {
     fn drop(&mut self) {
         let dropped = || self.marked.get().map_or(Fate::Unused, |lane| Fate::Cut(lane.clone()));
         let fate = self.fate.take().unwrap_or_else(dropped);
-        self.claims.release(&self.lanes, &self.client, self.due, fate);
+        let is_queued = self.row.state == State::Queued;
+        self.claims.release(&self.lanes, &self.client, self.due, is_queued, fate);
     }
 }
 

@@ -46,8 +46,8 @@ mod tests {
     use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
     use super::*;
     use crate::{
-        BodySink, BodySource, NewDelivery, NewMessage, NewReport, Next, Origin, Part, Progress, QueueId, Settlement,
-        Spool, StoreError, Usage,
+        BodySink, BodySource, DeliveryState, ListFilter, NewDelivery, NewMessage, NewReport, Next, Origin, Part, Place,
+        Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool, StoreError, Usage,
     };
 
     const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
@@ -81,9 +81,17 @@ mod tests {
             message_id: String::new(),
             listener: String::new(),
             client: String::new(),
+            user: None,
             origin: Origin::Submitted,
             accepted_at: NOW,
-            deliveries: vec![NewDelivery { tenant, lanes: lanes(), route: String::new(), route_epoch: 0, recipients }],
+            deliveries: vec![NewDelivery {
+                tenant,
+                lanes: lanes(),
+                route: String::new(),
+                route_epoch: 0,
+                asked: None,
+                recipients,
+            }],
         }
     }
 
@@ -231,6 +239,103 @@ mod tests {
         spool.prune_history(NOW).await.unwrap();
         assert_eq!(spool.lanes().await.unwrap(), [lanes()]);
         assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none(), "it is kept");
+    }
+
+    fn other_lanes() -> LaneSet {
+        LaneSet::from(&LaneId::new("t", "d@e.f"))
+    }
+
+    /// The last recipient stays, the first goes elsewhere.
+    fn parting() -> Rerouting {
+        let place = Place::Lanes { tenant: "u".to_owned(), route: "new".to_owned(), lanes: other_lanes() };
+        let parts = vec![Placed { recipients: vec![0], place }, Placed { recipients: vec![1], place: Place::Stays }];
+        Rerouting { epoch: 1, parts, said: Some("said".to_owned()), at: NOW }
+    }
+
+    fn told(directory: &Path) -> u32 {
+        let other = rusqlite::Connection::open(directory.join("queue.db")).unwrap();
+        let sql = "SELECT count(*) FROM history WHERE event = 'rerouted'";
+        other.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rerouting_whose_sync_failed_is_written_once_after_all() {
+        for (log_has_it, again) in [(false, 0), (true, 0), (false, 2), (true, 2)] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            let mut two = message();
+            two.deliveries[0].recipients.push(ForwardPath::parse(b"g@h.i").unwrap().into());
+            spool.commit(spool.receive().unwrap(), two).await.unwrap();
+            let claim = spool.claim_selected(&Selection::OtherEpoch(1), None).await.unwrap().claim.unwrap();
+            let faults = &spool.shared.faults;
+            let counter = if log_has_it { &faults.syncs } else { &faults.commits };
+            counter.store(1 + again, Ordering::Relaxed);
+            assert!(matches!(spool.reroute(claim, parting()).await, Err(StoreError::Failed(_))));
+            assert!(
+                spool.claim_selected(&Selection::OtherEpoch(1), None).await.is_err(),
+                "nothing is changed meanwhile"
+            );
+            until_reopened(&spool).await;
+            let stayed = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            assert_eq!((stayed.recipients.len(), stayed.tenant.as_str(), stayed.route_epoch), (1, "t", 1));
+            let gone = spool.claim(&other_lanes(), NOW).await.unwrap().unwrap();
+            assert_eq!((gone.recipients.len(), gone.tenant.as_str(), gone.route.as_str()), (1, "u", "new"));
+            assert!(spool.claim(&lanes(), NOW).await.unwrap().is_none());
+            assert!(spool.claim(&other_lanes(), NOW).await.unwrap().is_none());
+            assert_eq!(spool.counts().await.unwrap().queued, 2);
+            assert_eq!(told(directory.path()), 2, "each was told of once");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rerouting_that_could_not_be_written_before_the_end_leaves_all_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        let mut two = message();
+        two.deliveries[0].recipients.push(ForwardPath::parse(b"g@h.i").unwrap().into());
+        spool.commit(spool.receive().unwrap(), two).await.unwrap();
+        let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+        spool.shared.faults.commits.store(u32::MAX, Ordering::Relaxed);
+        assert!(spool.reroute(claim, parting()).await.is_err());
+        spool.close().await;
+        let spool = open(directory.path());
+        let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+        assert_eq!((claim.recipients.len(), claim.route_epoch, claim.progress.uncertain), (2, 0, 0));
+        assert_eq!(told(directory.path()), 0);
+    }
+
+    /// The mark of a cut transfer may still wait when its delivery is moved: it must not come after.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mark_that_still_waits_is_written_before_the_delivery_moves() {
+        for place in [
+            Place::Lanes { tenant: "t".to_owned(), route: String::new(), lanes: other_lanes() },
+            Place::Unrouted { reason: "none".to_owned() },
+            Place::Stays,
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            commit(&spool, 1).await.unwrap();
+            let pause = spool.shared.inbox.pause();
+            let claim = spool.claim(&lanes(), NOW).await.unwrap().unwrap();
+            spool.mark_in_flight(&claim.guard, &lane());
+            drop(claim);
+            let claim = spool.claim_selected(&Selection::OtherEpoch(1), None).await.unwrap().claim.unwrap();
+            assert_eq!(claim.progress.uncertain, 1);
+            let stays = place == Place::Stays;
+            let parts = vec![Placed { recipients: vec![0], place }];
+            let rerouting = Rerouting { epoch: 1, parts, said: Some("said".to_owned()), at: NOW };
+            let ((), rerouted) = tokio::join!(async { drop(pause) }, spool.reroute(claim, rerouting));
+            rerouted.unwrap();
+            let listed = spool.list(&ListFilter::default(), None, 1).await.unwrap().deliveries.remove(0);
+            // Of one that stays the mark alone says so, until it is settled or its boot ends.
+            assert_eq!(listed.progress.uncertain, u32::from(!stays));
+            let again = spool.claim(&listed.lanes, NOW).await.unwrap().map(|claim| claim.progress.uncertain);
+            assert_eq!(again, (listed.state == DeliveryState::Queued).then_some(1), "counted once in this boot");
+            spool.close().await;
+            let spool = open(directory.path());
+            let listed = spool.list(&ListFilter::default(), None, 1).await.unwrap().deliveries.remove(0);
+            assert_eq!(listed.progress.uncertain, 1, "and once in the next");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

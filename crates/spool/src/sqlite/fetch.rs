@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::WallTime;
-use mail::{Envelope, EnvelopeId, LaneSet, Ret};
+use mail::{Envelope, EnvelopeId, LaneSet, Mailbox, Ret};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::apply::{body_type, origin, reverse_path};
@@ -16,11 +16,13 @@ use super::connection::{self, Purpose};
 use super::inbox::Inbox;
 use super::job::Quarantine;
 use super::recipients;
+use super::schema::State;
 use super::turns::{AHEAD, CLIENTS, Due, Scan, Step};
 use crate::claim::Claim;
 use crate::id::{DeliveryId, QueueId};
 use crate::message::Origin;
 use crate::progress::Progress;
+use crate::selection::Selection;
 
 /// Everything that a claim needs beside its lanes and time.
 pub(super) struct Fetch {
@@ -38,7 +40,7 @@ impl Fetch {
         now: i64,
     ) -> rusqlite::Result<Option<Claim<SqliteSource>>> {
         while let Some(guard) = self.next(connection, lanes, now)? {
-            if let Some(claim) = self.hand_out(connection, now, guard)? {
+            if let Some(claim) = self.hand_out(connection, Wanted::Due(now), guard)? {
                 return Ok(Some(claim));
             }
         }
@@ -59,7 +61,7 @@ impl Fetch {
                 continue;
             }
             let guard = ClaimGuard::new(Arc::clone(&self.claims), lanes.clone(), client, due);
-            if let Some(claim) = self.hand_out(connection, i64::MAX, guard)? {
+            if let Some(claim) = self.hand_out(connection, Wanted::Due(i64::MAX), guard)? {
                 return Ok(Some(claim));
             }
         }
@@ -115,13 +117,13 @@ impl Fetch {
     }
 
     /// Reads what was claimed; none if it is not there any more, or damaged.
-    fn hand_out(
+    pub(super) fn hand_out(
         &self,
         connection: &Connection,
-        now: i64,
+        wanted: Wanted,
         guard: ClaimGuard,
     ) -> rusqlite::Result<Option<Claim<SqliteSource>>> {
-        match self.load(connection, now, guard) {
+        match self.load(connection, wanted, guard) {
             Loaded::Claim(claim) => return Ok(Some(*claim)),
             Loaded::Stale(guard, actual) => guard.stale(actual.as_ref()),
             Loaded::Failed(error) => return Err(error),
@@ -131,10 +133,10 @@ impl Fetch {
         Ok(None)
     }
 
-    fn load(&self, connection: &Connection, now: i64, guard: ClaimGuard) -> Loaded {
+    fn load(&self, connection: &Connection, wanted: Wanted, guard: ClaimGuard) -> Loaded {
         let stored = match read_surely(connection, guard.delivery()) {
             Ok(Some(stored)) if stored.lanes != *guard.lanes() => return Loaded::Stale(guard, Some(stored.lanes)),
-            Ok(Some(stored)) if stored.due <= now => stored,
+            Ok(Some(stored)) if wanted.is(&stored, &guard) => stored,
             Ok(_) => return Loaded::Stale(guard, None),
             Err(error) if is_damage(&error) => return Loaded::Damaged(guard, error.to_string()),
             Err(error) => return Loaded::Failed(error),
@@ -147,44 +149,74 @@ impl Fetch {
 
     fn compose(&self, parsed: Parsed, mut guard: ClaimGuard) -> Claim<SqliteSource> {
         let delivery = guard.delivery();
-        let Parsed { row, mut progress, message, tenant, route, origin, envelope, recipients, content } = parsed;
-        progress.uncertain = progress.uncertain.saturating_add(self.claims.cuts(delivery));
+        let Parsed { row, progress, content, .. } = parsed;
+        let cuts = self.claims.cuts(delivery);
         guard.row = row;
         Claim {
             delivery: DeliveryId(delivery),
-            message,
+            message: parsed.message,
             lanes: guard.lanes().clone(),
-            tenant,
-            route,
-            origin,
+            tenant: parsed.tenant,
+            route: parsed.route,
+            route_epoch: parsed.route_epoch,
+            asked: parsed.asked,
+            origin: parsed.origin,
+            listener: content.listener,
             client: guard.client().to_owned(),
-            envelope,
-            recipients,
+            user: parsed.user,
+            envelope: parsed.envelope,
+            recipients: parsed.recipients,
             header: content.header.into(),
             body: content.body,
             message_id: content.message_id,
             accepted_at: content.accepted_at,
-            progress,
+            progress: Progress { uncertain: progress.uncertain.saturating_add(cuts), ..progress },
             guard,
+        }
+    }
+}
+
+/// What a delivery must still be once it is claimed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    /// Queued, and due by then.
+    Due(i64),
+    /// Of this selection, and as it stood when it was met.
+    Selected(Selection),
+}
+
+impl Wanted {
+    fn is(self, stored: &StoredDelivery, guard: &ClaimGuard) -> bool {
+        match self {
+            Self::Due(now) => stored.state == State::Queued as i64 && stored.due <= now,
+            Self::Selected(selection) => {
+                selection.takes(stored.state, stored.route_epoch.cast_unsigned())
+                    && stored.state == guard.row.state as i64
+                    && stored.due == guard.due().at
+            }
         }
     }
 }
 
 enum Loaded {
     Claim(Box<Claim<SqliteSource>>),
-    /// Changed since it was looked up: no longer due, gone, or in the queue of these lanes now.
+    /// Changed since it was looked up: no longer what is wanted, gone, or in the queue of these lanes now.
     Stale(ClaimGuard, Option<LaneSet>),
     Damaged(ClaimGuard, String),
     Failed(rusqlite::Error),
 }
 
-/// A queued delivery and its message as the columns say.
+/// A delivery and its message as the columns say.
 struct StoredDelivery {
     message: i64,
     tenant: String,
     lanes: LaneSet,
     route: String,
+    route_epoch: i64,
+    user: Option<String>,
+    asked: Option<String>,
     origin: i64,
+    state: i64,
     due: i64,
     recipients: String,
     version: i64,
@@ -205,6 +237,7 @@ struct StoredMessage {
     ret: Option<String>,
     envelope_id: Option<String>,
     message_id: String,
+    listener: String,
     body_len: i64,
     header: Vec<u8>,
     /// None if it stands in a file.
@@ -217,6 +250,9 @@ struct Parsed {
     message: QueueId,
     tenant: String,
     route: String,
+    route_epoch: u64,
+    user: Option<String>,
+    asked: Option<Mailbox>,
     origin: Origin,
     envelope: Envelope,
     recipients: Vec<mail::Recipient>,
@@ -227,6 +263,7 @@ struct Content {
     header: Vec<u8>,
     body: SqliteSource,
     message_id: String,
+    listener: String,
     accepted_at: WallTime,
 }
 
@@ -235,6 +272,8 @@ fn parse(stored: StoredDelivery, bodies: &Path) -> Result<Parsed, &'static str> 
     let message = stored.found.ok_or("its message is missing")?;
     let recipients = recipients::decode(&stored.recipients).ok_or("its recipients do not read")?;
     let origin = origin(stored.origin).ok_or("its origin is unknown")?;
+    let asked =
+        stored.asked.map(|asked| asked.parse()).transpose().map_err(|_| "whom it was asked for does not read")?;
     let time = |millis| u64::try_from(millis).map(Duration::from_millis).map_err(|_| "its times are not valid");
     let progress = Progress {
         attempts: stored.attempts,
@@ -251,12 +290,16 @@ fn parse(stored: StoredDelivery, bodies: &Path) -> Result<Parsed, &'static str> 
         None => SqliteSource::filed(body::path(bodies, id), total),
     };
     let Progress { attempts, uncertain, .. } = progress;
+    let state = State::from_stored(stored.state).ok_or("its state is unknown")?;
     Ok(Parsed {
-        row: Row { version: stored.version, attempts, uncertain, diagnostic: stored.diagnostic },
+        row: Row { version: stored.version, state, attempts, uncertain, diagnostic: stored.diagnostic },
         progress,
         message: id,
         tenant: stored.tenant,
         route: stored.route,
+        route_epoch: stored.route_epoch.cast_unsigned(),
+        user: stored.user,
+        asked,
         origin,
         envelope,
         recipients,
@@ -264,6 +307,7 @@ fn parse(stored: StoredDelivery, bodies: &Path) -> Result<Parsed, &'static str> 
             header: message.header,
             body,
             message_id: message.message_id,
+            listener: message.listener,
             accepted_at: WallTime::from_unix_millis(message.accepted_at),
         },
     })
@@ -299,8 +343,8 @@ fn read(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<Store
     let mut statement = connection.prepare_cached(
         "SELECT d.message, d.tenant, d.lane, d.route, d.origin, d.due, d.recipients, d.version, d.attempts, d.uncertain,
          d.age, d.denied, d.delay_told, d.diagnostic, m.id, m.accepted_at, m.reverse_path, m.body_type, m.smtputf8, m.ret,
-         m.envelope_id, m.message_id, m.body_len, m.header, m.body
-         FROM delivery d LEFT JOIN message m ON m.id = d.message WHERE d.id = ?1 AND d.state = 0",
+         m.envelope_id, m.message_id, m.body_len, m.header, m.body, m.listener, d.state, d.route_epoch, d.user, d.asked
+         FROM delivery d LEFT JOIN message m ON m.id = d.message WHERE d.id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(StoredDelivery {
@@ -308,7 +352,11 @@ fn read(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<Store
             tenant: row.get(1)?,
             lanes: row.get(2).map(LaneSet::from_stored)?,
             route: row.get(3)?,
+            route_epoch: row.get(27)?,
+            user: row.get(28)?,
+            asked: row.get(29)?,
             origin: row.get(4)?,
+            state: row.get(26)?,
             due: row.get(5)?,
             recipients: row.get(6)?,
             version: row.get(7)?,
@@ -333,6 +381,7 @@ fn message(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredMessage> {
         ret: row.get(19)?,
         envelope_id: row.get(20)?,
         message_id: row.get(21)?,
+        listener: row.get(25)?,
         body_len: row.get(22)?,
         header: row.get(23)?,
         body: row.get(24)?,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mail::LaneId;
 
 use super::claims::ClaimGuard;
-use super::job::{Batch, Chore, Commit, Mark, Quarantine, Settle};
+use super::job::{Batch, Chore, Commit, Mark, Quarantine, Reroute, Settle};
 use crate::error::StoreError;
 
 /// Jobs of one kind in a transaction: enough to make a sync cheap, few enough to answer soon.
@@ -33,6 +33,7 @@ pub(super) struct Inbox {
 struct InboxState {
     settles: VecDeque<Settle>,
     marks: BTreeMap<i64, Mark>,
+    reroutes: VecDeque<Reroute>,
     quarantines: Vec<Quarantine>,
     chores: VecDeque<Chore>,
     commits: VecDeque<Commit>,
@@ -57,6 +58,15 @@ enum Health {
     Reopening(String),
     /// The writer has died.
     Dead,
+}
+
+/// What outlives a failed transaction.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) settles: Vec<Settle>,
+    pub(super) marks: Vec<Mark>,
+    pub(super) reroutes: Vec<Reroute>,
+    pub(super) quarantines: Vec<Quarantine>,
 }
 
 /// What the writer does next.
@@ -102,6 +112,20 @@ impl Inbox {
         self.gather(state);
     }
 
+    /// Kept like a settlement: of one that failed nobody knows whether the log has it.
+    pub(super) fn push_reroute(&self, mut reroute: Reroute) {
+        let mut state = self.state();
+        if let Err(error) = state.check() {
+            reroute.answer.give(Err(error));
+        }
+        if state.closing || state.health == Health::Dead {
+            state.abandoned.push(reroute.guard);
+            return;
+        }
+        state.reroutes.push_back(reroute);
+        self.gather(state);
+    }
+
     pub(super) fn push_mark(&self, mark: Mark) {
         let mut state = self.state();
         if !state.closing {
@@ -112,7 +136,7 @@ impl Inbox {
 
     /// The writer hears of the first; the others join it.
     fn gather(&self, mut state: MutexGuard<'_, InboxState>) {
-        if state.marks.len() + state.settles.len() == 1 {
+        if state.marks.len() + state.settles.len() + state.reroutes.len() == 1 {
             state.gathering = Some(Instant::now() + GATHER);
             self.filled.notify_one();
         }
@@ -169,6 +193,7 @@ impl Inbox {
         state.writing = false;
         let mut waiting = state.take_all();
         state.abandoned.extend(waiting.settles.drain(..).map(|settle| settle.guard));
+        state.abandoned.extend(waiting.reroutes.drain(..).map(|reroute| reroute.guard));
         self.still.notify_all();
         drop(state);
         // The other answers are dropped here, which their callers read as a failure.
@@ -208,7 +233,7 @@ impl Inbox {
         }
     }
 
-    /// Refuses all that is new, answers all that waits with the failure. Settlements and marks stay, for later.
+    /// Refuses all that is new, answers all that waits with the failure. Settlements, marks and reroutings stay, for later.
     pub(super) fn refuse(&self, reason: &str) {
         let mut state = self.state();
         state.health = Health::Reopening(reason.to_owned());
@@ -216,6 +241,9 @@ impl Inbox {
         let chores = std::mem::take(&mut state.chores);
         for settle in &mut state.settles {
             settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        for reroute in &mut state.reroutes {
+            reroute.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
         drop(state);
         for mut commit in commits {
@@ -227,7 +255,8 @@ impl Inbox {
     }
 
     /// Puts back what a failed transaction held, before what came since.
-    pub(super) fn put_back(&self, settles: Vec<Settle>, marks: Vec<Mark>, quarantines: Vec<Quarantine>) {
+    pub(super) fn put_back(&self, kept: Kept) {
+        let Kept { settles, marks, reroutes, quarantines } = kept;
         let mut state = self.state();
         let settled: BTreeSet<i64> = state.settles.iter().map(|settle| settle.guard.delivery()).collect();
         let unsettled = marks.into_iter().filter(|mark| !settled.contains(&mark.delivery));
@@ -236,9 +265,12 @@ impl Inbox {
         for settle in settles.into_iter().rev() {
             state.settles.push_front(settle);
         }
+        for reroute in reroutes.into_iter().rev() {
+            state.reroutes.push_front(reroute);
+        }
     }
 
-    /// All settlements, marks and quarantines that wait.
+    /// All settlements, marks, reroutings and quarantines that wait.
     pub(super) fn take_kept(&self) -> Batch {
         self.state().take_all()
     }
@@ -340,11 +372,13 @@ impl InboxState {
 
     fn take_batch(&mut self) -> Batch {
         let settles = share(self.settles.iter().map(Settle::weight), BATCH_BYTES);
+        let reroutes = share(self.reroutes.iter().map(Reroute::weight), BATCH_BYTES);
         let commits = share(self.commits.iter().map(|commit| commit.incoming.weight()), BATCH_BYTES);
         self.gathering = None;
         Batch {
             settles: self.settles.drain(..settles).collect(),
             marks: std::mem::take(&mut self.marks).into_values().collect(),
+            reroutes: self.reroutes.drain(..reroutes).collect(),
             quarantines: std::mem::take(&mut self.quarantines),
             // One at a time: each may delete a thousand rows.
             chores: self.chores.pop_front().into_iter().collect(),
@@ -356,6 +390,7 @@ impl InboxState {
         Batch {
             settles: std::mem::take(&mut self.settles).into(),
             marks: std::mem::take(&mut self.marks).into_values().collect(),
+            reroutes: std::mem::take(&mut self.reroutes).into(),
             quarantines: std::mem::take(&mut self.quarantines),
             chores: std::mem::take(&mut self.chores).into(),
             commits: std::mem::take(&mut self.commits).into(),

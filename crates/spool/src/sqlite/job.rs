@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::id::QueueId;
 use crate::message::NewMessage;
 use crate::report::NewReport;
+use crate::rerouting::Rerouting;
 use crate::settlement::Part;
 use crate::usage::Usage;
 
@@ -110,6 +111,33 @@ impl Settle {
     }
 }
 
+/// Give the recipients of a claim new places.
+pub(super) struct Reroute {
+    pub(super) guard: ClaimGuard,
+    pub(super) message: QueueId,
+    pub(super) tenant: String,
+    pub(super) route: String,
+    pub(super) sender: String,
+    pub(super) message_id: String,
+    pub(super) recipients: Vec<Recipient>,
+    /// How often upstream may have it, what was cut in this boot included.
+    pub(super) uncertain: u32,
+    pub(super) rerouting: Rerouting,
+    pub(super) answer: Answer<()>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Reroute {
+    pub(super) fn weight(&self) -> usize {
+        Self::weight_of(&self.recipients)
+    }
+
+    /// What a delivery for so many weighs.
+    pub(super) fn weight_of(recipients: &[Recipient]) -> usize {
+        1024 + 256 * recipients.len()
+    }
+}
+
 /// The transfer of a delivery begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -150,6 +178,7 @@ pub(super) enum Task {
 pub(super) struct Batch {
     pub(super) settles: Vec<Settle>,
     pub(super) marks: Vec<Mark>,
+    pub(super) reroutes: Vec<Reroute>,
     pub(super) quarantines: Vec<Quarantine>,
     pub(super) chores: Vec<Chore>,
     pub(super) commits: Vec<Commit>,
@@ -159,6 +188,7 @@ impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.settles.is_empty()
             && self.marks.is_empty()
+            && self.reroutes.is_empty()
             && self.quarantines.is_empty()
             && self.chores.is_empty()
             && self.commits.is_empty()

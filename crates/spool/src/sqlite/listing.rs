@@ -56,6 +56,7 @@ fn stored(state: DeliveryState) -> State {
         DeliveryState::Queued => State::Queued,
         DeliveryState::Held => State::Held,
         DeliveryState::Quarantined => State::Quarantined,
+        DeliveryState::Unrouted => State::Unrouted,
     }
 }
 
@@ -63,7 +64,8 @@ fn stored(state: DeliveryState) -> State {
 fn listed(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<Listed>> {
     let mut statement = connection.prepare_cached(
         "SELECT d.message, d.lane, d.tenant, d.route, d.state, d.due, d.attempts, d.uncertain, d.age, d.denied,
-         d.delay_told, d.diagnostic, d.recipients, d.client, d.origin, m.reverse_path, m.size, m.accepted_at, m.message_id
+         d.delay_told, d.diagnostic, d.recipients, d.client, d.origin, m.reverse_path, m.size, m.accepted_at, m.message_id,
+         m.listener, d.route_epoch, d.user, d.asked
          FROM delivery d LEFT JOIN message m ON m.id = d.message WHERE d.id = ?1",
     )?;
     let mut rows = statement.query([delivery])?;
@@ -84,16 +86,21 @@ fn listed(connection: &Connection, delivery: i64) -> rusqlite::Result<Option<Lis
         lanes: LaneSet::from_stored(row.get(1)?),
         tenant: row.get(2)?,
         route: row.get(3)?,
+        route_epoch: row.get::<_, i64>(20)?.cast_unsigned(),
+        asked: row.get::<_, Option<String>>(22)?.and_then(|asked| asked.parse().ok()),
         state: match row.get::<_, i64>(4)? {
             0 => DeliveryState::Queued,
             1 => DeliveryState::Held,
+            4 => DeliveryState::Unrouted,
             _ => DeliveryState::Quarantined,
         },
         due: WallTime::from_unix_millis(row.get(5)?),
         progress,
         diagnostic: row.get(11)?,
         recipients: recipients::decode(&row.get::<_, String>(12)?).unwrap_or_default(),
+        listener: text(19)?,
         client: row.get(13)?,
+        user: row.get(21)?,
         origin: origin(row.get(14)?).unwrap_or_default(),
         sender: text(15)?,
         size: u64::try_from(row.get::<_, Option<i64>>(16)?.unwrap_or(0)).unwrap_or(0),

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::schema::APPLICATION_ID;
 
 /// A step for each version.
-const STEPS: [&str; 2] = [FIRST, TURNS_AND_REPORTS];
+const STEPS: [&str; 3] = [FIRST, TURNS_AND_REPORTS, ROUTES_ASKED_AGAIN];
 
 /// The schema that this release writes. A newer one is refused, never guessed at.
 #[allow(clippy::cast_possible_truncation, reason = "a handful of steps")]
@@ -131,6 +131,13 @@ CREATE TABLE report (
 CREATE INDEX report_address ON report (tenant, address, at);
 ";
 
+/// What the routes need to be asked again: who had logged in, and whom the client asked for. At the delivery and not at the
+/// message for the same reason as `origin`. Nothing is rewritten: what was queued before has neither. State 4 begins here.
+const ROUTES_ASKED_AGAIN: &str = "
+ALTER TABLE delivery ADD COLUMN user TEXT;
+ALTER TABLE delivery ADD COLUMN asked TEXT;
+";
+
 /// Makes the tables in an empty file, all or nothing.
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -153,6 +160,8 @@ fn take_steps(transaction: Transaction<'_>, from: u32) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::sqlite::schema;
 
@@ -163,17 +172,44 @@ mod tests {
         rows.map(Result::unwrap).collect()
     }
 
+    /// A copy of the queue that was kept of a format.
+    fn kept(directory: &Path, format: u32) -> Connection {
+        let copy = directory.join(format!("format-{format}.db"));
+        let kept = format!("{}/tests/fixtures/format-{format}/queue.db", env!("CARGO_MANIFEST_DIR"));
+        std::fs::copy(kept, &copy).unwrap();
+        Connection::open(copy).unwrap()
+    }
+
     #[test]
     fn a_migrated_file_has_the_schema_of_a_fresh_one() {
         let directory = tempfile::tempdir().unwrap();
-        let old = directory.path().join("old.db");
-        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1/queue.db");
-        std::fs::copy(kept, &old).unwrap();
-        let mut migrated = Connection::open(old).unwrap();
-        migrate(&mut migrated, 1).unwrap();
         let mut fresh = Connection::open(directory.path().join("fresh.db")).unwrap();
         schema::create(&mut fresh).unwrap();
-        assert_eq!(objects(&migrated), objects(&fresh));
-        assert_eq!(schema::owner(&migrated).unwrap(), schema::Owner::Ours(VERSION));
+        for format in 1..VERSION {
+            let mut migrated = kept(directory.path(), format);
+            migrate(&mut migrated, format).unwrap();
+            assert_eq!(objects(&migrated), objects(&fresh), "{format}");
+            assert_eq!(schema::owner(&migrated).unwrap(), schema::Owner::Ours(VERSION));
+        }
+    }
+
+    #[test]
+    fn the_second_format_is_taken_over_without_rewriting_a_row() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut queue = kept(directory.path(), 2);
+        schema::use_wal(&queue).unwrap();
+        queue
+            .execute_batch(
+                "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 5000)
+                 INSERT INTO delivery SELECT id + 1000 + n, message, tenant, lane, route_epoch, state, due, attempts,
+                     uncertain, in_flight, version, diagnostic, recipients, route, client, origin, age, denied, delay_told
+                 FROM delivery, number WHERE id = (SELECT min(id) FROM delivery);",
+            )
+            .unwrap();
+        let truncated: i64 = queue.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+        assert_eq!(truncated, 0);
+        migrate(&mut queue, 2).unwrap();
+        let log = std::fs::metadata(directory.path().join("format-2.db-wal")).unwrap().len();
+        assert!((1..64 * 1024).contains(&log), "{log} octets for 5,000 deliveries");
     }
 }

@@ -19,7 +19,9 @@ mod open;
 mod peek;
 mod readers;
 mod recipients;
+mod rerouting;
 mod schema;
+mod selecting;
 mod space;
 mod split;
 mod totals;
@@ -46,6 +48,8 @@ use crate::id::{DeliveryId, QueueId};
 use crate::list::{ListFilter, Page};
 use crate::message::NewMessage;
 use crate::report::{NewReport, ReportGroup};
+use crate::rerouting::{Place, Placed, Rerouting};
+use crate::selection::{Selected, Selection};
 use crate::settlement::Settlement;
 use crate::usage::Usage;
 use crate::{BodySink, Counts, Spool};
@@ -57,7 +61,7 @@ use claims::Claims;
 use fetch::Fetch;
 use inbox::Inbox;
 use janitor::Janitor;
-use job::{Answer, Chore, Commit, Incoming, Mark, Settle, Task};
+use job::{Answer, Chore, Commit, Incoming, Mark, Reroute, Settle, Task};
 use readers::Readers;
 use space::{Kind, Space};
 use writer::Writer;
@@ -258,7 +262,9 @@ impl SqliteSpool {
         // Many may wait for the writer; none needs its content for that.
         drop((header, body));
         let Settlement { parts, at, lane, mailbox, usage, new_messages, reports } = settlement;
-        if !split::covers(&parts, recipients.len()) || !new_messages.iter().all(|(_, message)| message.is_addressed()) {
+        if !split::covers(parts.iter().map(|part| &part.recipients), recipients.len())
+            || !new_messages.iter().all(|(_, message)| message.is_addressed())
+        {
             self.shared.inbox.abandon(guard, Some(&lane));
             return Err(StoreError::Failed(format!("the settlement of {message} does not name each recipient once")));
         }
@@ -284,6 +290,30 @@ impl SqliteSpool {
             usage,
             reports,
             new_messages,
+            answer,
+            permit,
+        });
+        answered.await.map_err(|_| writer_stopped())?
+    }
+
+    async fn reroute_claim(&self, claim: Claim<SqliteSource>, rerouting: Rerouting) -> Result<(), StoreError> {
+        check_rerouting(&claim, &rerouting)?;
+        let Claim { guard, message, tenant, route, envelope, recipients, message_id, progress, header, body, .. } =
+            claim;
+        // Many may wait for the writer; none needs its content for that.
+        drop((header, body));
+        let permit = pass(&self.settle_gate, Reroute::weight_of(&recipients)).await?;
+        let (answer, answered) = Answer::new();
+        self.shared.inbox.push_reroute(Reroute {
+            guard,
+            message,
+            tenant,
+            route,
+            sender: envelope.reverse_path.to_string(),
+            message_id,
+            recipients,
+            uncertain: progress.uncertain,
+            rerouting,
             answer,
             permit,
         });
@@ -333,6 +363,23 @@ impl Shared {
             Err(_) => Err(StoreError::Failed("4294967295 messages since the start: restart the relay".to_owned())),
         }
     }
+}
+
+/// Why a rerouting is not obeyed, if it is not.
+fn check_rerouting(claim: &Claim<SqliteSource>, rerouting: &Rerouting) -> Result<(), StoreError> {
+    let message = claim.message;
+    let refused = |why: &str| Err(StoreError::Failed(format!("the rerouting of {message} {why}")));
+    if !split::covers(rerouting.parts.iter().map(|part| &part.recipients), claim.recipients.len()) {
+        return refused("does not name each recipient once");
+    }
+    if claim.guard.is_marked() {
+        return refused("comes while it is in flight");
+    }
+    let goes_elsewhere = |part: &Placed| matches!(&part.place, Place::Lanes { lanes, .. } if *lanes != claim.lanes);
+    if claim.progress.uncertain > 0 && rerouting.said.is_none() && rerouting.parts.iter().any(goes_elsewhere) {
+        return refused("names other lanes than the one from which upstream may have it");
+    }
+    Ok(())
 }
 
 fn writer_stopped() -> StoreError {
@@ -398,6 +445,17 @@ impl Spool for SqliteSpool {
         self.readers.read(move |connection| fetch.claim_accepted_before(connection, &lanes, before)).await
     }
 
+    async fn claim_selected(
+        &self,
+        selection: &Selection,
+        after: Option<DeliveryId>,
+    ) -> Result<Selected<SqliteSource>, StoreError> {
+        // While nothing can be recorded nothing may be changed.
+        self.shared.inbox.check()?;
+        let (fetch, selection) = (self.fetch(), *selection);
+        self.readers.read(move |connection| fetch.claim_selected(connection, selection, after)).await
+    }
+
     fn mark_in_flight(&self, guard: &ClaimGuard, lane: &LaneId) {
         if guard.mark(lane) {
             self.shared.inbox.push_mark(Mark::of(guard));
@@ -406,6 +464,14 @@ impl Spool for SqliteSpool {
 
     async fn settle(&self, claim: Claim<SqliteSource>, settlement: Settlement<SqliteSink>) -> Result<(), StoreError> {
         self.settle_claim(claim, settlement).await
+    }
+
+    async fn reroute(&self, claim: Claim<SqliteSource>, rerouting: Rerouting) -> Result<(), StoreError> {
+        self.reroute_claim(claim, rerouting).await
+    }
+
+    fn set_limits(&self, max_messages: u64, max_bytes: u64, min_free_bytes: u64) {
+        self.shared.space.set_limits(max_messages, max_bytes, min_free_bytes);
     }
 
     async fn lanes(&self) -> Result<Vec<LaneSet>, StoreError> {

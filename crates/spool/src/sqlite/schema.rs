@@ -6,13 +6,15 @@
 //! | 0 | queued: claimable once `due` |
 //! | 1 | held: waits for an operator or for trouble to end |
 //! | 3 | quarantined: its stored message is damaged |
+//! | 4 | unrouted: no route takes it, `diagnostic` says why (since format 3) |
 //!
 //! 2 was "refused: waits for a bounce" in format 1 and is not used again.
 //!
 //! `message.reverse_path` is empty for `<>`; `body_type` is 0 for 7BIT and 1 for 8BITMIME; `ret` and `envelope_id` stand as
 //! in RET= and ENVID=, null if not said. Times are milliseconds since 1970 in UTC, `age` and `denied` milliseconds,
 //! `usage.minute` minutes since 1970. `delivery.lane` is the set of lanes that may carry it, a line each; `client` is its
-//! message's, whose turn it is; `in_flight` is the boot whose transfer began, or null; `origin` is 0 for a client's message
+//! message's, whose turn it is; `user` is who had logged in and `asked` the address that its client asked for where a route
+//! redirected it, null if nobody and nothing; `in_flight` is the boot whose transfer began, or null; `origin` is 0 for a client's message
 //! and 1 for a report of ours.
 
 use rusqlite::{Connection, OptionalExtension};
@@ -23,11 +25,20 @@ pub(super) use super::migrate::VERSION;
 /// "XO2R": what `file(1)` and a foreign tool see in the header.
 pub(super) const APPLICATION_ID: i32 = 0x584f_3252;
 /// `delivery.state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum State {
+    #[default]
     Queued = 0,
     Held = 1,
     Quarantined = 3,
+    Unrouted = 4,
+}
+
+impl State {
+    /// From the column; none for a number that means nothing.
+    pub(super) fn from_stored(number: i64) -> Option<Self> {
+        [Self::Queued, Self::Held, Self::Quarantined, Self::Unrouted].into_iter().find(|state| *state as i64 == number)
+    }
 }
 
 /// Whose file this is.

@@ -22,7 +22,11 @@ const FREE_SPACE_AGE: Duration = Duration::from_secs(1);
 
 /// All that limits the store, shared by sinks and writer.
 pub(super) struct Space {
-    options: SpoolOptions,
+    directory: PathBuf,
+    memory_budget: u64,
+    max_messages: AtomicU64,
+    max_bytes: AtomicU64,
+    min_free_bytes: AtomicU64,
     clock: Arc<dyn Clock>,
     usage: Mutex<Usage>,
     free: Mutex<Option<(Monotonic, u64)>>,
@@ -39,7 +43,25 @@ struct Usage {
 impl Space {
     pub(super) fn new(options: SpoolOptions, clock: Arc<dyn Clock>, stored: Totals) -> Self {
         let usage = Mutex::new(Usage { stored, ..Usage::default() });
-        Self { options, clock, usage, free: Mutex::new(None), memory: AtomicU64::new(0) }
+        let SpoolOptions { directory, max_messages, max_bytes, min_free_bytes, memory_budget } = options;
+        Self {
+            directory,
+            memory_budget,
+            max_messages: AtomicU64::new(max_messages),
+            max_bytes: AtomicU64::new(max_bytes),
+            min_free_bytes: AtomicU64::new(min_free_bytes),
+            clock,
+            usage,
+            free: Mutex::new(None),
+            memory: AtomicU64::new(0),
+        }
+    }
+
+    /// Other caps and another floor. Each stands for itself: whoever asks meanwhile may meet one of before.
+    pub(super) fn set_limits(&self, max_messages: u64, max_bytes: u64, min_free_bytes: u64) {
+        self.max_messages.store(max_messages, Ordering::Relaxed);
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
+        self.min_free_bytes.store(min_free_bytes, Ordering::Relaxed);
     }
 
     /// What is stored now.
@@ -82,30 +104,30 @@ impl Space {
 
     fn check_messages(&self, usage: &Usage) -> Result<(), StoreError> {
         let messages = usage.stored.counts().messages + usage.receiving_messages;
-        if messages < self.options.max_messages {
+        let cap = self.max_messages.load(Ordering::Relaxed);
+        if messages < cap {
             return Ok(());
         }
-        let cap = self.options.max_messages;
         Err(StoreError::Full(format!("{messages} messages are stored or being received, max_messages is {cap}")))
     }
 
     fn check_bytes(&self, usage: &Usage, more: u64) -> Result<(), StoreError> {
         let bytes = (usage.stored.counts().bytes + usage.receiving_bytes).saturating_add(more);
-        if bytes <= self.options.max_bytes {
+        let cap = self.max_bytes.load(Ordering::Relaxed);
+        if bytes <= cap {
             return Ok(());
         }
-        let cap = self.options.max_bytes;
         Err(StoreError::Full(format!("{bytes} octets would be stored or being received, max_bytes is {cap}")))
     }
 
     /// Refuses while the disk, less `octets`, has less free than the configuration keeps back.
     fn check_floor(&self, octets: u64) -> Result<(), StoreError> {
         let free = self.free_bytes()?;
-        let floor = self.options.min_free_bytes;
+        let floor = self.min_free_bytes.load(Ordering::Relaxed);
         if free >= floor.saturating_add(octets) {
             return Ok(());
         }
-        let directory = self.options.directory.display();
+        let directory = self.directory.display();
         let wanted = if octets == 0 { String::new() } else { format!("{octets} are wanted, ") };
         Err(StoreError::Full(format!(
             "{free} octets are free on the disk of {directory}, {wanted}min_free_bytes is {floor}"
@@ -121,7 +143,7 @@ impl Space {
         {
             return Ok(free);
         }
-        let disk = rustix::fs::statvfs(&self.options.directory)
+        let disk = rustix::fs::statvfs(&self.directory)
             .map_err(|error| StoreError::Failed(format!("asking for free space: {}", io::Error::from(error))))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         *cached = Some((now, free));
@@ -134,19 +156,19 @@ impl Space {
     }
 
     fn ballast(&self) -> PathBuf {
-        ballast(&self.options.directory)
+        ballast(&self.directory)
     }
 
     /// Throws the ballast off; false if there is none any more.
     pub(super) fn release_ballast(&self) -> bool {
         self.forget_free_bytes();
-        throw_ballast_off(&self.options.directory)
+        throw_ballast_off(&self.directory)
     }
 
     /// Takes ballast in if there is none and the floor stays clear of it. Failing is no harm: the floor still stands.
     pub(super) fn restore_ballast(&self) {
         let path = self.ballast();
-        let wanted = self.options.min_free_bytes.saturating_add(2 * BALLAST_LEN);
+        let wanted = self.min_free_bytes.load(Ordering::Relaxed).saturating_add(2 * BALLAST_LEN);
         if fs::metadata(&path).is_ok_and(|file| file.len() == BALLAST_LEN) || self.free_bytes().unwrap_or(0) < wanted {
             return;
         }
@@ -252,7 +274,7 @@ impl Memory {
     /// Takes `more` octets of the budget; false if it has not so many left.
     pub(super) fn grow(&mut self, more: usize) -> bool {
         let more = more as u64;
-        let budget = self.space.options.memory_budget;
+        let budget = self.space.memory_budget;
         let grown = self.space.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(more).filter(|sum| *sum <= budget)
         });
@@ -298,6 +320,22 @@ mod tests {
         drop(first);
         assert!(space.check(0).is_ok());
         assert!(space.reserve(Kind::Received).is_ok());
+    }
+
+    #[test]
+    fn other_limits_hold_from_now_on() {
+        let space = space(1, 100, 0, 0);
+        *space.free.lock().unwrap() = Some((space.clock.monotonic(), 1_000));
+        let _first = space.reserve(Kind::Received).unwrap();
+        full(space.check(0), "max_messages is 1");
+        space.set_limits(2, 100, 0);
+        assert_eq!(space.check(100), Ok(()));
+        space.set_limits(2, 50, 0);
+        full(space.check(51), "max_bytes is 50");
+        space.set_limits(2, 50, 1_001);
+        full(space.check(0), "min_free_bytes is 1001");
+        space.set_limits(1, 50, 0);
+        full(space.check(0), "max_messages is 1");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Totals {
                 self.queued += by;
                 self.uncertain += if uncertain > 0 { by } else { 0 };
             }
-            State::Held => self.held += by,
+            State::Held | State::Unrouted => self.held += by,
             State::Quarantined => self.quarantined += by,
         }
     }

@@ -15,8 +15,9 @@ use super::apply::{Applier, Effects};
 use super::claims::ClaimGuard;
 use super::connection::{self, Purpose, Trouble};
 use super::fetch;
-use super::inbox::Work;
-use super::job::{Answer, Batch, Chore, Commit, Incoming, Quarantine, Settle};
+use super::inbox::{Kept, Work};
+use super::job::{Answer, Batch, Chore, Commit, Incoming, Quarantine, Reroute, Settle};
+use super::rerouting;
 use super::totals::Totals;
 use crate::error::StoreError;
 use crate::id::QueueId;
@@ -191,11 +192,11 @@ impl Writer {
     /// It is durable: acts upon it and answers.
     fn finish(&mut self, batch: Batch, done: Done) {
         self.note_logged(&batch);
-        let Batch { settles, marks: _, quarantines, chores, commits } = batch;
+        let Batch { settles, marks: _, reroutes, quarantines, chores, commits } = batch;
         let Effects { totals, used: _, arrivals, stirred, unfiled, unstored } = done.effects;
         self.shared.space.add_stored(totals);
         self.shared.janitor.unlink(unfiled);
-        let settled: Vec<_> = settles.into_iter().map(settled).collect();
+        let settled: Vec<_> = settles.into_iter().map(settled).chain(reroutes.into_iter().map(rerouted)).collect();
         let stored: Vec<_> = commits.into_iter().map(|commit| stored(commit, &unstored)).collect();
         quarantines.into_iter().for_each(was_set_aside);
         self.shared.claims.arrived(&arrivals);
@@ -215,8 +216,9 @@ impl Writer {
 
     fn note_logged(&mut self, batch: &Batch) {
         let settles: usize = batch.settles.iter().map(|settle| settle.weight() + ROW_BYTES).sum();
+        let reroutes: usize = batch.reroutes.iter().map(|reroute| reroute.weight() + ROW_BYTES).sum();
         let commits: usize = batch.commits.iter().map(|commit| commit.incoming.weight() + ROW_BYTES).sum();
-        self.note_octets(settles + commits + ROW_BYTES * batch.marks.len());
+        self.note_octets(settles + reroutes + commits + ROW_BYTES * batch.marks.len());
     }
 
     fn note_octets(&mut self, octets: usize) {
@@ -231,11 +233,14 @@ impl Writer {
     fn fail(&mut self, batch: Batch, reason: &str) {
         let inbox = &self.shared.inbox;
         inbox.refuse(reason);
-        let Batch { mut settles, marks, quarantines, chores, commits } = batch;
+        let Batch { mut settles, marks, mut reroutes, quarantines, chores, commits } = batch;
         for settle in &mut settles {
             settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
-        inbox.put_back(settles, marks, quarantines);
+        for reroute in &mut reroutes {
+            reroute.answer.give(Err(StoreError::Failed(reason.to_owned())));
+        }
+        inbox.put_back(Kept { settles, marks, reroutes, quarantines });
         for Chore { mut answer, .. } in chores {
             answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
@@ -286,14 +291,15 @@ impl Writer {
         self.undo()?;
         let mut kept = self.shared.inbox.take_kept();
         // They wait for their own transactions.
-        self.shared.inbox.put_back(Vec::new(), Vec::new(), mem::take(&mut kept.quarantines));
+        self.shared.inbox.put_back(Kept { quarantines: mem::take(&mut kept.quarantines), ..Kept::default() });
         match self.transact(&mut kept) {
             Ok(done) => {
                 self.finish(kept, done);
                 Ok(())
             }
             Err(trouble) => {
-                self.shared.inbox.put_back(kept.settles, kept.marks, kept.quarantines);
+                let Batch { settles, marks, reroutes, quarantines, .. } = kept;
+                self.shared.inbox.put_back(Kept { settles, marks, reroutes, quarantines });
                 Err(trouble)
             }
         }
@@ -350,7 +356,11 @@ impl Writer {
     /// needed, if not they are swept.
     fn give_up(&mut self) {
         self.doubtful.drain(..).for_each(|doubtful| doubtful.incoming.stored());
-        for settle in self.shared.inbox.take_kept().settles {
+        let kept = self.shared.inbox.take_kept();
+        for reroute in kept.reroutes {
+            self.shared.inbox.abandon(reroute.guard, None);
+        }
+        for settle in kept.settles {
             tracing::error!(message = %settle.message, "what became of this message could not be recorded");
             self.shared.inbox.abandon(settle.guard, Some(&settle.lane));
         }
@@ -394,7 +404,7 @@ struct Done {
     chored: Vec<u64>,
 }
 
-/// The claim of a row that was refused, and who was at it.
+/// The claim of a row that was refused, and the lane that was at it if one was.
 type Spoiled = (ClaimGuard, Option<LaneId>);
 
 /// Each job in a savepoint of its own; those refused are answered and leave the batch, the claims of refused settlements
@@ -417,6 +427,15 @@ fn one_by_one(
     for mark in mem::take(&mut batch.marks) {
         if alone(applier, effects, |applier, effects| applier.mark(&mark, effects))?.is_ok() {
             batch.marks.push(mark);
+        }
+    }
+    for mut reroute in mem::take(&mut batch.reroutes) {
+        match alone(applier, effects, |applier, effects| applier.reroute(&reroute, effects))? {
+            Ok(()) => batch.reroutes.push(reroute),
+            Err(text) => {
+                reroute.answer.give(Err(StoreError::Failed(text)));
+                spoiled.push((reroute.guard, None));
+            }
         }
     }
     let mut chored = Vec::new();
@@ -477,6 +496,17 @@ fn settled(settle: Settle) -> Answer<()> {
     let Settle { guard, new_messages, answer, permit, .. } = settle;
     new_messages.into_iter().for_each(Incoming::stored);
     guard.settle();
+    drop(permit);
+    answer
+}
+
+fn rerouted(reroute: Reroute) -> Answer<()> {
+    let Reroute { guard, rerouting, answer, permit, .. } = reroute;
+    if rerouting::keeps_its_row(&rerouting.parts) {
+        guard.keep();
+    } else {
+        guard.settle();
+    }
     drop(permit);
     answer
 }

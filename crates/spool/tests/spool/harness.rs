@@ -56,6 +56,7 @@ pub(crate) fn message(recipients: &[&str]) -> NewMessage {
         message_id: "<1@contoso.com>".to_owned(),
         listener: "main".to_owned(),
         client: "192.0.2.7".to_owned(),
+        user: None,
         origin: Origin::Submitted,
         accepted_at: NOW,
         deliveries: vec![delivery(&lanes(), recipients)],
@@ -68,6 +69,7 @@ pub(crate) fn delivery(lanes: &LaneSet, recipients: &[&str]) -> NewDelivery {
         lanes: lanes.clone(),
         route: "invoices".to_owned(),
         route_epoch: 7,
+        asked: None,
         recipients: recipients.iter().map(|text| path(text)).collect(),
     }
 }

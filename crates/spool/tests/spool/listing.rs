@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use mail::{LaneId, LaneSet, Outcome};
+use mail::{LaneId, LaneSet, Mailbox, Outcome};
 use spool::{
-    BodySink, DeliveryState, ListFilter, Listed, NewMessage, Next, Origin, Part, Progress, Spool, SqliteSpool,
+    BodySink, DeliveryState, ListFilter, Listed, NewDelivery, NewMessage, Next, Origin, Part, Progress, Spool,
+    SqliteSpool,
 };
 
 use crate::harness::*;
@@ -28,7 +29,10 @@ async fn a_delivery_is_listed_with_all_that_is_known_of_it() {
     let (spool, _) = open(directory.path());
     let sink = sink(&spool, &pattern(100_000)).await;
     let id = sink.id();
-    let report = NewMessage { origin: Origin::Report, ..message(&["a@b.c", "d@e.f"]) };
+    let asked = Some(Mailbox::parse(b"asked@b.c").unwrap());
+    let deliveries = vec![NewDelivery { asked: asked.clone(), ..delivery(&lanes(), &["a@b.c", "d@e.f"]) }];
+    let user = Some("erp".to_owned());
+    let report = NewMessage { origin: Origin::Report, user: user.clone(), deliveries, ..message(&[]) };
     spool.commit(sink, report).await.unwrap();
     let claim = claim(&spool).await.unwrap();
     let due = NOW + Duration::from_mins(5);
@@ -48,6 +52,8 @@ async fn a_delivery_is_listed_with_all_that_is_known_of_it() {
         lanes: lanes(),
         tenant: "contoso".to_owned(),
         route: "invoices".to_owned(),
+        route_epoch: 7,
+        asked,
         state: DeliveryState::Queued,
         due,
         progress,
@@ -55,7 +61,9 @@ async fn a_delivery_is_listed_with_all_that_is_known_of_it() {
         recipients: vec![path("a@b.c"), path("d@e.f")],
         sender: "erp@contoso.com".to_owned(),
         size: 100_000 + message(&[]).header.len() as u64,
+        listener: "main".to_owned(),
         client: "192.0.2.7".to_owned(),
+        user,
         accepted_at: NOW,
         message_id: "<1@contoso.com>".to_owned(),
         origin: Origin::Report,
@@ -98,7 +106,7 @@ async fn a_page_looks_at_no_more_rows_than_a_short_read_may() {
         .execute_batch(
             "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 25000)
              INSERT INTO delivery SELECT id + n, message, tenant, lane, route_epoch, state, due, attempts, uncertain,
-                 in_flight, version, diagnostic, recipients, route, client, origin, age, denied, delay_told
+                 in_flight, version, diagnostic, recipients, route, client, origin, age, denied, delay_told, user, asked
              FROM delivery, number WHERE id = (SELECT min(id) FROM delivery)",
         )
         .unwrap();

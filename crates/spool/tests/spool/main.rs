@@ -12,4 +12,5 @@ mod listing;
 mod migrating;
 mod model;
 mod opening;
+mod rerouting;
 mod settling;

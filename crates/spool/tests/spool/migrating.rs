@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mail::{LaneId, LaneSet, Notify};
-use spool::{DeliveryState, ListFilter, Spool, SqliteSpool, Usage};
+use spool::{DeliveryState, ListFilter, Place, Placed, Rerouting, Selection, Spool, SqliteSpool, Usage};
 
 use crate::harness::*;
 
@@ -153,8 +153,9 @@ fn format_of(directory: &Path) -> u32 {
     let connection = database(directory);
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     let has = |sql: &str| connection.prepare(sql).is_ok();
-    assert_eq!(has("SELECT route, client, age FROM delivery"), version == 2);
-    assert_eq!(has("SELECT * FROM usage, report"), version == 2);
+    assert_eq!(has("SELECT route, client, age FROM delivery"), version == 3);
+    assert_eq!(has("SELECT * FROM usage, report"), version == 3);
+    assert_eq!(has("SELECT user, asked FROM delivery"), version == 3);
     assert_eq!(has("SELECT refused FROM meta"), version == 1);
     version
 }
@@ -186,7 +187,7 @@ async fn a_killed_migration_was_whole_or_nothing() {
         assert_eq!(one(own), MESSAGES + 8);
         assert!(spool.claim(&queue("scanner"), NOW).await.unwrap().is_some());
         spool.close().await;
-        assert_eq!(format_of(directory.path()), 2);
+        assert_eq!(format_of(directory.path()), 3);
         if !killed {
             break;
         }
@@ -207,7 +208,12 @@ async fn everything_of_the_second_format_is_found_and_can_be_sent() {
     let both = LaneSet::new(&scanner, &[LaneId::new("tenant", "erp@contoso.com")]);
     let listed = spool.list(&ListFilter { lanes: Some(both.clone()), state: None }, None, 10).await.unwrap().deliveries;
     let late = listed.first().unwrap();
+    assert_eq!((late.listener.as_str(), late.route_epoch), ("main", 7));
+    assert_eq!((&late.user, &late.asked), (&None, &None), "nobody wrote it down then");
     assert_eq!((late.route.as_str(), late.progress.delay_told, late.progress.age.as_secs()), ("invoices", true, 60));
+    let held = DeliveryState::Held;
+    let held = ListFilter { lanes: None, state: Some(held) };
+    assert_eq!(spool.list(&held, None, 10).await.unwrap().deliveries[0].progress.uncertain, 3);
     let row = |message: &str, recipients: &str, attempts, uncertain, octets| {
         (message.to_owned(), recipients.to_owned(), attempts, uncertain, octets)
     };
@@ -224,4 +230,28 @@ async fn everything_of_the_second_format_is_found_and_can_be_sent() {
     assert_eq!(waiting.iter().map(|(_, report)| report.recipients.as_str()).collect::<Vec<_>>(), ["gone@b.c"]);
     let used: u32 = spool.usage_since(&scanner, NOW).await.unwrap().iter().map(|(_, usage)| usage.messages).sum();
     assert_eq!(used, 3, "two that were sent, and one that was in flight");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_queued_in_the_second_format_can_follow_the_routes() {
+    let directory = copy_of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-2")));
+    let (spool, _) = open(directory.path());
+    let (mut messages, mut after) = (Vec::new(), None);
+    loop {
+        let selected = spool.claim_selected(&Selection::OtherEpoch(8), after).await.unwrap();
+        if let Some(claim) = selected.claim {
+            messages.push(claim.message.to_string());
+            let parts = vec![Placed { recipients: (0..claim.recipients.len()).collect(), place: Place::Stays }];
+            spool.reroute(claim, Rerouting { epoch: 8, parts, said: None, at: NOW }).await.unwrap();
+        }
+        match selected.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    messages.sort();
+    assert_eq!(messages, ["1-1", "1-4", "1-5", "1-6"], "all but the one that is held");
+    assert_eq!(spool.counts().await.unwrap().queued, 4);
+    let again = spool.claim_selected(&Selection::OtherEpoch(8), None).await.unwrap();
+    assert_eq!((again.claim.is_none(), again.next), (true, None));
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use clock::WallTime;
 use mail::{LaneId, LaneSet, Outcome};
 use proptest::prelude::*;
-use spool::{BodySink, Claim, Next, Part, Progress, QueueId, Settlement, Spool, SqliteSource, SqliteSpool, Usage};
+use spool::{
+    BodySink, Claim, Next, Part, Place, Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool,
+    SqliteSource, SqliteSpool, Usage,
+};
 
 use crate::harness::*;
 
@@ -29,13 +32,24 @@ enum Step {
     Drop(usize),
     /// One of the claims; the way of each recipient.
     Settle(usize, Vec<u8>),
+    /// All of a selection, and one of them goes where these say, recipient by recipient; with an operator's word or without.
+    Reroute(Which, usize, Vec<u8>, bool),
     Advance(u8),
     Close,
     Crash,
 }
 
+/// Which selection: what other epochs left, what no route takes, or one of the messages.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    OtherEpoch(u64),
+    Unrouted,
+    Message,
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let octets = prop_oneof![0..100_usize, 32_700..32_800_usize, Just(70_000)];
+    let which = prop_oneof![(7..10_u64).prop_map(Which::OtherEpoch), Just(Which::Unrouted), Just(Which::Message)];
     let step = prop_oneof![
         4 => (1..4_usize, octets, 0..3_usize, 0..3_u8)
             .prop_map(|(recipients, octets, lanes, client)| Step::Commit { recipients, octets, lanes, client }),
@@ -44,6 +58,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (any::<usize>(), any::<usize>()).prop_map(|(claim, lane)| Step::Mark(claim, lane)),
         2 => any::<usize>().prop_map(Step::Drop),
         4 => (any::<usize>(), proptest::collection::vec(0..5_u8, 3)).prop_map(|(claim, ways)| Step::Settle(claim, ways)),
+        4 => (which, any::<usize>(), proptest::collection::vec(0..5_u8, 3), any::<bool>())
+            .prop_map(|(which, at, ways, spoken)| Step::Reroute(which, at, ways, spoken)),
         2 => (1..5_u8).prop_map(Step::Advance),
         1 => Just(Step::Close),
         1 => Just(Step::Crash),
@@ -67,8 +83,10 @@ fn queue(at: usize) -> LaneSet {
 /// Where a recipient of the model stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stands {
-    /// None while it is held.
-    due: Option<WallTime>,
+    /// As in the database: 0 queued, 1 held, 4 unrouted.
+    state: i64,
+    due: WallTime,
+    epoch: u64,
     lanes: LaneSet,
     client: String,
     /// As stored.
@@ -124,6 +142,7 @@ impl World {
             Step::Mark(at, lane) if !self.claims.is_empty() => self.mark(at % self.claims.len(), lane),
             Step::Drop(at) if !self.claims.is_empty() => self.drop(at % self.claims.len()).await,
             Step::Settle(at, ways) if !self.claims.is_empty() => self.settle(at % self.claims.len(), &ways).await,
+            Step::Reroute(which, at, ways, spoken) => self.reroute(which, at, &ways, spoken).await,
             Step::Advance(seconds) => self.now = self.now + Duration::from_secs(seconds.into()),
             Step::Close => self.close().await,
             Step::Crash => self.crash().await,
@@ -142,13 +161,13 @@ impl World {
         self.spool.commit(sink, message).await.unwrap();
         self.bodies.insert(id, octets);
         self.accepted.insert(id, self.now);
-        let stands = Stands { due: Some(self.now), lanes, client, progress: Progress::default() };
+        let stands = Stands { state: 0, due: self.now, epoch: 7, lanes, client, progress: Progress::default() };
         self.model.extend(names.iter().map(|name| ((id, (*name).to_owned()), stands.clone())));
     }
 
     async fn claim(&mut self, lanes: &LaneSet) {
         let found = self.spool.claim(lanes, self.now).await.unwrap();
-        let due: Vec<_> = self.free(lanes).filter(|(_, stands)| stands.due <= Some(self.now)).collect();
+        let due: Vec<_> = self.free(lanes).filter(|(_, stands)| stands.due <= self.now).collect();
         let Some(claim) = found else {
             assert!(due.is_empty(), "something was due: {due:?}");
             return;
@@ -178,9 +197,88 @@ impl World {
 
     /// What is queued for these lanes and in nobody's hand.
     fn free<'a>(&'a self, lanes: &'a LaneSet) -> impl Iterator<Item = (&'a Key, &'a Stands)> {
+        self.unheld().filter(|(_, stands)| stands.state == 0 && stands.lanes == *lanes)
+    }
+
+    /// What is in nobody's hand.
+    fn unheld(&self) -> impl Iterator<Item = (&Key, &Stands)> {
         let held: BTreeSet<_> = self.claims.iter().flat_map(keys).collect();
-        let queued = self.model.iter().filter(|(_, stands)| stands.due.is_some());
-        queued.filter(move |(key, stands)| !held.contains(key) && stands.lanes == *lanes)
+        self.model.iter().filter(move |(key, _)| !held.contains(key))
+    }
+
+    /// All of a selection are found, by id; then one of them is rerouted and the others are let go.
+    async fn reroute(&mut self, which: Which, at: usize, ways: &[u8], spoken: bool) {
+        let Some((some, _)) = self.model.keys().nth(at % self.model.len().max(1)) else { return };
+        let (some, mut found, mut after) = (*some, Vec::new(), None);
+        let selection = match which {
+            Which::OtherEpoch(epoch) => Selection::OtherEpoch(epoch),
+            Which::Unrouted => Selection::Unrouted,
+            Which::Message => Selection::Message(some),
+        };
+        loop {
+            let selected = self.spool.claim_selected(&selection, after).await.unwrap();
+            found.extend(selected.claim);
+            match selected.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        let is_meant = |(key, stands): &(&Key, &Stands)| match selection {
+            Selection::OtherEpoch(epoch) => stands.state != 1 && stands.epoch != epoch,
+            Selection::Unrouted => stands.state == 4,
+            Selection::Message(message) => key.0 == message,
+        };
+        let wanted: BTreeSet<Key> = self.unheld().filter(is_meant).map(|(key, _)| key.clone()).collect();
+        assert_eq!(found.iter().flat_map(keys).collect::<BTreeSet<_>>(), wanted, "{selection:?}");
+        assert!(found.is_sorted_by_key(|claim| claim.delivery));
+        if !found.is_empty() {
+            let claim = found.swap_remove(at % found.len());
+            drop(found);
+            self.place(claim, ways, spoken).await;
+        }
+    }
+
+    async fn place(&mut self, claim: Claim<SqliteSource>, ways: &[u8], spoken: bool) {
+        let epoch = 7 + u64::from(ways[0]) % 3;
+        let (mut parts, mut stay) = (Vec::new(), Vec::new());
+        // Its mark is its row's, and goes with those who stay.
+        let marked = self.marked.remove(&keys(&claim));
+        for (position, key) in keys(&claim).into_iter().enumerate() {
+            let stands = self.model.get_mut(&key).unwrap();
+            assert_eq!((claim.route_epoch, &claim.lanes, &claim.client), (stands.epoch, &stands.lanes, &stands.client));
+            let cuts = self.cuts.get(&key).copied().unwrap_or(0);
+            assert_eq!(claim.progress.uncertain, stands.progress.uncertain + cuts);
+            stands.epoch = epoch;
+            let place = match ways[position % ways.len()] {
+                0 => Place::Stays,
+                4 => Place::Unrouted { reason: "none".to_owned() },
+                way => {
+                    let free = spoken || claim.progress.uncertain == 0;
+                    let lanes = if free { queue(usize::from(way) - 1) } else { claim.lanes.clone() };
+                    Place::Lanes { tenant: "contoso".to_owned(), route: "new".to_owned(), lanes }
+                }
+            };
+            if place == Place::Stays {
+                stay.push(key);
+            } else {
+                stands.progress.uncertain = claim.progress.uncertain;
+                self.cuts.remove(&key);
+            }
+            match &place {
+                Place::Stays => {}
+                Place::Lanes { lanes, .. } => {
+                    stands.due = if stands.state == 0 { stands.due } else { self.now };
+                    (stands.state, stands.lanes) = (0, lanes.clone());
+                }
+                Place::Unrouted { .. } => (stands.state, stands.due) = (4, self.now),
+            }
+            parts.push(Placed { recipients: vec![position], place });
+        }
+        if let Some(lane) = marked.filter(|_| !stay.is_empty()) {
+            self.marked.insert(stay, lane);
+        }
+        let said = spoken.then(|| "said".to_owned());
+        self.spool.reroute(claim, Rerouting { epoch, parts, said, at: self.now }).await.unwrap();
     }
 
     /// Every claim is of the queue it was asked of, in no other hand, and as it was stored.
@@ -236,7 +334,9 @@ impl World {
             let part = self.part(claim.progress, position, ways[position % ways.len()]);
             let pinned = part.progress.uncertain > 0;
             let stands = Stands {
-                due: if let Next::Due(due) = part.next { Some(due) } else { None },
+                state: i64::from(part.next == Next::Held),
+                due: if let Next::Due(due) = part.next { due } else { self.now },
+                epoch: claim.route_epoch,
                 lanes: if pinned { LaneSet::from(&lane) } else { claim.lanes.clone() },
                 client: claim.client.clone(),
                 progress: part.progress,
@@ -306,7 +406,7 @@ impl World {
             self.add_usage(&lane, Usage { messages: 1, recipients, external: recipients });
             for key in keys {
                 let stands = self.model.get_mut(&key).unwrap();
-                stands.due = Some(NOW);
+                stands.due = NOW;
                 stands.lanes = LaneSet::from(&lane);
                 stands.progress.uncertain += 1;
             }
@@ -342,21 +442,31 @@ fn keys(claim: &Claim<SqliteSource>) -> Vec<Key> {
 /// Every row against the model, and the running sums against the rows.
 fn check_database(directory: &Path, model: &Model, counts: &spool::Counts) {
     let connection = database(directory);
-    let mut statement = connection.prepare("SELECT message, recipients, state, lane FROM delivery").unwrap();
+    let mut statement = connection
+        .prepare("SELECT message, recipients, state, lane, due, route_epoch, uncertain FROM delivery")
+        .unwrap();
     let rows = statement
         .query_map([], |row| {
-            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+            let stands = (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
+            Ok((row.get(0)?, row.get::<_, String>(1)?, stands))
         })
         .unwrap();
     let mut found = Vec::new();
-    for (message, recipients, state, lane) in rows.map(Result::unwrap) {
+    for (message, recipients, stands) in rows.map(Result::unwrap) {
         let id = QueueId::from_i64(message).unwrap();
-        found.extend(recipients.split('\n').map(|recipient| ((id, recipient.to_owned()), state, lane.clone())));
+        let stands: (i64, String, i64, i64, u32) = stands;
+        found.extend(recipients.split('\n').map(|recipient| ((id, recipient.to_owned()), stands.clone())));
     }
     found.sort();
     let wanted: Vec<_> = model
         .iter()
-        .map(|(key, stands)| (key.clone(), i64::from(stands.due.is_none()), stands.lanes.as_str().to_owned()))
+        .map(|(key, stands)| {
+            let Stands { state, due, epoch, lanes, progress, .. } = stands;
+            (
+                key.clone(),
+                (*state, lanes.as_str().to_owned(), due.unix_millis(), epoch.cast_signed(), progress.uncertain),
+            )
+        })
         .collect();
     assert_eq!(found, wanted);
     let one = |sql: &str| {
@@ -364,7 +474,7 @@ fn check_database(directory: &Path, model: &Model, counts: &spool::Counts) {
         u64::try_from(value).unwrap()
     };
     assert_eq!(counts.queued, one("SELECT count(*) FROM delivery WHERE state = 0"));
-    assert_eq!(counts.held, one("SELECT count(*) FROM delivery WHERE state = 1"));
+    assert_eq!(counts.held, one("SELECT count(*) FROM delivery WHERE state IN (1, 4)"));
     assert_eq!(counts.uncertain, one("SELECT count(*) FROM delivery WHERE state = 0 AND uncertain > 0"));
     assert_eq!(counts.bytes, one("SELECT coalesce(sum(size), 0) FROM message"));
 }

@@ -62,8 +62,8 @@ async fn everything_is_private() {
 async fn a_newer_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).0.close().await;
-    database(directory.path()).pragma_update(None, "user_version", 3).unwrap();
-    assert!(matches!(refused(directory.path()), OpenError::Newer { found: 3, known: 2, .. }));
+    database(directory.path()).pragma_update(None, "user_version", 4).unwrap();
+    assert!(matches!(refused(directory.path()), OpenError::Newer { found: 4, known: 3, .. }));
 }
 
 #[test]
