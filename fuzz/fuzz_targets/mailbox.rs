@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mail::{Domain, ForwardPath, Mailbox, Received, ReversePath, domain_or_literal};
+use mail::{Domain, ForwardPath, LocalPart, Mailbox, Received, ReversePath, domain_or_literal};
 
 fuzz_target!(|octets: &[u8]| {
     if let Ok(mailbox) = Mailbox::parse(octets) {
@@ -15,6 +15,12 @@ fuzz_target!(|octets: &[u8]| {
     }
     if let Ok(path) = ForwardPath::parse(octets) {
         assert_eq!(ForwardPath::parse(path.to_string().as_bytes()), Ok(path));
+    }
+    if let Ok(sender) = LocalPart::parse(octets) {
+        let host = Domain::parse("relay.test").unwrap();
+        let path = ReversePath::qualified(&sender, &host);
+        assert_eq!(ReversePath::parse(path.to_string().as_bytes()), Ok(path));
+        assert!(Mailbox::parse(octets).is_err());
     }
     if let Some(helo) = std::str::from_utf8(octets).ok().and_then(domain_or_literal) {
         let client = [192, 0, 2, 1].into();

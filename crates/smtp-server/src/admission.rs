@@ -47,14 +47,14 @@ impl SessionWatch {
 /// Admits sessions up to two bounds, and no faster from one client than those could ever be worked off.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    max_connections: usize,
-    max_connections_per_client: usize,
     open: Mutex<Open>,
     arrivals: Mutex<Arrivals>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    max_connections: usize,
+    max_connections_per_client: usize,
     /// Admitted and turned away since the start.
     admitted: u64,
     refused: u64,
@@ -73,7 +73,16 @@ pub(crate) struct Ticket {
 impl Admission {
     pub(crate) fn new(max_connections: usize, max_connections_per_client: usize) -> Arc<Self> {
         let arrivals = Mutex::new(Arrivals::new(max_connections_per_client));
-        Arc::new(Self { max_connections, max_connections_per_client, open: Mutex::default(), arrivals })
+        let open = Open { max_connections, max_connections_per_client, ..Open::default() };
+        Arc::new(Self { open: Mutex::new(open), arrivals })
+    }
+
+    /// Other bounds for whoever comes from now on; those who are in stay.
+    pub(crate) fn set_bounds(&self, max_connections: usize, max_connections_per_client: usize) {
+        let mut open = self.open();
+        (open.max_connections, open.max_connections_per_client) = (max_connections, max_connections_per_client);
+        drop(open);
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).set_rate(max_connections_per_client);
     }
 
     /// How long a session of `client` that begins now waits for its banner.
@@ -84,7 +93,7 @@ impl Admission {
     /// A ticket for a session whose client is not known yet, which counts in all.
     pub(crate) fn admit_unnamed(self: &Arc<Self>) -> Result<Ticket, Full> {
         let mut open = self.open();
-        if open.total >= self.max_connections {
+        if open.total >= open.max_connections {
             open.refused += 1;
             return Err(Full::Listener);
         }
@@ -97,7 +106,7 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Full> {
         let client = client.to_canonical();
         let mut open = self.open();
-        if let Some(full) = self.full(&open, client) {
+        if let Some(full) = open.full(client) {
             open.refused += 1;
             return Err(full);
         }
@@ -107,23 +116,12 @@ impl Admission {
         Ok(Ticket { admission: Arc::clone(self), client: Some(client) })
     }
 
-    fn full(&self, open: &Open, client: IpAddr) -> Option<Full> {
-        let of_client = open.by_client.get(&client).copied().unwrap_or_default();
-        if open.total >= self.max_connections {
-            Some(Full::Listener)
-        } else if of_client >= self.max_connections_per_client {
-            Some(Full::Client)
-        } else {
-            None
-        }
-    }
-
     /// The counts now.
     pub(crate) fn status(&self) -> SessionCounts {
         let open = self.open();
         SessionCounts {
             open: open.total,
-            max: self.max_connections,
+            max: open.max_connections,
             admitted: open.admitted,
             turned_away: open.refused,
         }
@@ -135,18 +133,31 @@ impl Admission {
     }
 }
 
+impl Open {
+    fn full(&self, client: IpAddr) -> Option<Full> {
+        let of_client = self.by_client.get(&client).copied().unwrap_or_default();
+        if self.total >= self.max_connections {
+            Some(Full::Listener)
+        } else if of_client >= self.max_connections_per_client {
+            Some(Full::Client)
+        } else {
+            None
+        }
+    }
+}
+
 impl Ticket {
     /// The ticket with its client, unless that one has all the sessions it may have.
     pub(crate) fn name(mut self, client: IpAddr) -> Result<Self, Full> {
         let client = client.to_canonical();
         {
             let mut open = self.admission.open();
-            let of_client = open.by_client.entry(client).or_default();
-            if *of_client >= self.admission.max_connections_per_client {
+            let of_client = open.by_client.get(&client).copied().unwrap_or_default();
+            if of_client >= open.max_connections_per_client {
                 open.refused += 1;
                 return Err(Full::Client);
             }
-            *of_client += 1;
+            open.by_client.insert(client, of_client + 1);
         }
         self.client = Some(client);
         Ok(self)
@@ -187,6 +198,22 @@ mod tests {
         assert_eq!(admission.status(), SessionCounts { open: 2, max: 3, admitted: 4, turned_away: 2 });
         assert_eq!(admission.open().total, 2);
         assert_eq!(admission.open().by_client.len(), 1);
+    }
+
+    #[test]
+    fn other_bounds_hold_for_who_comes_and_throw_nobody_out() {
+        let admission = Admission::new(3, 2);
+        let (one, two): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let first = admission.admit(one).unwrap();
+        let _second = admission.admit(one).unwrap();
+        admission.set_bounds(2, 1);
+        assert_eq!(admission.admit(two).unwrap_err(), Full::Listener);
+        drop(first);
+        assert_eq!(admission.admit(one).unwrap_err(), Full::Client);
+        let _third = admission.admit(two).unwrap();
+        admission.set_bounds(4, 2);
+        let _fourth = admission.admit(one).unwrap();
+        assert_eq!((admission.status().open, admission.status().max), (3, 4));
     }
 
     #[test]

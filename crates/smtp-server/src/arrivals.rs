@@ -28,9 +28,13 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     /// A rate of two connections a second for each session that a client may have at a time, after a burst of ten each.
     pub(crate) fn new(max_connections_per_client: usize) -> Self {
-        let sessions = u32::try_from(max_connections_per_client).unwrap_or(u32::MAX).max(1);
-        let interval = Duration::from_millis(500) / sessions;
+        let interval = interval(max_connections_per_client);
         Self { interval, burst: Duration::from_secs(5), clear_at: HashMap::new(), tidy_at: TIDY_FROM, tidied: None }
+    }
+
+    /// Another rate from now on; what each client has to work off stays.
+    pub(crate) fn set_rate(&mut self, max_connections_per_client: usize) {
+        self.interval = interval(max_connections_per_client);
     }
 
     /// A connection came; how long it waits.
@@ -53,6 +57,11 @@ impl Arrivals {
             self.tidied = Some(now);
         }
     }
+}
+
+/// What one connection costs where a client may have so many sessions at a time.
+fn interval(max_connections_per_client: usize) -> Duration {
+    Duration::from_millis(500) / u32::try_from(max_connections_per_client).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -79,6 +88,18 @@ mod tests {
             wait
         });
         assert_eq!(longest.max(), Some(Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn another_rate_holds_for_who_is_known_too() {
+        let (mut arrivals, start) = (Arrivals::new(1), Instant::now());
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        for _ in 0..10 {
+            assert_eq!(arrivals.arrive(client, start), Duration::ZERO);
+        }
+        assert_eq!(arrivals.arrive(client, start), Duration::from_millis(500));
+        arrivals.set_rate(50);
+        assert_eq!(arrivals.arrive(client, start), Duration::from_millis(510));
     }
 
     #[test]

@@ -21,5 +21,5 @@ pub use intake::{Intake, MessageSink, Transaction};
 pub use notice::Notice;
 pub use progress::Pace;
 pub use sasl::Credentials;
-pub use server::{Limits, Server};
+pub use server::{Gate, Limits, Server};
 pub use stream::HandshakeError;

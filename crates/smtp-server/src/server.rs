@@ -1,12 +1,13 @@
 //! Accepts connections on one listener and runs a session for each, until told to stop.
 //!
 //! It always accepts: whoever gets no session hears a 421 and why. It pauses only when the process is out of
-//! descriptors, and never ends by itself.
+//! descriptors, and never ends by itself. Profile and limits can be renewed while it serves: a session keeps those that
+//! it began with.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,11 +84,39 @@ impl<I> Clone for Server<I> {
     }
 }
 
+/// What a session is given when it begins.
+#[derive(Clone, Debug)]
+struct Offer {
+    profile: Arc<Profile>,
+    limits: Arc<Limits>,
+}
+
+/// Stops one socket of a server from accepting, while its sessions go on.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    close: CancellationToken,
+    /// The socket is closed.
+    shut: CancellationToken,
+}
+
+impl Gate {
+    /// An open one, for one socket.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops accepting, and waits until the socket is closed: a moment. Needs a server that serves through it.
+    pub async fn close(&self) {
+        self.close.cancel();
+        self.shut.cancelled().await;
+    }
+}
+
 #[derive(Debug)]
 struct Shared<I> {
     name: Arc<str>,
-    profile: Arc<Profile>,
-    limits: Arc<Limits>,
+    /// For sessions that begin now.
+    offer: RwLock<Offer>,
     intake: Arc<I>,
     admission: Arc<Admission>,
     refusals: Arc<Semaphore>,
@@ -101,9 +130,8 @@ impl<I: Intake> Server<I> {
     pub fn new(name: &str, profile: Profile, limits: Limits, intake: Arc<I>) -> Self {
         Self(Arc::new(Shared {
             name: name.into(),
-            profile: Arc::new(profile),
             admission: Admission::new(limits.max_connections, limits.max_connections_per_client),
-            limits: Arc::new(limits),
+            offer: RwLock::new(Offer { profile: Arc::new(profile), limits: Arc::new(limits) }),
             intake,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             sessions: AtomicU64::new(1),
@@ -116,24 +144,65 @@ impl<I: Intake> Server<I> {
         SessionWatch::new(&self.0.admission)
     }
 
+    /// Gives sessions that begin from now on another profile and other limits. Those under way keep theirs; they count
+    /// against the new bounds, and none is ended for being one too many.
+    pub fn renew(&self, profile: Profile, limits: Limits) {
+        self.0.admission.set_bounds(limits.max_connections, limits.max_connections_per_client);
+        let offer = Offer { profile: Arc::new(profile), limits: Arc::new(limits) };
+        *self.0.offer.write().unwrap_or_else(PoisonError::into_inner) = offer;
+    }
+
+    /// Who decides over its mail.
+    pub fn intake(&self) -> &Arc<I> {
+        &self.0.intake
+    }
+
     /// Accepts until `stop`, then waits for the sessions to end: between commands they say 421, a message under way is
     /// finished. The caller bounds that wait by dropping this future, which cuts them.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let mut sessions = JoinSet::new();
+        self.serve_through(&Gate::new(), listener, stop).await;
+    }
+
+    /// The same until `gate` is closed, too: then the socket is closed and the sessions go on to their own end, or until
+    /// `stop`.
+    pub fn serve_through(
+        self,
+        gate: &Gate,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<I> {
+        // Even if this future is never run: whoever closes the gate must not wait for ever.
+        let shut = gate.shut.clone().drop_guard();
+        let close = gate.close.clone();
+        async move {
+            let mut sessions = JoinSet::new();
+            self.accept(&listener, &mut sessions, &close, &stop).await;
+            drop(listener);
+            drop(shut);
+            while let Some(ended) = sessions.join_next().await {
+                self.reap(ended);
+            }
+        }
+    }
+
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        sessions: &mut JoinSet<()>,
+        close: &CancellationToken,
+        stop: &CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = close.cancelled() => break,
                 Some(ended) = sessions.join_next() => self.reap(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.accepted(&mut sessions, stream, peer, &stop),
-                    Err(error) => self.accept_failed(&error, &stop).await,
+                    Ok((stream, peer)) => self.accepted(sessions, stream, peer, stop),
+                    Err(error) => self.accept_failed(&error, stop).await,
                 },
             }
-        }
-        drop(listener);
-        while let Some(ended) = sessions.join_next().await {
-            self.reap(ended);
         }
     }
 
@@ -202,6 +271,11 @@ impl<I: Intake> Shared<I> {
         is_new
     }
 
+    fn offer(&self) -> Offer {
+        // Nothing runs under this lock that may panic.
+        self.offer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A place for a session of this client, or why there is none.
     fn enter(&self, client: &Client) -> Result<Ticket, Reply> {
         self.intake.connect(client)?;
@@ -220,11 +294,8 @@ impl<I: Intake> Shared<I> {
         }
         debug!(session = client.session, listener = %self.name, client = %client.peer, "session started");
         self.intake.noticed(&client, &Notice::Connected);
-        let terms = Terms {
-            profile: Arc::clone(&self.profile),
-            intake: Arc::clone(&self.intake),
-            limits: Arc::clone(&self.limits),
-        };
+        let Offer { profile, limits } = self.offer();
+        let terms = Terms { profile, intake: Arc::clone(&self.intake), limits };
         Connection::new(stream, client, terms, stop).run().await;
     }
 
@@ -258,7 +329,7 @@ impl<I: Intake> Shared<I> {
     /// stranger costs no handshake.
     async fn refuse(&self, mut stream: TcpStream, client: &Client, refusal: &Reply) {
         debug!(listener = %self.name, client = %client.peer, %refusal, "connection refused");
-        if matches!(self.profile.tls, Tls::Implicit(_)) {
+        if matches!(self.offer().profile.tls, Tls::Implicit(_)) {
             return;
         }
         let mut octets = Vec::new();

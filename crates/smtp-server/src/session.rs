@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use mail::{Recipient, ReversePath};
+use mail::{AddressError, Domain, LocalPart, Recipient, ReversePath};
 use rustls::ServerConfig;
 use wire::{AuthCommand, Command, CommandError, Dialect, MailParameters, Reply};
 
@@ -186,7 +186,7 @@ impl Session {
 
     /// Takes the next command.
     pub fn command(&mut self, command: Result<Command, CommandError>) -> Step {
-        let command = match command {
+        let command = match command.and_then(|command| self.qualified(command)) {
             Ok(command) => command,
             Err(CommandError::Http) => return Step::Close(Reply::new(554, (5, 5, 1), "This is a mail port")),
             Err(error) => return self.no_command(&error),
@@ -205,6 +205,8 @@ impl Session {
             Command::StartTls => self.start_tls(),
             Command::Auth(command) => self.auth(&command),
             Command::Mail(path, parameters) => self.mail(path, parameters),
+            // Completed before it came here.
+            Command::MailWithoutDomain(..) => self.error(bad_command(&CommandError::Unrecognized)),
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Data => self.data(),
             Command::Rset => self.reset(Reply::new(250, (2, 0, 0), "OK")),
@@ -217,6 +219,22 @@ impl Session {
             Command::NotOffered("BDAT") => Step::Close(Reply::new(502, (5, 5, 1), "BDAT is not offered, closing")),
             Command::NotOffered(verb) => self.error(Reply::new(502, (5, 5, 1), format!("{verb} is not offered"))),
         }
+    }
+
+    /// What cron, RAID monitors and UPS cards send as has no domain: it is theirs on the machine that takes their mail, as RFC 6409
+    /// section 8 lets a submission server complete addresses. Nobody knows whose a recipient without one is: that stays refused.
+    fn qualified(&self, command: Command) -> Result<Command, CommandError> {
+        match command {
+            Command::MailWithoutDomain(sender, parameters) => Ok(Command::Mail(self.at_our_name(&sender)?, parameters)),
+            command => Ok(command),
+        }
+    }
+
+    fn at_our_name(&self, sender: &LocalPart) -> Result<ReversePath, CommandError> {
+        // A name that is no domain completes nothing.
+        let domain = Domain::parse(&self.profile.hostname);
+        let domain = domain.map_err(|_| CommandError::Sender(AddressError::NoDomain.into()))?;
+        Ok(ReversePath::qualified(sender, &domain))
     }
 
     /// A line that is no command. An address that is none costs its recipient and no other; behind a MAIL that is none the
@@ -841,8 +859,34 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_without_a_domain_is_at_our_name_in_lenient_and_a_recipient_never() {
+        let mail = |session: &mut Session, line: &str| {
+            session.command(Command::parse(line.as_bytes(), session.profile.dialect))
+        };
+        for (line, sender) in [
+            ("MAIL FROM:<root>", "root@relay.test"),
+            ("MAIL FROM:root", "root@relay.test"),
+            ("MAIL FROM:<PostMaster> SIZE=7", "PostMaster@relay.test"),
+            ("MAIL FROM:<root@erp01>", "root@erp01"),
+            ("MAIL FROM:<>", ""),
+        ] {
+            let Step::Mail(path, _) = mail(&mut session(), line) else { panic!("{line} was not taken") };
+            assert_eq!(path.to_string(), sender, "{line}");
+        }
+        assert_eq!(play(&mut session(), &["MAIL FROM:<root>", "RCPT TO:<root>", "RCPT TO:<c@d>"]), [250, 553, 250]);
+        // As any address: beyond ASCII it needs SMTPUTF8, and where TLS comes first it hears so.
+        assert_eq!(play(&mut session(), &["MAIL FROM:<j\u{f6}rg>", "MAIL FROM:<j\u{f6}rg> SMTPUTF8"]), [553, 250]);
+        let tls = Profile { tls: Tls::RequireStartTls(certificate()), ..profile() };
+        assert_eq!(play(&mut session_of(tls), &["MAIL FROM:<root>", "RCPT TO:<c@d>"]), [530, 530]);
+        let strict = Profile { dialect: Dialect::Strict, ..profile() };
+        assert_eq!(play(&mut session_of(strict), &["EHLO a.b", "MAIL FROM:<root>"]), [250, 553]);
+        let nameless = Profile { hostname: "no name".into(), ..profile() };
+        assert_eq!(play(&mut session_of(nameless), &["MAIL FROM:<root>"]), [553]);
+    }
+
+    #[test]
     fn what_was_pipelined_behind_a_mail_that_is_none_hears_so() {
-        for (mail, code) in [("MAIL FROM:<scanner>", 553), ("MAIL FROM", 501), ("MAIL FROM:<a@b> RET=X", 501)] {
+        for (mail, code) in [("MAIL FROM:<scan ner>", 553), ("MAIL FROM", 501), ("MAIL FROM:<a@b> RET=X", 501)] {
             let mut session = session();
             assert_eq!(play(&mut session, &[mail]), [code]);
             for _ in 0..30 {

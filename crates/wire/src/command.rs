@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use mail::{Domain, ForwardPath, PathError, Recipient, ReversePath, is_acted_on};
+use mail::{AddressError, Domain, ForwardPath, LocalPart, PathError, Recipient, ReversePath, is_acted_on};
 use smtp_proto::Request;
 use zeroize::Zeroizing;
 
@@ -22,6 +22,8 @@ pub enum Command {
     Helo(String),
     /// `MAIL FROM:<path> parameters`
     Mail(ReversePath, MailParameters),
+    /// `MAIL FROM:<local-part> parameters`, without a domain; in lenient only. Which domain is meant the session knows.
+    MailWithoutDomain(LocalPart, MailParameters),
     /// `RCPT TO:<path> parameters`
     Rcpt(Recipient),
     /// `DATA`
@@ -159,7 +161,18 @@ fn split_verb(line: &[u8], dialect: Dialect) -> (&[u8], &[u8]) {
 
 fn mail(rest: &[u8], dialect: Dialect) -> Result<Command, CommandError> {
     let (octets, parameters) = path_argument::split(rest, b"FROM", dialect).ok_or(CommandError::Syntax(MAIL_SYNTAX))?;
-    let path = ReversePath::parse(octets).map_err(CommandError::Sender)?;
+    let path = match ReversePath::parse(octets) {
+        Err(error @ PathError::Mailbox(AddressError::NoDomain)) => {
+            let before = &rest[..rest.len() - parameters.len()];
+            let is_clear = before.ends_with(b">") || path_argument::is_alone(octets, parameters);
+            if dialect == Dialect::Strict || !is_clear {
+                return Err(CommandError::Sender(error));
+            }
+            let sender = LocalPart::parse(octets).map_err(|_| CommandError::Sender(error))?;
+            return Ok(Command::MailWithoutDomain(sender, MailParameters::parse(parameters, dialect)?));
+        }
+        other => other.map_err(CommandError::Sender)?,
+    };
     if dialect == Dialect::Strict {
         path_argument::check_to_the_letter(octets, path.mailbox()).map_err(CommandError::Sender)?;
     }
@@ -447,7 +460,14 @@ mod tests {
             (b"MAIL FROM:<a@b.c> =1", mail.clone(), mail.clone()),
             (b"MAIL TO:<a@b.c>", mail.clone(), mail.clone()),
             (b"MAIL FROM:a@b.c>", sender(AddressError::Domain), mail.clone()),
+            // An address that was forgotten, not one without a domain; and a name before one, or of several words.
             (b"MAIL FROM:SIZE=7", sender(AddressError::NoDomain), mail.clone()),
+            (b"MAIL FROM:Cron Daemon", sender(AddressError::NoDomain), mail.clone()),
+            (b"MAIL FROM:root SIZE=7 Daemon", sender(AddressError::NoDomain), mail.clone()),
+            (b"MAIL FROM:root =7", sender(AddressError::NoDomain), mail.clone()),
+            (b"MAIL FROM:<@x:root>", sender(AddressError::NoDomain), sender(AddressError::NoDomain)),
+            (b"MAIL FROM:<Cron Daemon>", sender(AddressError::LocalPart), sender(AddressError::LocalPart)),
+            (b"MAIL FROM:<root@>", sender(AddressError::Domain), sender(AddressError::Domain)),
             // More than one thing could be the address: nobody guesses.
             (b"MAIL FROM:<a@b.c> <d@e.f>", mail.clone(), mail.clone()),
             (b"MAIL FROM:a@b.c <d@e.f>", mail.clone(), mail.clone()),
@@ -476,6 +496,31 @@ mod tests {
             let shown = String::from_utf8_lossy(line);
             assert_eq!(Command::parse(line, Dialect::Lenient), Err(lenient), "lenient: {shown}");
             assert_eq!(Command::parse(line, Dialect::Strict), Err(strict), "strict: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_sender_without_a_domain_is_taken_in_lenient_where_it_is_clear() {
+        for (line, name, size) in [
+            (&b"MAIL FROM:<root>"[..], "root", None),
+            (b"MAIL FROM:< root >", "root", None),
+            (b"MAIL FROM:root", "root", None),
+            (b"MAIL FROM: root", "root", None),
+            (b"MAIL FROM:root SIZE=7", "root", Some(7)),
+            (b"MAIL FROM:root BODY=8BITMIME SIZE=7", "root", Some(7)),
+            (b"MAIL FROM:root smtputf8", "root", None),
+            (b"MAIL FROM:<root> SIZE=7 AUTH=<>", "root", Some(7)),
+            (b"MAIL FROM:Cron Daemon <root>", "root", None),
+            (b"MAIL FROM:<postmaster>", "postmaster", None),
+            (b"MAIL FROM:<size=7>", "size=7", None),
+            (b"MAIL FROM:<\"Cron Daemon\">", "\"Cron Daemon\"", None),
+            (b"MAIL FROM:\"Cron Daemon\"", "\"Cron Daemon\"", None),
+        ] {
+            let shown = String::from_utf8_lossy(line);
+            let parsed = Command::parse(line, Dialect::Lenient);
+            let Ok(Command::MailWithoutDomain(sender, parameters)) = parsed else { panic!("{shown}: {parsed:?}") };
+            assert_eq!((sender, parameters.size), (LocalPart::parse(name.as_bytes()).unwrap(), size), "{shown}");
+            assert!(Command::parse(line, Dialect::Strict).is_err(), "{shown}");
         }
     }
 

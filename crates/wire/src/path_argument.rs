@@ -55,6 +55,19 @@ fn trimmed<'a>((path, after): (&'a [u8], &'a [u8])) -> (&'a [u8], &'a [u8]) {
     (path.trim_ascii(), after)
 }
 
+/// Whether `path`, which stood without brackets and has no domain, is a whole address and not the first word of a name, or a
+/// parameter behind an address that was forgotten: all that follows must look like parameters.
+pub(crate) fn is_alone(path: &[u8], after: &[u8]) -> bool {
+    let is_parameter = |word: &[u8]| {
+        let keyword = word.split(|octet| *octet == b'=').next().unwrap_or_default();
+        let is_keyword =
+            !keyword.is_empty() && keyword.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+        is_keyword && (keyword.len() < word.len() || word.eq_ignore_ascii_case(b"SMTPUTF8"))
+    };
+    let mut words = after.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    !path.contains(&b'=') && words.all(is_parameter)
+}
+
 /// Whether what stands before a bracket is a name as mail programs show it, quoted or not. With an `@` or a separator it may
 /// be an address or several, and with `=` a parameter: then the bracket says nothing.
 fn is_display_name(octets: &[u8]) -> bool {

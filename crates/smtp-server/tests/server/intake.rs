@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mail::{BodyType, Recipient, ReversePath};
 use smtp_server::session::Profile;
-use smtp_server::{Client, Credentials, Intake, Limits, MessageSink, Notice, Server, SessionWatch, Transaction};
+use smtp_server::{Client, Credentials, Gate, Intake, Limits, MessageSink, Notice, Server, SessionWatch, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -192,6 +192,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) recorder: Recorder,
     pub(crate) sessions: SessionWatch,
+    pub(crate) server: Server<Recorder>,
+    pub(crate) gate: Gate,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
 }
@@ -206,9 +208,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
 
 /// Starts a server with the usual profile and limits, changed by `change`.
 pub(crate) async fn start_as(change: impl FnOnce(&mut Profile, &mut Limits)) -> Running {
-    let mut limits = Limits { max_refused_octets: 1_000_000, ..Limits::default() };
-    let mut profile =
-        Profile { max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100, ..Profile::new("relay.test".into()) };
+    let (mut profile, mut limits) = usual();
     change(&mut profile, &mut limits);
     let recorder = Recorder::default();
     let server = Server::new("legacy", profile, limits, Arc::new(recorder.clone()));
@@ -216,8 +216,16 @@ pub(crate) async fn start_as(change: impl FnOnce(&mut Profile, &mut Limits)) -> 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(listener, stop.clone()));
-    Running { address, recorder, sessions, stop, serving }
+    let gate = Gate::new();
+    let serving = tokio::spawn(server.clone().serve_through(&gate, listener, stop.clone()));
+    Running { address, recorder, sessions, server, gate, stop, serving }
+}
+
+/// What sessions have when nothing else is asked for.
+pub(crate) fn usual() -> (Profile, Limits) {
+    let profile =
+        Profile { max_message_size: MAX_MESSAGE_SIZE, max_recipients: 100, ..Profile::new("relay.test".into()) };
+    (profile, Limits { max_refused_octets: 1_000_000, ..Limits::default() })
 }
 
 /// Starts a server with the usual limits.

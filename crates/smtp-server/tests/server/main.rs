@@ -13,4 +13,5 @@ mod limits;
 mod listener;
 mod logins;
 mod proxies;
+mod renewing;
 mod stopping;
