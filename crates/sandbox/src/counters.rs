@@ -1,5 +1,6 @@
-//! What the sandbox counted since it started. Numbers only; messages are in `mailstore`.
+//! What the sandbox counted since it started, and the last of what it refused. Messages are in `mailstore`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -34,8 +35,24 @@ pub struct Counters {
     pub auth_failures: u64,
     /// Messages kept.
     pub messages: u64,
+    /// Messages refused with `SendAsDenied`.
+    pub send_as_denials: u64,
     /// DATA transfers cut off before the final dot.
     pub cut_transfers: u64,
+}
+
+/// Denials that are kept; the oldest are forgotten.
+const DENIALS: usize = 1_000;
+
+/// A message that was refused with `SendAsDenied`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendAsDenial {
+    /// The mailbox that was logged in.
+    pub login: String,
+    /// The address, of From or the reverse-path, that it may not send as.
+    pub from: String,
+    /// The Message-ID with brackets, if the message had one.
+    pub message_id: Option<String>,
 }
 
 /// The live counts.
@@ -55,6 +72,8 @@ pub(crate) struct Tally {
     auth_failures: AtomicU64,
     pub(crate) cut_transfers: AtomicU64,
     last_refusal: Mutex<Option<AuthRefusal>>,
+    send_as_denials: AtomicU64,
+    denials: Mutex<VecDeque<SendAsDenial>>,
 }
 
 impl Tally {
@@ -82,6 +101,19 @@ impl Tally {
         *self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn denied(&self, denial: SendAsDenial) {
+        count(&self.send_as_denials);
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        if denials.len() == DENIALS {
+            denials.pop_front();
+        }
+        denials.push_back(denial);
+    }
+
+    pub(crate) fn denials(&self) -> Vec<SendAsDenial> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     pub(crate) fn snapshot(&self, messages: u64) -> Counters {
         Counters {
             connections: self.connections.load(Relaxed),
@@ -97,6 +129,7 @@ impl Tally {
             auth_successes: self.auth_successes.load(Relaxed),
             auth_failures: self.auth_failures.load(Relaxed),
             messages,
+            send_as_denials: self.send_as_denials.load(Relaxed),
             cut_transfers: self.cut_transfers.load(Relaxed),
         }
     }

@@ -64,7 +64,7 @@ mod world;
 
 pub use application::{Application, FederatedIdentity, TOKEN_EXCHANGE_AUDIENCE};
 pub use conditions::{Conditions, RateMode, SharedLogin};
-pub use counters::Counters;
+pub use counters::{Counters, SendAsDenial};
 pub use error::SandboxError;
 pub use fault::{Action, Fault, HttpFault, OddToken, Stage, Target, TokenFault};
 pub use limits::Limits;

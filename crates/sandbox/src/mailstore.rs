@@ -35,6 +35,8 @@ pub struct Message {
     pub message_id: String,
     /// The addresses of the From header field.
     pub header_from: Vec<String>,
+    /// The same as recipients see them: an alias is the primary address, unless the tenant shows aliases.
+    pub shown_from: Vec<String>,
     /// A bare LF was in the content: Exchange accepts it, and the next hop bounces it with `550 5.6.11` (facts 1.6).
     pub bare_lf: bool,
     /// A CR without LF was in the content.

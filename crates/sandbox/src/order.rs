@@ -113,6 +113,8 @@ pub enum MailboxOrder {
     Delegate(String),
     /// Lets it send as another address.
     SendAs(String),
+    /// Another address of its own.
+    Alias(String),
 }
 
 /// A client secret in an order; never in Debug output.
@@ -194,6 +196,7 @@ const FORMS: &[(&str, &str, &str)] = &[
     ),
     ("mailbox", "mailbox ADDRESS shared on|off", "make it a shared mailbox, as which nobody signs in"),
     ("mailbox", "mailbox ADDRESS delegate USER", "give a user full access to it"),
+    ("mailbox", "mailbox ADDRESS alias OTHER", "give it another address"),
     ("mailbox", "mailbox ADDRESS send-as OTHER", "let it send as another address"),
     ("tenant", "tenant smtp-auth on|off [for TENANT]", "set the tenant's SMTP AUTH switch"),
     ("role", "role on|off [for CLIENT]", "the permission SMTP.SendAsApp: needed for full-access, wrong with rbac"),

@@ -20,7 +20,7 @@ use crate::token::{Bearer, SMTP_SEND_SCOPES};
 use crate::world::World;
 use crate::{
     Application, AuthRefusal, Conditions, Counters, Duplicate, Fault, Grant, Mailbox, Message, SandboxError,
-    SandboxOptions, TenantModel, endpoint, front_end, imds, token,
+    SandboxOptions, SendAsDenial, TenantModel, endpoint, front_end, imds, token,
 };
 
 /// A running Microsoft 365. Dropping it ends it; [`stop`](Self::stop) also waits for its tasks.
@@ -277,6 +277,18 @@ impl Sandbox {
         })
     }
 
+    /// Gives a mailbox another address (`Set-Mailbox -EmailAddresses`).
+    pub fn add_alias(&self, address: &str, alias: &str) -> Result<(), SandboxError> {
+        self.change_mailbox(address, |mailbox| {
+            mailbox.aliases.insert(alias.to_ascii_lowercase());
+        })
+    }
+
+    /// Lets recipients see a tenant's aliases, or the primary address instead (facts 5.3).
+    pub fn set_send_from_alias(&self, tenant: &str, enabled: bool) -> Result<(), SandboxError> {
+        self.change_tenant(tenant, |tenant| tenant.send_from_alias = enabled)
+    }
+
     /// Consents to the application permission `SMTP.SendAsApp` or withdraws it. Path A needs it, path B must not have it
     /// (facts 5); tokens already issued keep what they were issued with.
     pub fn set_send_as_app(&self, client_id: &str, consented: bool) -> Result<(), SandboxError> {
@@ -346,6 +358,11 @@ impl Sandbox {
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.world.tally.snapshot(self.world.mail.total())
+    }
+
+    /// The messages that were refused with `SendAsDenied`, oldest first; the last 1,000.
+    pub fn send_as_denials(&self) -> Vec<SendAsDenial> {
+        self.world.tally.denials()
     }
 
     /// Why the latest AUTH was refused: what Exchange never tells.

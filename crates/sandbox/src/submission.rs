@@ -2,6 +2,7 @@
 //! MAIL nor RCPT showed: concurrency, size, a full mailbox, SendAs, the day's quota (facts 1.6). The order among them is U.
 
 use crate::body::FinishedBody;
+use crate::counters::SendAsDenial;
 use crate::mailstore::Message;
 use crate::replies;
 use crate::session::Login;
@@ -18,9 +19,10 @@ pub(crate) struct Origin<'a> {
 
 /// Decides on a message, keeps it if it is good, and gives the reply.
 pub(crate) fn submit(world: &World, origin: Origin<'_>, transaction: Transaction, finished: FinishedBody) -> String {
-    if let Err(refusal) = judge(world, origin.login, &transaction, &finished) {
-        return refusal;
-    }
+    let shown_from = match judge(world, origin.login, &transaction, &finished) {
+        Ok(shown_from) => shown_from,
+        Err(refusal) => return refusal,
+    };
     let message_id = finished.header.message_id.unwrap_or_else(made_up_id);
     let reply = replies::accepted(&message_id);
     world.mail.put(Message {
@@ -32,6 +34,7 @@ pub(crate) fn submit(world: &World, origin: Origin<'_>, transaction: Transaction
         body: finished.body,
         message_id,
         header_from: finished.header.from,
+        shown_from,
         bare_lf: finished.bare_lf,
         bare_cr: finished.bare_cr,
         before_354: origin.before_354,
@@ -42,7 +45,13 @@ pub(crate) fn submit(world: &World, origin: Origin<'_>, transaction: Transaction
     reply
 }
 
-fn judge(world: &World, login: &Login, transaction: &Transaction, finished: &FinishedBody) -> Result<(), String> {
+/// Whom recipients see as From, or the refusal.
+fn judge(
+    world: &World,
+    login: &Login,
+    transaction: &Transaction,
+    finished: &FinishedBody,
+) -> Result<Vec<String>, String> {
     let back_end = |text| Err(replies::from_back_end(text));
     if world.has_limits() && !world.limiter.may_submit(&login.address, login.connection) {
         return back_end(replies::CONCURRENCY_EXCEEDED);
@@ -51,9 +60,9 @@ fn judge(world: &World, login: &Login, transaction: &Transaction, finished: &Fin
     if length > replies::ADVERTISED_SIZE {
         return back_end(replies::SIZE_EXCEEDED);
     }
-    {
+    let shown_from = {
         let directory = world.directory();
-        let Some((_, mailbox)) = directory.mailbox(&login.address) else {
+        let Some((tenant, mailbox)) = directory.mailbox(&login.address) else {
             // Deleted while the session was open; nothing could be stored for it. U: the text is our choice.
             return back_end(replies::MAILBOX_FULL);
         };
@@ -68,14 +77,21 @@ fn judge(world: &World, login: &Login, transaction: &Transaction, finished: &Fin
         let seen = directory.as_seen(world.clock.monotonic());
         let judged = seen.mailbox(&login.address).map_or(mailbox, |(_, mailbox)| mailbox);
         if let Some(from) = finished.header.from.iter().chain(envelope).find(|from| !judged.may_be_from(from)) {
+            world.tally.denied(SendAsDenial {
+                login: login.address.clone(),
+                from: from.clone(),
+                message_id: finished.header.message_id.clone(),
+            });
             return Err(replies::send_as_denied(&login.address, from));
         }
-    }
+        let shown = |from: &String| judged.shown(from, tenant.send_from_alias).to_owned();
+        finished.header.from.iter().map(shown).collect()
+    };
     // Charged last: a message refused for another reason does not use the quota.
     let now = world.clock.monotonic();
     let count = transaction.recipients.len();
     if !world.has_limits() || world.limiter.charge_recipients(&login.address, count, now) {
-        Ok(())
+        Ok(shown_from)
     } else {
         back_end(replies::QUOTA_EXCEEDED)
     }

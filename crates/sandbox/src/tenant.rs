@@ -29,6 +29,9 @@ pub struct TenantModel {
     pub domains: Vec<String>,
     /// `Set-TransportConfig -SmtpClientAuthenticationDisabled`: the tenant's switch (facts 5).
     pub smtp_auth_disabled: bool,
+    /// `Set-OrganizationConfig -SendFromAliasEnabled`: recipients see the alias that a message is from, not the primary
+    /// address (facts 5.3).
+    pub send_from_alias: bool,
     /// Registered applications.
     pub applications: Vec<Application>,
     /// Mailboxes.
@@ -48,6 +51,7 @@ impl TenantModel {
             tenant_id: tenant_id.to_owned(),
             domains: domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
             smtp_auth_disabled: false,
+            send_from_alias: false,
             applications: Vec::new(),
             mailboxes: Vec::new(),
             users: Vec::new(),
@@ -67,6 +71,13 @@ impl TenantModel {
     #[must_use]
     pub fn mailbox(mut self, mailbox: Mailbox) -> Self {
         self.mailboxes.push(mailbox);
+        self
+    }
+
+    /// Lets recipients see aliases.
+    #[must_use]
+    pub fn with_send_from_alias(mut self) -> Self {
+        self.send_from_alias = true;
         self
     }
 
@@ -207,6 +218,8 @@ pub struct Mailbox {
     pub shared: bool,
     /// Users with `Add-MailboxPermission -AccessRights FullAccess`, whose delegated tokens open it (facts 4.5).
     pub full_access: HashSet<String>,
+    /// Its other addresses (`Set-Mailbox -EmailAddresses`). Nobody logs in by one of them.
+    pub aliases: HashSet<String>,
     /// Other addresses that it may send as (`Add-RecipientPermission -AccessRights SendAs`).
     pub may_send_as: HashSet<String>,
     /// Largest message in octets, applied after DATA (facts 0, point 7).
@@ -226,6 +239,7 @@ impl Mailbox {
             smtp_auth: SmtpAuth::Inherit,
             shared: false,
             full_access: HashSet::new(),
+            aliases: HashSet::new(),
             may_send_as: HashSet::new(),
             max_send_size: DEFAULT_MAX_SEND_SIZE,
             recipient_limit: DEFAULT_RECIPIENT_LIMIT,
@@ -254,6 +268,13 @@ impl Mailbox {
         self
     }
 
+    /// Gives it another address.
+    #[must_use]
+    pub fn alias(mut self, address: &str) -> Self {
+        self.aliases.insert(address.to_ascii_lowercase());
+        self
+    }
+
     /// Lets the mailbox send as another address.
     #[must_use]
     pub fn send_as(mut self, address: &str) -> Self {
@@ -263,7 +284,15 @@ impl Mailbox {
 
     /// True if a message may be from `address`.
     pub(crate) fn may_be_from(&self, address: &str) -> bool {
-        self.address.eq_ignore_ascii_case(address) || self.may_send_as.contains(&address.to_ascii_lowercase())
+        let lower = address.to_ascii_lowercase();
+        self.address.eq_ignore_ascii_case(address) || self.may_send_as.contains(&lower) || self.aliases.contains(&lower)
+    }
+
+    /// The address that recipients see when a message is from `address`.
+    pub(crate) fn shown<'a>(&'a self, address: &'a str, send_from_alias: bool) -> &'a str {
+        let lower = address.to_ascii_lowercase();
+        let is_alias = self.aliases.contains(&lower) && !self.may_send_as.contains(&lower);
+        if is_alias && !send_from_alias { &self.address } else { address }
     }
 
     fn permits_like(&self, other: &Self) -> bool {
@@ -273,6 +302,7 @@ impl Mailbox {
             && self.shared == other.shared
             && self.full_access == other.full_access
             && self.may_send_as == other.may_send_as
+            && self.aliases == other.aliases
     }
 
     /// True if `user` has full access to it, as its owner or as a delegate.

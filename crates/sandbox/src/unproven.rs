@@ -116,7 +116,12 @@ const STATEMENTS: &[Statement] = &[
     taken("8b.3", "at which stage 432 comes", "behind the dot"),
     taken("8b.4", "the idle and total limits of a session", "5 and 20 minutes"),
     taken("8b.6", "outlook.office.com/.default for SMTP", "see 4.1"),
-    taken("8b.7", "SendFromAlias with app-only SMTP", "no alias is known; another From needs SendAs"),
+    taken(
+        "8b.7",
+        "SendFromAlias with app-only SMTP",
+        "as documented for other clients: an alias is taken, and recipients see the primary address unless the tenant shows \
+         aliases; nobody logs in by an alias",
+    ),
     taken("8b.9", "whether a connection survives the end of its token", "it does; the token is looked at only at AUTH"),
     taken("8b.10", "DSN and SMTPUTF8 end to end", "both are taken and shown, and nothing is sent on"),
     taken(

@@ -174,6 +174,10 @@ impl Sandbox {
                 self.add_delegate(address, user)?;
                 self.late(format!("{user} has full access to {address}"))
             }
+            MailboxOrder::Alias(other) => {
+                self.add_alias(address, other)?;
+                self.late(format!("{address} has the address {other}"))
+            }
             MailboxOrder::SendAs(other) => {
                 self.allow_send_as(address, other)?;
                 self.late(format!("{address} may send as {other}"))

@@ -213,8 +213,8 @@ impl<'a> Words<'a> {
     }
 
     fn mailbox_change(&mut self) -> Result<MailboxOrder, OrderError> {
-        let known = ["add", "full", "smtp-auth", "grant", "shared", "delegate", "send-as"];
-        let word = self.need("add, full, smtp-auth, grant, shared, delegate or send-as")?;
+        let known = ["add", "full", "smtp-auth", "grant", "shared", "delegate", "alias", "send-as"];
+        let word = self.need("add, full, smtp-auth, grant, shared, delegate, alias or send-as")?;
         if let Some(&(_, form, _)) = FORMS.iter().find(|(_, form, _)| form.split(' ').nth(2) == Some(word)) {
             self.usage = form;
         }
@@ -227,6 +227,7 @@ impl<'a> Words<'a> {
             "grant" => MailboxOrder::Grant(self.choice("grant", &paths)?),
             "shared" => MailboxOrder::Shared(self.choice("state", ON_OFF)?),
             "delegate" => MailboxOrder::Delegate(self.address()?),
+            "alias" => MailboxOrder::Alias(self.address()?),
             "send-as" => MailboxOrder::SendAs(self.address()?),
             _ => return Err(unknown("mailbox order", word, &known)),
         })
@@ -298,6 +299,7 @@ mod tests {
             ("mailbox a@contoso.com smtp-auth off", mailbox(MailboxOrder::SmtpAuth(SmtpAuth::Disabled))),
             ("mailbox a@contoso.com grant rbac", mailbox(MailboxOrder::Grant(Some(Grant::Rbac)))),
             ("mailbox a@contoso.com grant none", mailbox(MailboxOrder::Grant(None))),
+            ("mailbox a@contoso.com alias b@contoso.com", mailbox(MailboxOrder::Alias("b@contoso.com".to_owned()))),
             ("mailbox a@contoso.com send-as b@contoso.com", mailbox(MailboxOrder::SendAs("b@contoso.com".to_owned()))),
             ("tenant smtp-auth off", Order::TenantSmtpAuth { on: false, tenant: None }),
             (
@@ -377,7 +379,7 @@ mod tests {
             ("mailbox contoso.com add", "`contoso.com` is not a mail address"),
             (
                 "mailbox a@contoso.com ful on",
-                "no mailbox order `ful` (did you mean `full`?); there are: add, full, smtp-auth, grant, shared, delegate, send-as",
+                "no mailbox order `ful` (did you mean `full`?); there are: add, full, smtp-auth, grant, shared, delegate, alias, send-as",
             ),
             ("mailbox a@contoso.com full", "state is missing; the order is `mailbox ADDRESS full on|off`"),
             ("mailbox a@contoso.com grant full", "no grant `full`; there are: rbac, full-access, none"),

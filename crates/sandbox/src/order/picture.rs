@@ -31,7 +31,10 @@ pub(super) fn of(sandbox: &Sandbox) -> String {
         counters.token_requests,
         counters.tokens_issued,
     ));
-    lines.push(format!("messages: {} kept, {} cut off within DATA", counters.messages, counters.cut_transfers));
+    lines.push(format!(
+        "messages: {} kept, {} cut off within DATA, {} refused by SendAs",
+        counters.messages, counters.cut_transfers, counters.send_as_denials
+    ));
     if let Some(refusal) = sandbox.last_auth_refusal() {
         lines.push(format!("latest refusal at AUTH: {refusal}"));
     }
@@ -125,6 +128,12 @@ fn mailbox(mailbox: &Mailbox) -> String {
     }
     if mailbox.full {
         text.push_str(", full");
+    }
+    let mut aliases: Vec<&str> = mailbox.aliases.iter().map(String::as_str).collect();
+    aliases.sort_unstable();
+    for alias in aliases {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", is {alias}");
     }
     let mut others: Vec<&str> = mailbox.may_send_as.iter().map(String::as_str).collect();
     others.sort_unstable();

@@ -12,6 +12,7 @@ mod imds;
 mod limits;
 mod orders;
 mod replies;
+mod senders;
 mod sign_ins;
 mod submission;
 mod support;

@@ -216,7 +216,7 @@ async fn the_state_shows_everything_but_secrets() {
            mailbox scanner@contoso.com: grant rbac, smtp-auth inherit, sends as boss@contoso.com\n\
          faults waiting: 1; changes of permissions under way: 0\n\
          connections: 0 now, 1 at most, 1 in all; AUTH: 1 good, 0 refused; tokens: 0 requests, 0 issued\n\
-         messages: 1 kept, 0 cut off within DATA"
+         messages: 1 kept, 0 cut off within DATA, 0 refused by SendAs"
     );
     assert!(!state.contains(DEFAULT_SECRET));
 }
