@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -41,7 +42,7 @@ Check it, and run it:
 Every key can be given by the environment too: XOAUTH2_RELAY__MAILBOX__SCANNER__ADDRESS=...
 
 Exit codes: 0 success, 64 wrong command line or configuration, 69 something outside is not to be had (a port, the
-state directory), 70 a fault of the relay itself.";
+state directory), 70 a fault of the relay itself, 77 (explain) the message would be refused.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -52,8 +53,14 @@ pub(crate) enum Command {
     Check(Check),
     /// Show the running daemon on one screen: listeners, lanes, tokens, queue, last errors; what is wrong and the remedy first.
     Status(Status),
+    /// Let the running daemon take up its configuration anew, as SIGHUP does: prints what changed; or every mistake, and then nothing has changed.
+    Reload(Reload),
+    /// Show which route, mailbox and sender a message would get and why, or why it would be refused and what to do; sends nothing and asks no daemon.
+    Explain(Explain),
     /// Sign in as a user, for a mailbox of a tenant with grant = "delegated": by a code typed at another screen, by a browser, or with a refresh token that another product holds.
     Login(Login),
+    /// Act on what is in the queue of the running daemon.
+    Queue(Queue),
     /// Make the Argon2id hash of a password for [user.NAME]: asks twice on a terminal, else reads one line from standard input, and prints the hash alone.
     HashPassword,
     /// Make a self-signed certificate and its key, for devices that insist on TLS and check nothing, and print the lines for the configuration.
@@ -103,6 +110,50 @@ pub(crate) struct Status {
     pub(crate) check: bool,
 }
 
+/// Options of `reload`.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// The daemon's control socket; without it the configuration says where it is.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// The listener that the client comes to, by name; without it the only one, or the first that the client's address may use.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) client: IpAddr,
+    /// Who it logs in as; no password is asked for.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// The envelope sender, as in MAIL FROM; "<>" is the null sender. Without it the message's From field is read.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) sender: Option<String>,
+    /// A recipient, as in RCPT TO; may be given several times. Without it the message's To, Cc and Bcc fields are read.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Vec<String>,
+    /// The From field, where there is no message; without it that is the envelope sender.
+    #[arg(long, value_name = "TEXT", conflicts_with = "message")]
+    pub(crate) header_from: Option<String>,
+    /// The message, with its header; "-" is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) message: Option<PathBuf>,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Options of `login`.
 #[derive(Debug, Args)]
 pub(crate) struct Login {
@@ -126,6 +177,42 @@ pub(crate) struct Login {
     /// Keep the sign-in although Exchange took it for no user, as while a permission is not in effect yet.
     #[arg(long)]
     pub(crate) unproven: bool,
+}
+
+/// Options of `queue`.
+#[derive(Debug, Args)]
+pub(crate) struct Queue {
+    #[command(subcommand)]
+    pub(crate) action: QueueAction,
+}
+
+/// What `queue` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueAction {
+    /// Ask the routes of today who carries mail that waits: within its tenant, or with --tenant in another one.
+    Reroute(Reroute),
+}
+
+/// Options of `queue reroute`.
+#[derive(Debug, Args)]
+pub(crate) struct Reroute {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+    /// Queue ids of messages, as the log and the reply to their client have them.
+    #[arg(value_name = "ID", required_unless_present = "held")]
+    pub(crate) messages: Vec<String>,
+    /// All mail that is held because no route takes it as it was accepted.
+    #[arg(long, conflicts_with = "messages")]
+    pub(crate) held: bool,
+    /// The tenant that it may move to, by its name in the configuration: the explicit word without which mail stays in the tenant that accepted it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// The daemon's control socket; without it the configuration says where it is.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print what became of it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `self-signed`.

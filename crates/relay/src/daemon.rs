@@ -3,51 +3,49 @@
 //! It listens first and opens what is slow afterwards; clients hear 421 meanwhile. Stopping goes the other way round:
 //! no new connections and claims, what is under way ends within the grace, then the queue is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clock::{Clock, WallTime};
-use forwarder::Lane;
-use mail::{LaneId, LaneSet};
-use smtp_server::session::{Profile, Tls};
-use smtp_server::{Limits, Server};
+use mail::LaneSet;
 use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock_watch::ClockWatch;
-use crate::config::{Authentication, Encryption, ListenAddress, Listener, Settings};
-use crate::container::Gateways;
+use crate::config::{Configuration, Mistakes, Settings};
 use crate::control::{Service, SocketError};
-use crate::delivery::{Delivery, Road, give_up_held};
-use crate::http;
-use crate::intake::{ListenerIntake, ListenerPolicy, Logins, Rooms};
-use crate::lanes::{Ground, Lanes, LanesError};
-use crate::listener_certificate::{CertificateError, ListenerCertificate, ListenerCertificates};
+use crate::crew::Crew;
+use crate::current::Current;
+use crate::delivery::{Road, give_up_held};
+use crate::intake::{Paces, Rooms};
+use crate::lanes::{Lanes, LanesError, Plan};
+use crate::listener_certificate::{CertificateError, ListenerCertificates};
+use crate::listeners::{Listeners, Prepared, SharedRooms, Terms, Trouble};
+use crate::logging::Threshold;
 use crate::recent::Recent;
-use crate::reporting::Reporting;
+use crate::registration;
+use crate::reload::{self, Mistake, Outcome};
 use crate::requests::Requests;
-use crate::retry::Plan;
-use crate::routing::Routing;
+use crate::rules::Rules;
 use crate::sign_ins::SignIns;
-use crate::status::{ListenerView, Opened, Overview};
+use crate::status::{Opened, Overview};
 use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
 use crate::tls::Trust;
-use crate::tokens::Tokens;
+use crate::unknown_mailboxes::UnknownMailboxes;
 use crate::users::Users;
+use crate::wanted_lanes::WantedLanes;
 
 /// Octets of bodies in memory, all together; beyond that they go to files at once.
 const MEMORY_BUDGET: u64 = 16 << 20;
 /// How often the clock is looked at.
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
-/// Connections that wait to be accepted; the system may allow fewer.
-const BACKLOG: u32 = 1024;
 /// How often failures that were gathered are told.
 const DIGEST_EVERY: Duration = Duration::from_mins(15);
 /// How often old history is forgotten.
@@ -65,6 +63,14 @@ pub(crate) enum StartError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// The same, where one of our own is in the way.
+    #[error("{text}")]
+    Overlap {
+        /// `listener.NAME` or `http`.
+        what: String,
+        /// Which, and the remedy.
+        text: String,
     },
     /// A listener's socket from systemd.
     #[error("listener.{listener}: {source}")]
@@ -106,222 +112,383 @@ fn remedy(error: &io::Error, what: &str) -> String {
     }
 }
 
+/// Where a daemon's configuration is read again.
+pub(crate) struct Source {
+    /// The same file and environment as at the start. Blocks.
+    pub(crate) read: Arc<dyn Fn() -> Result<Configuration, Mistakes> + Send + Sync>,
+    /// How much is logged.
+    pub(crate) threshold: Threshold,
+}
+
+/// What a daemon finds when it starts.
+pub(crate) struct Surroundings {
+    /// What `status` shows of the log.
+    pub(crate) recent: Recent,
+    /// What systemd opened for the listeners that say so.
+    pub(crate) handed: SystemdSockets,
+    /// None where there is no file to read again.
+    pub(crate) source: Option<Source>,
+}
+
 /// A running daemon.
 pub(crate) struct Daemon {
-    listeners: BTreeMap<String, SocketAddr>,
-    spool: Arc<SqliteSpool>,
-    /// Sessions and deliveries: what a stop waits for.
-    road: JoinSet<()>,
-    /// What a stop cuts.
-    attendants: JoinSet<()>,
+    inner: Arc<Inner>,
     /// Goes down last: a stop can be watched.
     control: Service,
+}
+
+/// What runs, and what a reload changes of it.
+struct Inner {
+    source: Option<Source>,
+    clock: Arc<dyn Clock>,
+    /// What is in effect.
+    settings: watch::Sender<Arc<Settings>>,
+    max_hold: watch::Sender<Duration>,
+    rules: Arc<Current<Rules>>,
+    users: Current<Arc<Users>>,
+    certificates: Current<Arc<ListenerCertificates>>,
+    listeners: Arc<Listeners>,
+    lanes: Arc<Lanes>,
+    sign_ins: Arc<OnceLock<SignIns>>,
+    spool: Arc<SqliteSpool>,
+    /// Sessions and deliveries: what a stop waits for.
+    crew: Arc<Crew>,
+    /// What a stop cuts.
+    attendants: Mutex<JoinSet<()>>,
+    /// The one of them that follows the certificates' files.
+    watching: Mutex<Option<AbortHandle>>,
     stop: CancellationToken,
     /// Tokens outlive the deliveries that need them.
     stop_tokens: CancellationToken,
-    tokens: Vec<Arc<Tokens>>,
+    /// One at a time; a stop waits for it.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+/// Lets a daemon take up its configuration anew; clones reload the same.
+#[derive(Clone)]
+pub(crate) struct Reloader(Arc<Inner>);
+
+/// Why there was no reload at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CannotReload {
+    /// The sandbox's.
+    #[error("this relay has no configuration file to read again")]
+    NoSource,
+    /// It ends anyway.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// A fault of ours.
+    #[error("the reload ended by a fault of ours: {0}; restart the daemon to be sure of what is in effect")]
+    Fault(#[from] tokio::task::JoinError),
+}
+
+impl Reloader {
+    /// Takes up the configuration as it is now, whole or not at all; waits for a reload that is under way. `who` asked for it.
+    /// Runs to its end when the caller does not wait.
+    pub(crate) async fn reload(&self, who: &str) -> Result<Outcome, CannotReload> {
+        let (inner, who) = (Arc::clone(&self.0), who.to_owned());
+        tokio::spawn(async move { inner.reload(&who).await }).await?
+    }
 }
 
 impl Daemon {
-    /// Starts everything. When it returns, mail is taken and sent. `recent` is what `status` shows of the log, `handed`
-    /// what systemd opened for the listeners that say so.
+    /// Starts everything. When it returns, mail is taken and sent.
     pub(crate) async fn start(
-        settings: &Settings,
+        settings: Settings,
         clock: Arc<dyn Clock>,
-        recent: Recent,
-        handed: SystemdSockets,
+        surroundings: Surroundings,
     ) -> Result<Self, StartError> {
-        let stop = CancellationToken::new();
-        let stop_tokens = CancellationToken::new();
-        let rooms = Arc::new(OnceLock::new());
-        let mut road = JoinSet::new();
+        let Surroundings { recent, handed, source } = surroundings;
+        let (stop, stop_tokens) = (CancellationToken::new(), CancellationToken::new());
+        let crew = Arc::new(Crew::new());
+        let rooms = SharedRooms::default();
         let mut attendants = JoinSet::new();
-        let routing = Arc::new(Routing::new(settings));
-        let certificates = ListenerCertificates::load(settings, clock.wall())?;
-        let ground = Listening {
-            settings,
-            routing: &routing,
-            certificates: &certificates,
-            users: &Arc::new(Users::new(&settings.users)),
-            gateways: Gateways::of_this_container(),
-            clock: &clock,
-            rooms: &rooms,
-        };
-        let views = listen(&ground, handed, &mut road, &stop)?;
-        attendants.spawn(certificates.watch(Arc::clone(&clock)));
-        let listeners = views.iter().map(|view| (view.name.clone(), view.address)).collect();
-        if let Some(address) = settings.http.address.0 {
-            let listener = bind("http", address)?;
-            attendants.spawn(http::serve(listener, stop.clone()));
-        }
-        let hostname = settings.hostname.as_str().to_owned();
-        let overview = Arc::new(Overview::new(hostname, views, recent, Arc::clone(&clock), stop.clone()));
-        let sign_ins = Arc::new(OnceLock::new());
-        let control = open_control(settings, &overview, &sign_ins, &clock).await?;
+        let rules = Arc::new(Current::new(Rules::new(&settings)));
+        let certificates = Arc::new(ListenerCertificates::load(&settings)?);
+        certificates.announce(&ListenerCertificates::default(), clock.wall());
+        let users = Arc::new(Users::new(&settings.users));
+        let listeners =
+            Arc::new(Listeners::new(Arc::clone(&rooms), Arc::clone(&clock), Arc::clone(&crew), stop.clone(), handed));
+        let prepared = listeners.prepare(&settings).map_err(first)?;
+        let terms = Terms { settings: &settings, rules: &rules.get(), certificates: &certificates, users: &users };
+        listeners.take_up(prepared, &terms).await;
+        let watching = attendants.spawn(Arc::clone(&certificates).watch(Arc::clone(&clock)));
+        let in_effect = watch::Sender::new(Arc::new(settings));
+        let settings = Arc::clone(&in_effect.borrow());
+        let overview =
+            Overview::new(in_effect.subscribe(), Arc::clone(&listeners), recent, Arc::clone(&clock), stop.clone());
+        let overview = Arc::new(overview);
+        let (sign_ins, reloader) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let opened_road = Arc::new(OnceLock::new());
+        let requests = Requests::new(
+            Arc::clone(&overview),
+            Arc::clone(&sign_ins),
+            Arc::clone(&reloader),
+            Arc::clone(&opened_road),
+        );
+        let control = open_control(&settings, requests, &clock).await?;
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
-        let spool = open_spool(settings, Arc::clone(&clock)).await?;
-        let plan = Plan::new(&settings.retry);
-        bring_forward(&spool, plan.longest_wait(), clock.wall()).await;
-        let ground = Ground { settings, trust: &trust, clock: &clock, stop_tokens: &stop_tokens };
-        // Many small files may be read and written for it.
-        let mut lanes = tokio::task::block_in_place(|| Lanes::open(&ground))?;
-        lanes.remember(&*spool, &*clock).await;
-        let stored = stored_lanes(&spool).await;
-        let max_hold = settings.retry.max_hold.duration();
-        let shared = Arc::new(Road {
+        let spool = open_spool(&settings, Arc::clone(&clock)).await?;
+        bring_forward(&spool, rules.get().plan.longest_wait(), clock.wall()).await;
+        let road = Arc::new(Road {
             spool: Arc::clone(&spool),
-            plan: plan.clone(),
-            routing: Arc::clone(&routing),
-            reporting: Reporting::new(settings),
+            rules: Arc::clone(&rules),
+            unknown: Arc::new(UnknownMailboxes::default()),
+            wanted: Arc::new(WantedLanes::default()),
             clock: Arc::clone(&clock),
         });
-        let mut deliveries = Vec::new();
-        for (id, view) in &mut lanes.views {
-            view.queues = queues(id, &routing, &stored);
-            let delivery = Delivery::new(
-                Arc::clone(&shared),
-                Arc::clone(&view.lane),
-                view.queues.clone(),
-                view.address.clone(),
-                Arc::clone(&view.refused_senders),
-            );
-            attendants.spawn(sweep(Arc::clone(&view.lane)));
-            road.spawn(Arc::clone(&delivery).run(stop.clone()));
-            deliveries.push(delivery);
-        }
-        if !max_hold.is_zero() {
-            attendants.spawn(give_up_held(deliveries, max_hold));
-        }
-        let hostname = settings.hostname.as_str().to_owned();
-        let _ = rooms.set(Arc::new(Rooms { spool: Arc::clone(&spool), hostname, routing, clock: Arc::clone(&clock) }));
-        let tokens = lanes.tokens.clone();
-        let stranded = stranded(&stored, &lanes);
-        let _ = sign_ins.set(SignIns::new(lanes.seats, Arc::clone(&clock)));
-        overview.opened(Opened {
+        let lanes = Lanes::new(Arc::clone(&road), trust, Arc::clone(&crew), stop.clone(), stop_tokens.clone());
+        let plan = tokio::task::block_in_place(|| lanes.plan(&settings));
+        let plan = plan.map_err(|errors| errors.into_iter().next().expect("what cannot be planned has a reason").1)?;
+        let stored = stored_lanes(&spool).await;
+        let seats = lanes.follow(plan, &rules.get().routing, &stored).await;
+        let max_hold = watch::Sender::new(settings.retry.max_hold.duration());
+        let running = Arc::clone(&lanes);
+        attendants.spawn(give_up_held(move || running.deliveries(), max_hold.subscribe()));
+        let _ = rooms.set(Arc::new(Rooms {
             spool: Arc::clone(&spool),
-            max_messages: settings.spool.max_messages.get(),
-            max_bytes: settings.spool.max_bytes.octets(),
-            stranded,
-            lanes: lanes.views.into_values().collect(),
-            tokens: lanes.tokens,
+            rules: Arc::clone(&rules),
+            unknown: Arc::clone(&road.unknown),
+            wanted: Arc::clone(&road.wanted),
+            clock: Arc::clone(&clock),
+            paces: Paces::default(),
+        }));
+        let _ = opened_road.set(Arc::clone(&road));
+        let _ = sign_ins.set(SignIns::new(seats, Arc::clone(&clock)));
+        overview.opened(Opened { spool: Arc::clone(&spool), lanes: Arc::clone(&lanes) });
+        attendants.spawn(follow(Arc::clone(&road), in_effect.subscribe()));
+        attendants.spawn(Arc::clone(&lanes).keep_wildcards());
+        attendants.spawn(send_digests(Arc::clone(&road), stop.clone()));
+        attendants.spawn(keep_house(road, in_effect.subscribe()));
+        let inner = Arc::new(Inner {
+            source,
+            clock,
+            settings: in_effect,
+            max_hold,
+            rules,
+            users: Current::new(users),
+            certificates: Current::new(certificates),
+            listeners,
+            lanes,
+            sign_ins,
+            spool,
+            crew,
+            attendants: Mutex::new(attendants),
+            watching: Mutex::new(Some(watching)),
+            stop,
+            stop_tokens,
+            reloading: tokio::sync::Mutex::default(),
         });
-        attendants.spawn(send_digests(shared, stop.clone()));
-        let keep = settings.history.keep.duration();
-        attendants.spawn(keep_house(Arc::clone(&spool), plan.longest_wait(), keep, clock));
-        Ok(Self { listeners, spool, road, attendants, control, stop, stop_tokens, tokens })
+        let _ = reloader.set(Reloader(Arc::clone(&inner)));
+        Ok(Self { inner, control })
+    }
+
+    /// What is in effect now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.borrow())
+    }
+
+    /// Lets it take up its configuration anew.
+    pub(crate) fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.inner))
     }
 
     /// Where each listener listens.
-    pub(crate) fn listeners(&self) -> &BTreeMap<String, SocketAddr> {
-        &self.listeners
+    pub(crate) fn listeners(&self) -> BTreeMap<String, SocketAddr> {
+        self.inner.listeners.views().into_iter().map(|view| (view.name, view.address)).collect()
     }
 
     /// Resolves when a part has died that mail needs: the daemon must stop. Never resolves otherwise.
-    pub(crate) async fn failed(&mut self) -> &'static str {
+    pub(crate) async fn failed(&self) -> &'static str {
         tokio::select! {
-            thread = self.spool.failed() => thread,
-            // None of them ends before a stop.
-            Some(_) = self.road.join_next() => "a listener or a delivery loop",
+            thread = self.inner.spool.failed() => thread,
+            () = self.inner.crew.failed() => "a listener or a delivery loop",
         }
     }
 
     /// Stops in order, what is under way within `grace`.
-    pub(crate) async fn stop(mut self, grace: Duration) {
-        self.stop.cancel();
-        let ended = timeout(grace, async { while self.road.join_next().await.is_some() {} }).await;
-        if ended.is_err() {
+    pub(crate) async fn stop(self, grace: Duration) {
+        let Self { inner, control } = self;
+        let until = Instant::now() + grace;
+        inner.stop.cancel();
+        // What a reload has begun to change is changed to its end; it takes moments, and none begins any more.
+        let _ = timeout(grace, inner.reloading.lock()).await;
+        inner.listeners.close();
+        let left = until.saturating_duration_since(Instant::now());
+        if !inner.crew.finish(left).await {
             warn!(
                 grace_seconds = grace.as_secs(),
                 "not all sessions and deliveries ended within the grace; they are cut, and what was in flight is marked"
             );
         }
-        self.road.shutdown().await;
-        self.stop_tokens.cancel();
-        for tokens in &self.tokens {
+        inner.stop_tokens.cancel();
+        for tokens in inner.lanes.all_tokens() {
             tokens.finished().await;
         }
-        self.attendants.shutdown().await;
-        self.spool.close().await;
+        let mut attendants = std::mem::take(&mut *inner.attendants());
+        attendants.shutdown().await;
+        inner.spool.close().await;
         debug!("the queue is closed");
-        self.control.stop().await;
+        control.stop().await;
     }
 }
 
-type SharedRooms = Arc<OnceLock<Arc<Rooms<SqliteSpool>>>>;
-
-/// What listeners are made from.
-struct Listening<'a> {
-    settings: &'a Settings,
-    routing: &'a Routing,
-    certificates: &'a ListenerCertificates,
-    users: &'a Arc<Users>,
-    gateways: Gateways,
-    clock: &'a Arc<dyn Clock>,
-    rooms: &'a SharedRooms,
+/// What a configuration needs and may not get: all of it, before anything changes.
+struct Ready {
+    settings: Settings,
+    rules: Rules,
+    users: Arc<Users>,
+    certificates: Arc<ListenerCertificates>,
+    sockets: Prepared,
+    plan: Plan,
 }
 
-/// Binds every listener, then serves on them. The sockets of one listener, where systemd hands it several, share its limits.
-fn listen(
-    ground: &Listening<'_>,
-    mut handed: SystemdSockets,
-    road: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> Result<Vec<ListenerView>, StartError> {
-    let mut bound = Vec::new();
-    for (name, listener) in &ground.settings.listeners {
-        bound.push((name, listener, sockets(name, &listener.address, &mut handed)?));
+impl Inner {
+    async fn reload(&self, who: &str) -> Result<Outcome, CannotReload> {
+        let source = self.source.as_ref().ok_or(CannotReload::NoSource)?;
+        let _one = self.reloading.lock().await;
+        if self.stop.is_cancelled() {
+            return Err(CannotReload::Stopping);
+        }
+        let read = Arc::clone(&source.read);
+        let configuration = match tokio::task::spawn_blocking(move || read()).await? {
+            Ok(configuration) => configuration,
+            Err(mistakes) => return Ok(refused(who, Mistake::of_reading(&mistakes))),
+        };
+        let old = Arc::clone(&self.settings.borrow());
+        let mut changes = reload::changes(&old, &configuration.settings);
+        let prepared = tokio::task::block_in_place(|| self.prepare(&configuration.settings, &changes));
+        let ready = match prepared {
+            Ok(ready) => ready,
+            Err(mistakes) => {
+                let mistakes = mistakes.into_iter().map(|mistake| mistake.placed(&configuration)).collect();
+                return Ok(refused(who, mistakes));
+            }
+        };
+        let stored = stored_lanes(&self.spool).await;
+        if self.stop.is_cancelled() {
+            return Err(CannotReload::Stopping);
+        }
+        let (before, after) = (tracing::Level::from(old.log.level), tracing::Level::from(ready.settings.log.level));
+        // What is said of this reload is said at the more telling of both.
+        source.threshold.set(before.max(after));
+        changes.extend(self.take_up(ready, &stored).await);
+        if changes.is_empty() {
+            info!(who, "reloaded, nothing changed");
+        } else {
+            info!(who, changes = changes.len(), changed = reload::in_a_line(&changes), "configuration reloaded");
+        }
+        source.threshold.set(after);
+        Ok(Outcome { reloaded: true, changes, mistakes: Vec::new() })
     }
-    let mut views = Vec::new();
-    for (name, listener, sockets) in bound {
-        let server = server(ground, name, listener);
-        for (socket, address) in sockets {
-            info!(listener = %name, %address, "listening");
-            views.push(ListenerView { name: name.clone(), address, sessions: server.watch_sessions() });
-            road.spawn(server.clone().serve(socket, stop.clone()));
+
+    /// Everything that may fail. Reads files and binds sockets.
+    fn prepare(&self, settings: &Settings, changes: &[String]) -> Result<Ready, Vec<Mistake>> {
+        let mut mistakes = reload::unchangeable(changes);
+        if !mistakes.is_empty() {
+            // What follows makes the vault's directory, and that of another spool is not to be made.
+            return Err(mistakes);
+        }
+        let certificates = self.certificates.get().renewed(settings);
+        let certificates = certificates.map_err(|errors| mistakes.extend(of_keys(errors)));
+        let plan = self.lanes.plan(settings);
+        let plan = plan.map_err(|errors| mistakes.extend(of_keys(errors)));
+        if let Ok(plan) = &plan {
+            // A start goes on without: it has nothing better. Where something runs, that is kept.
+            let fresh = plan.fresh().iter().filter_map(|name| Some((name, settings.tenants.get(name)?)));
+            mistakes.extend(of_keys(fresh.flat_map(|(name, tenant)| registration::unusable(name, tenant))));
+        }
+        // Nobody is to knock at a door that does not open.
+        let sockets = if mistakes.is_empty() {
+            let sockets = self.listeners.prepare(settings);
+            let told = |Trouble { key, error }| (key, error);
+            sockets.map_err(|all| mistakes.extend(of_keys(all.into_iter().map(told))))
+        } else {
+            Err(())
+        };
+        match (certificates, plan, sockets) {
+            (Ok(certificates), Ok(plan), Ok(sockets)) => Ok(Ready {
+                settings: settings.clone(),
+                rules: self.rules.get().renewed(settings),
+                users: Arc::new(self.users.get().renewed(&settings.users)),
+                certificates: Arc::new(certificates),
+                sockets,
+                plan,
+            }),
+            _ => Err(mistakes),
         }
     }
-    for socket in handed.untaken() {
-        warn!(
-            %socket,
-            "systemd handed over a socket that no listener names; who connects there is never answered. Write address = \
-             \"systemd:{socket}\" in a listener, or take it out of the .socket unit"
-        );
+
+    /// Cannot fail. The rules come before the doors: a client who is let in newly meets the new rules. Gives the keys of files that
+    /// hold something else than before.
+    async fn take_up(&self, ready: Ready, stored: &[LaneSet]) -> Vec<String> {
+        let Ready { settings, rules, users, certificates, sockets, plan } = ready;
+        let mut contents = plan.contents().to_vec();
+        self.rules.set(rules);
+        let rules = self.rules.get();
+        let terms = Terms { settings: &settings, rules: &rules, certificates: &certificates, users: &users };
+        self.listeners.take_up(sockets, &terms).await;
+        let seats = self.lanes.follow(plan, &rules.routing, stored).await;
+        if let Some(sign_ins) = self.sign_ins.get() {
+            sign_ins.set_seats(seats);
+        }
+        self.users.set(users);
+        contents.extend(self.follow_certificates(certificates));
+        let limits = &settings.spool;
+        self.spool.set_limits(limits.max_messages.get(), limits.max_bytes.octets(), limits.min_free_bytes.octets());
+        self.max_hold.send_if_modified(|now| {
+            let wanted = settings.retry.max_hold.duration();
+            std::mem::replace(now, wanted) != wanted
+        });
+        self.settings.send_replace(Arc::new(settings));
+        contents
     }
-    Ok(views)
+
+    /// Gives the keys of those that were renewed since the last look.
+    fn follow_certificates(&self, certificates: Arc<ListenerCertificates>) -> Vec<String> {
+        let before = self.certificates.get();
+        let now = self.clock.wall();
+        let renewed = tokio::task::block_in_place(|| certificates.announce(&before, now));
+        let watch = Arc::clone(&certificates).watch(Arc::clone(&self.clock));
+        self.certificates.set(certificates);
+        let mut attendants = self.attendants();
+        while attendants.try_join_next().is_some() {}
+        let watching = attendants.spawn(watch);
+        let before = self.watching.lock().unwrap_or_else(PoisonError::into_inner).replace(watching);
+        if let Some(before) = before {
+            before.abort();
+        }
+        renewed
+    }
+
+    fn attendants(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.attendants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// The sockets of one listener, with where they are.
-fn sockets(
-    name: &str,
-    address: &ListenAddress,
-    handed: &mut SystemdSockets,
-) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
-    let wanted = match address {
-        ListenAddress::Socket(wanted) => *wanted,
-        ListenAddress::Systemd(socket) => {
-            let failed = |source| StartError::HandedOver { listener: name.to_owned(), source };
-            let sockets = handed.take(socket).map_err(failed)?.into_iter().map(|socket| {
-                let address = socket.local_addr()?;
-                Ok((TcpListener::from_std(socket)?, address))
-            });
-            let sockets: io::Result<Vec<_>> = sockets.collect();
-            return sockets.map_err(|error| failed(SystemdSocketError::of_system(socket, error)));
-        }
-    };
-    let socket = bind(&format!("listener.{name}"), wanted)?;
-    let address = socket.local_addr().unwrap_or(wanted);
-    Ok(vec![(socket, address)])
+/// What is wrong, with the keys that ask for it.
+fn of_keys<E: std::fmt::Display>(errors: impl IntoIterator<Item = (String, E)>) -> impl Iterator<Item = Mistake> {
+    errors.into_iter().map(|(key, error)| Mistake::new(key, error.to_string()))
+}
+
+/// Tells every reason.
+fn refused(who: &str, mistakes: Vec<Mistake>) -> Outcome {
+    for mistake in &mistakes {
+        error!("configuration mistake: {mistake}");
+    }
+    error!(who, mistakes = mistakes.len(), "reload refused; the running configuration is kept, whole");
+    Outcome { mistakes, ..Outcome::default() }
+}
+
+/// A start tells the first reason; `check` and `status` help with the rest.
+fn first(troubles: Vec<Trouble>) -> StartError {
+    let first = troubles.into_iter().next();
+    first.expect("what cannot be prepared has a reason").error
 }
 
 /// Where the state directory is at fault, or another daemon has it, the queue's own words say it better.
-async fn open_control(
-    settings: &Settings,
-    overview: &Arc<Overview>,
-    sign_ins: &Arc<OnceLock<SignIns>>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Service, StartError> {
+async fn open_control(settings: &Settings, requests: Requests, clock: &Arc<dyn Clock>) -> Result<Service, StartError> {
     let path = settings.control_socket();
-    let requests = Requests::new(Arc::clone(overview), Arc::clone(sign_ins));
     let error = match Service::start(&path, Arc::new(requests)).await {
         Ok(service) => return Ok(service),
         Err(error) => error,
@@ -331,63 +498,6 @@ async fn open_control(
         open_spool(settings, Arc::clone(clock)).await?.close().await;
     }
     Err(error.into())
-}
-
-fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if address.is_ipv6() {
-            // `[::]` and `0.0.0.0` are two listeners that do not take each other's clients, whatever the machine's default.
-            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        // A restart need not wait for the last run's connections.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|source| StartError::Listen { what: what.to_owned(), address, source })
-}
-
-fn server(ground: &Listening<'_>, name: &str, listener: &Listener) -> Server<ListenerIntake<SqliteSpool>> {
-    let Listening { settings, routing, certificates, rooms, .. } = ground;
-    let profile = Profile {
-        hostname: settings.hostname.as_str().to_owned(),
-        max_message_size: routing.largest_message(name, listener),
-        max_recipients: listener.max_recipients.size(),
-        dialect: listener.dialect.of_wire(),
-        lf_only_clients: listener.lf_only_clients,
-        authentication: listener.authentication.of_session(),
-        cleartext_auth: listener.allow_cleartext_auth,
-        tls: tls_of(listener.tls, certificates.of(name)),
-    };
-    let limits = Limits {
-        max_connections: listener.max_connections.size(),
-        max_connections_per_client: listener.max_connections_per_client.size(),
-        ..Limits::default()
-    };
-    let policy = ListenerPolicy {
-        networks: listener.networks.clone(),
-        proxies: listener.proxy_protocol_from.clone(),
-        gateways: ground.gateways,
-        dialect: listener.dialect.of_wire(),
-        received: listener.received,
-        logins: match listener.authentication {
-            Authentication::AcceptAny => Logins::Anybody,
-            _ => Logins::Users(Arc::clone(ground.users)),
-        },
-    };
-    let intake = ListenerIntake::new(policy, Arc::clone(ground.clock), Arc::clone(rooms));
-    Server::new(name, profile, limits, Arc::new(intake))
-}
-
-fn tls_of(encryption: Encryption, certificate: Option<&Arc<ListenerCertificate>>) -> Tls {
-    let config = || certificate.expect("TLS without a certificate is refused with the configuration").server_config();
-    match encryption {
-        Encryption::None => Tls::None,
-        Encryption::StartTls => Tls::StartTls(config()),
-        Encryption::RequireStartTls => Tls::RequireStartTls(config()),
-        Encryption::Implicit => Tls::Implicit(config()),
-    }
 }
 
 async fn open_spool(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<SqliteSpool>, StartError> {
@@ -429,7 +539,7 @@ fn tell(recovered: &Recovered) {
     }
 }
 
-/// The sets of lanes that have mail, as of the start.
+/// The sets of lanes that have mail now.
 async fn stored_lanes(spool: &SqliteSpool) -> Vec<LaneSet> {
     spool.lanes().await.unwrap_or_else(|error| {
         warn!(%error, "the lanes of the queue cannot be listed");
@@ -437,38 +547,31 @@ async fn stored_lanes(spool: &SqliteSpool) -> Vec<LaneSet> {
     })
 }
 
-/// Whose mail goes by the lane `id`: what is for it alone, what its routes share among several, and what an earlier
-/// configuration shared.
-fn queues(id: &LaneId, routing: &Routing, stored: &[LaneSet]) -> Vec<LaneSet> {
-    let shared = routing.lanes().chain(stored).filter(|lanes| lanes.contains(id));
-    let queues: BTreeSet<_> = std::iter::once(LaneSet::from(id)).chain(shared.cloned()).collect();
-    queues.into_iter().collect()
-}
-
-/// Mail of lanes that this configuration does not serve waits for them to come back (invariant 7); nobody would look for it.
-fn stranded(stored: &[LaneSet], lanes: &Lanes) -> Vec<String> {
-    let is_served = |set: &&LaneSet| set.lanes().any(|lane| lanes.views.contains_key(&lane));
-    let stranded: Vec<_> = stored.iter().filter(|set| !is_served(set)).collect();
-    for lane in &stranded {
-        warn!(%lane, "mail waits for a login that no mailbox of this configuration has; it goes out once that mailbox is configured again");
+/// Mail in the queue follows the routes, from the start on and after each reload.
+async fn follow(road: Arc<Road<SqliteSpool>>, mut settings: watch::Receiver<Arc<Settings>>) {
+    loop {
+        settings.borrow_and_update();
+        let changed = tokio::select! {
+            changed = settings.changed() => changed,
+            () = road.follow() => settings.changed().await,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
-    stranded.iter().map(ToString::to_string).collect()
 }
 
 /// Failures that were gathered rather than told one by one.
 async fn send_digests(road: Arc<Road<SqliteSpool>>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        road.reporting.send_digests(&*road.spool, &*road.clock).await;
+        road.rules.get().reporting.send_digests(&*road.spool, &*road.clock).await;
         sleep(DIGEST_EVERY).await;
     }
 }
 
-async fn sweep(lane: Arc<Lane<Tokens>>) {
-    lane.sweep().await;
-}
-
 /// Follows the clock, and forgets history that is too old.
-async fn keep_house(spool: Arc<SqliteSpool>, longest_wait: Duration, keep: Duration, clock: Arc<dyn Clock>) {
+async fn keep_house(road: Arc<Road<SqliteSpool>>, settings: watch::Receiver<Arc<Settings>>) {
+    let Road { spool, rules, clock, .. } = &*road;
     let mut watch = ClockWatch::new(clock.wall(), clock.monotonic());
     let mut pruned = clock.monotonic();
     loop {
@@ -476,11 +579,12 @@ async fn keep_house(spool: Arc<SqliteSpool>, longest_wait: Duration, keep: Durat
         let now = clock.monotonic();
         if watch.was_set_back(clock.wall(), now) {
             warn!("the machine's clock was set back; what would be due too late is due now");
-            bring_forward(&spool, longest_wait, clock.wall()).await;
+            bring_forward(spool, rules.get().plan.longest_wait(), clock.wall()).await;
         }
         if now.saturating_since(pruned) >= HOUSEKEEPING {
             pruned = now;
-            forget_history(&spool, clock.wall() - keep).await;
+            let keep = settings.borrow().history.keep.duration();
+            forget_history(spool, clock.wall() - keep).await;
         }
     }
 }

@@ -11,18 +11,24 @@ use std::time::Duration;
 
 use clock::{Clock, Monotonic};
 use forwarder::{Attempt, Body, Lane, Message, NoRoom, Slot, Spent, TokenSource, Trouble, TroubleKind};
-use mail::{Diagnostic, EnhancedCode, LaneSet, Outcome, Recipient, Scope};
-use spool::{BodySource, Claim, Next, Part, Settlement, Spool, StoreError, Usage};
-use tokio::sync::Notify;
+use mail::{Diagnostic, EnhancedCode, Envelope, LaneId, LaneSet, Outcome, Recipient, Scope};
+use spool::{BodySource, Claim, Next, Part, Placed, Settlement, Spool, StoreError, Usage};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::current::Current;
+use crate::following::Followed;
 use crate::refused_senders::RefusedSenders;
-use crate::reporting::{Carrier, Ended, Reporting, Reports};
-use crate::retry::{Attempted, Plan, Verdict, Why, time_held};
-use crate::routing::Routing;
+use crate::reporting::{Carrier, Ended, Reports};
+use crate::retry::{Attempted, Verdict, Why, time_held};
+use crate::routing::dress::MAY_NOT_REMEDY;
+use crate::rules::Rules;
+use crate::sending::{Leave, leave};
+use crate::unknown_mailboxes::UnknownMailboxes;
+use crate::wanted_lanes::WantedLanes;
 
 /// Longest sleep on a due time: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -43,45 +49,56 @@ const UNDER_WAY_MAX: usize = 512;
 pub(crate) struct Road<S> {
     /// The queue.
     pub(crate) spool: Arc<S>,
-    /// When what is tried again.
-    pub(crate) plan: Plan,
-    /// How long each route's mail is tried.
-    pub(crate) routing: Arc<Routing>,
-    /// Who hears of what did not go.
-    pub(crate) reporting: Reporting,
+    /// What a reload replaces.
+    pub(crate) rules: Arc<Current<Rules>>,
+    /// Senders whose own mailbox Exchange does not know.
+    pub(crate) unknown: Arc<UnknownMailboxes>,
+    /// Lanes of wildcard mailboxes that mail has come for.
+    pub(crate) wanted: Arc<WantedLanes>,
     /// Time.
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What a lane does for the configuration: a reload may change it while deliveries are under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Duty {
+    /// Name of its tenant.
+    pub(crate) tenant: String,
+    /// Names of its mailboxes.
+    pub(crate) mailboxes: Vec<String>,
+    /// The first one's address: it sends reports of what this lane did not deliver.
+    pub(crate) address: mail::Mailbox,
+    /// Whose mail goes by this lane: its own, and that of each set it is in.
+    pub(crate) queues: Vec<LaneSet>,
 }
 
 /// Delivers what is queued for one lane.
 pub(crate) struct Delivery<S, T> {
     road: Arc<Road<S>>,
     lane: Arc<Lane<T>>,
-    /// Whose mail goes by this lane: its own, and that of each set it is in.
-    queues: Vec<LaneSet>,
-    /// The mailbox that sends reports of what this lane did not deliver.
-    address: mail::Mailbox,
+    duty: watch::Receiver<Arc<Duty>>,
     /// Whom upstream takes no message of, each told once.
     refused_senders: Arc<RefusedSenders>,
 }
 
 impl<S: Spool, T: TokenSource> Delivery<S, T> {
-    /// Delivers what waits in `queues` over `lane`, whose mailbox is `address`.
+    /// Delivers over `lane` what waits in the queues of its `duty`, as that is at each moment.
     pub(crate) fn new(
         road: Arc<Road<S>>,
         lane: Arc<Lane<T>>,
-        queues: Vec<LaneSet>,
-        address: mail::Mailbox,
+        duty: watch::Receiver<Arc<Duty>>,
         refused_senders: Arc<RefusedSenders>,
     ) -> Arc<Self> {
-        Arc::new(Self { road, lane, queues, address, refused_senders })
+        Arc::new(Self { road, lane, duty, refused_senders })
     }
 
     /// Runs until `stop`, then until the deliveries under way have ended. Dropped earlier, it cuts them; their marks tell
     /// the next start.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
-        let wakers: Vec<_> = self.queues.iter().map(|lanes| self.road.spool.waker(lanes)).collect();
+        let mut following = self.duty.clone();
+        let mut duty = Arc::clone(&following.borrow_and_update());
+        let mut wakers = self.wakers(&duty);
         let mut readable = true;
         // Where one was claimed there is probably more: asking first would be a read for nothing.
         let mut more = false;
@@ -91,13 +108,17 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             let claimed = async {
                 room(&mut under_way).await;
                 if !more {
-                    self.something_due(&wakers).await?;
+                    self.something_due(&duty.queues, &wakers).await?;
                 }
-                self.next_claim(&mut turn).await
+                self.next_claim(&duty.queues, &mut turn).await
             };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                Ok(()) = following.changed() => {
+                    duty = Arc::clone(&following.borrow_and_update());
+                    wakers = self.wakers(&duty);
+                }
                 claimed = claimed => match claimed {
                     Ok(Some((slot, claim))) => {
                         (readable, more) = (true, true);
@@ -118,6 +139,15 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             reap(ended);
         }
         self.lane.close_idle().await;
+    }
+
+    fn wakers(&self, duty: &Duty) -> Vec<Arc<Notify>> {
+        duty.queues.iter().map(|lanes| self.road.spool.waker(lanes)).collect()
+    }
+
+    /// Whether mail of `lanes` goes by this lane.
+    fn serves(&self, lanes: &LaneSet) -> bool {
+        self.duty.borrow().queues.contains(lanes)
     }
 
     /// What has kept the lane from sending for at least so long.
@@ -148,11 +178,15 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 
     /// Waits for a turn and claims from the queues in turn. None when there was nothing. Safe to drop: a claim that is not
     /// handed over is released.
-    async fn next_claim(&self, turn: &mut usize) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
+    async fn next_claim(
+        &self,
+        queues: &[LaneSet],
+        turn: &mut usize,
+    ) -> Result<Option<(Slot<T>, Claim<S::Source>)>, StoreError> {
         let slot = self.lane.slot().await;
-        for _ in 0..self.queues.len() {
-            let lanes = &self.queues[*turn % self.queues.len()];
-            *turn = (*turn + 1) % self.queues.len();
+        for _ in 0..queues.len() {
+            let lanes = &queues[*turn % queues.len()];
+            *turn = (*turn + 1) % queues.len();
             if let Some(claim) = self.road.spool.claim(lanes, self.road.clock.wall()).await? {
                 return Ok(Some((slot, claim)));
             }
@@ -160,12 +194,12 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         Ok(None)
     }
 
-    async fn something_due(&self, wakers: &[Arc<Notify>]) -> Result<(), StoreError> {
+    async fn something_due(&self, queues: &[LaneSet], wakers: &[Arc<Notify>]) -> Result<(), StoreError> {
         loop {
             // A wake that comes while the queue is looked at is kept for it.
             let woken = woken(wakers);
             let mut wait = LONGEST_SLEEP;
-            for lanes in &self.queues {
+            for lanes in queues {
                 if let Some(due) = self.road.spool.next_due(lanes).await? {
                     wait = wait.min(due.saturating_since(self.road.clock.wall()));
                 }
@@ -181,7 +215,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
     }
 
     async fn deliver(self: Arc<Self>, mut slot: Slot<T>, mut claim: Claim<S::Source>) {
-        if claim.progress.uncertain > self.road.plan.uncertain_resends {
+        if claim.progress.uncertain > self.road.rules.get().plan.uncertain_resends {
             let text =
                 format!("upstream may have it already; {} tries ended without an answer", claim.progress.uncertain);
             let outcome = Outcome::Uncertain(Diagnostic::local(text));
@@ -190,6 +224,25 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             let fates = vec![whole(&claim, outcome, held)];
             return self.settle(claim, fates, Contact::default()).await;
         }
+        let rules = self.road.rules.get();
+        let dressed = match self.leave(&rules, &mut claim) {
+            Leave::As(dressed) => dressed,
+            Leave::Refused(refused) => {
+                drop(slot);
+                let outcome = Outcome::Held {
+                    scope: Scope::Message,
+                    diagnostic: Diagnostic::local(format!("{refused}; {MAY_NOT_REMEDY}")),
+                };
+                let attempted = self.attempted(&claim, self.road.clock.monotonic());
+                let everybody: Vec<_> = (0..claim.recipients.len()).collect();
+                let fates = vec![self.fate(&everybody, outcome, attempted)];
+                return self.settle(claim, fates, Contact::default()).await;
+            }
+            Leave::Elsewhere(parts) => {
+                drop(slot);
+                return self.hand_over(claim, parts, rules.routing.epoch).await;
+            }
+        };
         let chosen = match slot.admit(&claim.recipients) {
             Ok(chosen) => chosen,
             // Unsettled it is due at once, and the lane gives no turn until its day has room again.
@@ -208,7 +261,13 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         let recipients: Vec<Recipient> =
             chosen.iter().filter_map(|position| claim.recipients.get(*position)).cloned().collect();
         let began = self.road.clock.monotonic();
-        let message = Message { envelope: &claim.envelope, recipients: &recipients, header: &claim.header };
+        let envelope = Envelope {
+            // The mailbox's own address may need what the client's did not.
+            smtputf8: claim.envelope.smtputf8 || !dressed.reverse_path.is_ascii(),
+            reverse_path: dressed.reverse_path,
+            ..claim.envelope.clone()
+        };
+        let message = Message { envelope: &envelope, recipients: &recipients, header: dressed.header.as_bytes() };
         let mut marked = false;
         let started = || {
             self.road.spool.mark_in_flight(&claim.guard, self.lane.id());
@@ -254,17 +313,35 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
         self.settle(claim, fates, contact).await;
     }
 
+    fn leave(&self, rules: &Rules, claim: &mut Claim<S::Source>) -> Leave {
+        let now = self.road.clock.monotonic();
+        let is_unknown = |lane: &LaneId| self.road.unknown.contains(lane, now);
+        leave(&rules.routing, claim, self.lane.id(), &is_unknown)
+    }
+
+    /// The routes as they are now give it to other mailboxes.
+    async fn hand_over(&self, claim: Claim<S::Source>, parts: Vec<Placed>, epoch: u64) {
+        let id = claim.message;
+        match self.road.put(claim, parts, epoch, None).await {
+            Ok(Followed { reason: Some(reason), .. }) => {
+                warn!(%id, %reason, "held: no route takes it as it was accepted");
+            }
+            Ok(_) => debug!(%id, "goes by other mailboxes, since the routes have changed"),
+            Err(error) => error!(%id, %error, "its new mailboxes could not be written down; it is kept"),
+        }
+    }
+
     fn attempted(&self, claim: &Claim<S::Source>, began: Monotonic) -> Attempted {
         Attempted {
             progress: claim.progress,
             took: self.road.clock.monotonic().saturating_since(began),
-            max_age: self.road.routing.max_age(&claim.route),
+            max_age: self.road.rules.get().routing.max_age(&claim.route),
         }
     }
 
     fn verdict(&self, outcome: &Outcome, attempted: Attempted) -> Verdict {
-        let Road { plan, clock, .. } = &*self.road;
-        plan.verdict(outcome, attempted, clock.wall(), clock.chance())
+        let Road { rules, clock, .. } = &*self.road;
+        rules.get().plan.verdict(outcome, attempted, clock.wall(), clock.chance())
     }
 
     /// All that were tried met the same.
@@ -346,10 +423,12 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
 
     /// Who must hear of it hears of it in the settlement's own transaction.
     async fn report(&self, claim: &mut Claim<S::Source>, fates: &mut [Fate], contact: &Contact) -> Reports<S::Sink> {
-        let max_age = self.road.routing.max_age(&claim.route);
+        let rules = self.road.rules.get();
+        let max_age = rules.routing.max_age(&claim.route);
+        let duty = Arc::clone(&self.duty.borrow());
         let carrier = Carrier {
             lane: self.lane.id(),
-            address: &self.address,
+            address: &duty.address,
             host: self.lane.host(),
             max_age,
             takes_wishes: contact.takes_wishes,
@@ -358,7 +437,7 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
             .iter_mut()
             .map(|Fate { positions, outcome, verdict }| Ended { positions, outcome, verdict })
             .collect();
-        self.road.reporting.tell(&*self.road.spool, claim, ended, &carrier, &*self.road.clock).await
+        rules.reporting.tell(&*self.road.spool, claim, ended, &carrier, &*self.road.clock).await
     }
 
     fn settlement(&self, parts: Vec<Part>, usage: Usage) -> Settlement<S::Sink> {
@@ -381,18 +460,34 @@ impl<S: Spool, T: TokenSource> Delivery<S, T> {
     }
 }
 
-/// Gives up what was held for longer than it may be, for as long as no lane can carry it; runs until dropped.
-pub(crate) async fn give_up_held<S: Spool, T: TokenSource>(deliveries: Vec<Arc<Delivery<S, T>>>, max_hold: Duration) {
-    let queues: BTreeSet<_> = deliveries.iter().flat_map(|delivery| &delivery.queues).cloned().collect();
+/// Gives up what was held for longer than it may be, for as long as no lane can carry it; runs until dropped. `max_hold` is
+/// how long that is now, zero for ever; `deliveries` are those that run now.
+pub(crate) async fn give_up_held<S: Spool, T: TokenSource>(
+    deliveries: impl Fn() -> Vec<Arc<Delivery<S, T>>>,
+    mut max_hold: watch::Receiver<Duration>,
+) {
     loop {
-        sleep(max_hold.clamp(HOLD_LOOKS.0, HOLD_LOOKS.1)).await;
+        let limit = *max_hold.borrow_and_update();
+        if limit.is_zero() {
+            if max_hold.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            () = sleep(limit.clamp(HOLD_LOOKS.0, HOLD_LOOKS.1)) => {}
+            Ok(()) = max_hold.changed() => continue,
+        }
+        let deliveries = deliveries();
+        let queues: BTreeSet<_> =
+            deliveries.iter().flat_map(|delivery| delivery.duty.borrow().queues.clone()).collect();
         for lanes in &queues {
-            let serving = deliveries.iter().filter(|delivery| delivery.queues.contains(lanes));
+            let serving = deliveries.iter().filter(|delivery| delivery.serves(lanes));
             // Long enough in one piece, and by a clock that nobody sets: pace, a moment's trouble and a jump of the wall clock
             // hold nothing.
-            let held: Option<Vec<_>> = serving.map(|delivery| Some((delivery, delivery.held_for(max_hold)?))).collect();
+            let held: Option<Vec<_>> = serving.map(|delivery| Some((delivery, delivery.held_for(limit)?))).collect();
             let Some((delivery, trouble)) = held.and_then(|mut held| held.pop()) else { continue };
-            if let Err(error) = delivery.give_up(lanes, max_hold, &trouble.text).await {
+            if let Err(error) = delivery.give_up(lanes, limit, &trouble.text).await {
                 debug!(%lanes, %error, "what was held too long cannot be looked for now");
             }
         }

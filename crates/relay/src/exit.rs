@@ -9,6 +9,8 @@ pub(crate) enum Exit {
     Success,
     /// The command line or the configuration is wrong; nothing was started.
     Usage,
+    /// `explain`: the message would be refused, or one of its recipients.
+    Refused,
     /// Something outside is not to be had: a port, the state directory, a file.
     Unavailable,
     /// A fault of ours.
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::Refused => 77,
         })
     }
 }

@@ -335,27 +335,67 @@ pub(crate) struct ListenerCertificates {
 }
 
 impl ListenerCertificates {
-    /// Reads the certificate of each listener that has one, and says which are in use.
-    pub(crate) fn load(settings: &Settings, now: WallTime) -> Result<Self, CertificateError> {
-        let mut certificates = Self::default();
+    /// Reads the certificate of each listener that has one.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, CertificateError> {
+        let first = |errors: Vec<(String, CertificateError)>| errors.into_iter().next();
+        let error = match Self::default().renewed(settings) {
+            Ok(loaded) => return Ok(loaded),
+            Err(errors) => first(errors),
+        };
+        Err(error.expect("what cannot be read has a reason").1)
+    }
+
+    /// Those of other settings: files that were followed before stay as they are in use, others are read. Tells every error by
+    /// the key of the file that is at fault.
+    pub(crate) fn renewed(&self, settings: &Settings) -> Result<Self, Vec<(String, CertificateError)>> {
+        let (mut renewed, mut errors) = (Self::default(), Vec::new());
         for (name, listener) in &settings.listeners {
             let (Some(certificate), Some(private_key)) = (&listener.certificate, &listener.private_key) else {
                 continue;
             };
             let (certificate, private_key) = (certificate.as_path(), private_key.as_path());
-            let twin =
-                certificates.all.iter().find(|one| one.certificate == certificate && one.private_key == private_key);
-            let one = match twin {
-                Some(twin) => Arc::clone(twin),
-                None => ListenerCertificate::load(certificate, private_key)?,
+            let is_meant =
+                |one: &&Arc<ListenerCertificate>| one.certificate == certificate && one.private_key == private_key;
+            let known = renewed.all.iter().chain(&self.all).find(is_meant).map(Arc::clone);
+            let one = match known {
+                Some(known) => known,
+                None => match ListenerCertificate::load(certificate, private_key) {
+                    Ok(loaded) => loaded,
+                    Err(error) => {
+                        let key = match error.role() {
+                            Role::Certificate => "certificate",
+                            Role::PrivateKey => "private_key",
+                        };
+                        errors.push((format!("listener.{name}.{key}"), error));
+                        continue;
+                    }
+                },
             };
-            if twin.is_none() {
-                one.announce(now);
-                certificates.all.push(Arc::clone(&one));
+            if !renewed.all.iter().any(|other| Arc::ptr_eq(other, &one)) {
+                renewed.all.push(Arc::clone(&one));
             }
-            certificates.by_listener.insert(name.clone(), one);
+            renewed.by_listener.insert(name.clone(), one);
         }
-        Ok(certificates)
+        if errors.is_empty() { Ok(renewed) } else { Err(errors) }
+    }
+
+    /// Says which are in use that were not `before`, and looks at once whether the files of the others changed: gives the keys of
+    /// those that hold another certificate, which is in use now. Reads the disk.
+    pub(crate) fn announce(&self, before: &Self, now: WallTime) -> Vec<String> {
+        let mut contents = Vec::new();
+        for one in &self.all {
+            if !before.all.iter().any(|other| Arc::ptr_eq(other, one)) {
+                one.announce(now);
+                continue;
+            }
+            let look = one.look(now);
+            one.tell(&look, now);
+            if matches!(look.change, Change::Reloaded) {
+                let listeners = self.by_listener.iter().filter(|(_, its)| Arc::ptr_eq(its, one));
+                contents.extend(listeners.map(|(name, _)| format!("listener.{name}.certificate (contents)")));
+            }
+        }
+        contents
     }
 
     /// The certificate of the listener called `listener`.
@@ -365,11 +405,11 @@ impl ListenerCertificates {
 
     /// Follows all their files for ever, in one task: looks every five seconds, and says what it finds. Without any
     /// certificate it sleeps and never wakes.
-    pub(crate) async fn watch(self, clock: Arc<dyn Clock>) {
+    pub(crate) async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>) {
         self.watch_every(LOOK_EVERY, clock).await;
     }
 
-    async fn watch_every(self, pause: Duration, clock: Arc<dyn Clock>) {
+    async fn watch_every(self: Arc<Self>, pause: Duration, clock: Arc<dyn Clock>) {
         if self.all.is_empty() {
             std::future::pending::<()>().await;
         }

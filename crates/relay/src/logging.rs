@@ -1,6 +1,7 @@
 //! Logs to standard error, in UTC, through a thread of their own: a terminal that stands still costs lines, never mail.
 //!
-//! Only our own crates speak below `warn`: what libraries write at their lowest levels may hold octets of the wire.
+//! Only our own crates speak below `warn`: what libraries write at their lowest levels may hold octets of the wire. The level
+//! can be changed while it runs.
 
 use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry, reload};
 
 use crate::config::{Log, LogFormat};
 use crate::recent::Recent;
@@ -31,8 +32,21 @@ const WRITTEN_AT_ONCE: usize = 16 * 1024;
 pub(crate) struct Logging {
     /// The last warnings and errors.
     pub(crate) recent: Recent,
+    /// What is shown.
+    pub(crate) threshold: Threshold,
     /// Writes what is left when it is dropped.
     _guard: WorkerGuard,
+}
+
+/// The least important level that is shown; clones set the same.
+#[derive(Clone)]
+pub(crate) struct Threshold(Arc<dyn Fn(Level) + Send + Sync>);
+
+impl Threshold {
+    /// Shows this level and what is more important from now on.
+    pub(crate) fn set(&self, level: Level) {
+        (self.0)(level);
+    }
 }
 
 /// Starts logging.
@@ -55,12 +69,22 @@ pub(crate) fn start(log: &Log) -> Logging {
     };
     let level = Level::from(log.level);
     let recent = Recent::new(Arc::new(SystemClock::new()));
-    // Of what the log shows, the part that is a warning or worse.
-    let shown = recent.clone().with_filter(targets(level.min(Level::WARN)));
-    let subscriber = registry().with(layer.with_filter(targets(level))).with(shown);
+    let (shown, show) = reload::Layer::new(targets(level));
+    let (remembered, remember) = reload::Layer::new(warnings(level));
+    let subscriber = registry().with(layer.with_filter(shown)).with(recent.clone().with_filter(remembered));
     // A second start in one process keeps the first; only tests could do that.
     let _ = subscriber.try_init();
-    Logging { recent, _guard: guard }
+    let set = move |level| {
+        // Neither fails while the subscriber lives, which is for ever.
+        let _ = show.reload(targets(level));
+        let _ = remember.reload(warnings(level));
+    };
+    Logging { recent, threshold: Threshold(Arc::new(set)), _guard: guard }
+}
+
+/// Of what the log shows, the part that is a warning or worse.
+fn warnings(level: Level) -> Targets {
+    targets(level.min(Level::WARN))
 }
 
 fn targets(level: Level) -> Targets {

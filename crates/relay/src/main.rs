@@ -9,32 +9,42 @@ mod clock_watch;
 mod config;
 mod container;
 mod control;
+mod crew;
+mod current;
 mod daemon;
 mod delivery;
 mod exit;
+mod explain;
+mod following;
 mod hash_password;
 mod hostname;
 mod http;
 mod intake;
 mod lanes;
 mod listener_certificate;
+mod listeners;
 mod logging;
 mod login;
 mod output;
 mod process;
+mod queue;
 mod recent;
 mod refused_senders;
 mod registration;
+mod reload;
+mod reload_command;
 mod repeats;
 mod reporting;
 mod requests;
 mod retry;
 mod routing;
+mod rules;
 mod run;
 mod sandbox_command;
 mod sandbox_orders;
 mod secret;
 mod self_signed;
+mod sending;
 mod sign_ins;
 #[cfg(test)]
 mod simulation;
@@ -42,7 +52,9 @@ mod status;
 mod systemd_sockets;
 mod tls;
 mod tokens;
+mod unknown_mailboxes;
 mod users;
+mod wanted_lanes;
 
 use std::env;
 use std::path::Path;
@@ -50,7 +62,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, QueueAction};
 use crate::config::{Configuration, Mistakes};
 use crate::exit::Exit;
 use crate::systemd_sockets::SystemdSockets;
@@ -67,15 +79,31 @@ fn main() -> ExitCode {
     };
     process::prepare();
     match cli.command {
-        Command::Run(options) => configured(&options.config, start),
+        Command::Run(options) => {
+            // Before the runtime starts the first thread.
+            let handed = SystemdSockets::from_environment();
+            in_runtime(run::run(options.config, handed))
+        }
         Command::Check(options) => check::check(&options),
-        Command::Status(options) => match &options.socket {
-            Some(socket) => in_runtime(status::status(socket, None, &options)),
-            None => ask_status(&options),
-        },
+        Command::Status(options) => {
+            at_daemon(&options.configured.config, options.socket.as_deref(), |socket, directory| {
+                in_runtime(status::status(socket, directory, &options))
+            })
+        }
+        Command::Reload(options) => at_daemon(&options.configured.config, options.socket.as_deref(), |socket, _| {
+            in_runtime(reload_command::reload(socket, &options))
+        }),
+        Command::Explain(options) => explain::explain(&options),
         Command::Login(options) => configured(&options.configured.config, |configuration| {
             in_runtime(login::login(&configuration.settings, &options))
         }),
+        Command::Queue(options) => match &options.action {
+            QueueAction::Reroute(options) => {
+                at_daemon(&options.configured.config, options.socket.as_deref(), |socket, _| {
+                    in_runtime(queue::reroute(socket, options))
+                })
+            }
+        },
         Command::HashPassword => hash_password::hash_password(),
         Command::SelfSigned(options) => self_signed::self_signed(&options),
         Command::Sandbox(options) => in_runtime(sandbox_command::sandbox(&options)),
@@ -94,9 +122,12 @@ fn configured(file: &Path, command: impl FnOnce(&Configuration) -> Exit) -> Exit
     }
 }
 
-/// Asks the daemon that the configuration tells of. What else is wrong in the file is no matter of the daemon that runs.
-fn ask_status(options: &cli::Status) -> Exit {
-    let file = &options.configured.config;
+/// Does `command` with the control socket of the running daemon, the one that is named or the configuration's, and with the state
+/// directory where that is known. What else is wrong in the file is no matter of the daemon that runs.
+fn at_daemon(file: &Path, named: Option<&Path>, command: impl FnOnce(&Path, Option<&Path>) -> Exit) -> Exit {
+    if let Some(socket) = named {
+        return command(socket, None);
+    }
     let places = match config::places(file, environment()) {
         Ok(places) => places,
         Err(mistakes) => {
@@ -111,7 +142,7 @@ fn ask_status(options: &cli::Status) -> Exit {
             "{file} is wrong now (see xoauth2-relay check); asking the daemon that runs all the same"
         ));
     }
-    in_runtime(status::status(&places.socket, Some(&places.directory), options))
+    command(&places.socket, Some(&places.directory))
 }
 
 fn load(file: &Path) -> Result<Configuration, Mistakes> {
@@ -121,14 +152,6 @@ fn load(file: &Path) -> Result<Configuration, Mistakes> {
 fn environment() -> impl Iterator<Item = (String, String)> {
     // A variable of ours that is not UTF-8 cannot be right; others are no concern of ours.
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-}
-
-fn start(configuration: &Configuration) -> Exit {
-    // Before logging starts the first thread.
-    let handed = SystemdSockets::from_environment();
-    let settings = &configuration.settings;
-    let logging = logging::start(&settings.log);
-    in_runtime(run::run(settings, logging.recent.clone(), handed))
 }
 
 fn in_runtime(command: impl Future<Output = Exit>) -> Exit {

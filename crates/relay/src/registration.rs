@@ -9,8 +9,8 @@ use std::sync::Arc;
 use clock::Clock;
 use mail::LaneId;
 use token_manager::{
-    Algorithm, Application, Credential, Endpoints, Grant, Kinship, Ledger, ManagedIdentity, SecretSource, Vault,
-    VaultError, VaultName,
+    Algorithm, Application, BadCertificate, Credential, Endpoints, Grant, Kinship, Ledger, ManagedIdentity,
+    SecretSource, SigningCertificate, Vault, VaultError, VaultName,
 };
 
 use crate::config::{self, FilePath, SecretReference, Settings, Tenant};
@@ -129,6 +129,51 @@ fn credential(name: &str, tenant: &Tenant, tls: &rustls::ClientConfig) -> Creden
         return Credential::ManagedIdentity { identity, http: built(client(tls)) };
     }
     Credential::Public
+}
+
+/// What the tenant called `name` proves itself with and cannot be used as it is now, by its key, with the reason.
+pub(crate) fn unusable(name: &str, tenant: &Tenant) -> Vec<(String, String)> {
+    let referenced = |key: &str, reference: &SecretReference| {
+        let key = format!("tenant.{name}.{key}");
+        (ReferencedSecret::new(&key, reference.clone()), key)
+    };
+    let told = |secret: &ReferencedSecret, key: String, error: &dyn std::fmt::Display| {
+        (key, format!("{}: {error}", secret.place()))
+    };
+    let mut wrong = Vec::new();
+    for (key, secret) in [("client_secret", &tenant.client_secret), ("federated_token", &tenant.federated_token)] {
+        let Some((secret, key)) = secret.as_ref().map(|secret| referenced(key, secret)) else { continue };
+        wrong.extend(secret.read().err().map(|error| told(&secret, key, &error)));
+    }
+    if let Some(given) = &tenant.certificate_credential {
+        let certificate = SecretReference::File(given.certificate.as_path().to_owned());
+        let (certificate, certificate_key) = referenced("certificate_credential.certificate", &certificate);
+        let (private, private_key) = referenced("certificate_credential.key", &given.key);
+        match (certificate.text(), private.text()) {
+            (Ok(chain), Ok(text)) => match SigningCertificate::from_pem(&chain, &text) {
+                Ok(_) => {}
+                Err(error) if is_of_key(&error) => wrong.push(told(&private, private_key, &error)),
+                Err(error) => wrong.push(told(&certificate, certificate_key, &error)),
+            },
+            (chain, text) => {
+                wrong.extend(chain.err().map(|error| told(&certificate, certificate_key, &error)));
+                wrong.extend(text.err().map(|error| told(&private, private_key, &error)));
+            }
+        }
+    }
+    wrong
+}
+
+/// Whether the private key is at fault rather than the certificate.
+fn is_of_key(error: &BadCertificate) -> bool {
+    match error {
+        BadCertificate::Missing { part, .. }
+        | BadCertificate::NotRsa { part, .. }
+        | BadCertificate::Size { part, .. }
+        | BadCertificate::Broken { part, .. } => *part == "private key",
+        BadCertificate::Encrypted | BadCertificate::Mismatch => true,
+        BadCertificate::Order { .. } => false,
+    }
 }
 
 /// What `key` of the configuration refers to.

@@ -9,8 +9,8 @@ mod composition;
 mod digest;
 mod flood;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clock::{Clock, WallTime};
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{BounceContent, Settings};
 use crate::lanes::internal_domains;
 use crate::retry::{Verdict, Why};
-use crate::routing;
+use crate::routing::{self, AddressMap};
 
 use composition::Words;
 use flood::Flood;
@@ -34,11 +34,16 @@ pub(crate) struct Reporting {
     internal: BTreeMap<String, Vec<Domain>>,
     /// Every lane, with its tenant's name and the mailbox that sends its digests.
     senders: BTreeMap<LaneId, (String, Mailbox)>,
+    /// Tenants with a wildcard mailbox.
+    wildcards: BTreeSet<String>,
+    /// `[rewrite]` of senders.
+    rewritten: AddressMap,
     postmaster: Option<Mailbox>,
     /// The most that is returned of a message.
     content: Ret,
     delay_notice_after: Option<Duration>,
-    flood: Mutex<Flood>,
+    /// Kept over a reload.
+    flood: Arc<Mutex<Flood>>,
 }
 
 /// The lane that carried a delivery, or did not.
@@ -109,14 +114,26 @@ impl Reporting {
             hostname: settings.hostname.as_str().to_owned(),
             internal: tenants.map(|name| (name.clone(), internal_domains(settings, name))).collect(),
             senders,
+            wildcards: settings
+                .mailboxes
+                .values()
+                .filter(|mailbox| mailbox.address.one().is_none())
+                .filter_map(|mailbox| Some(settings.tenant_of(mailbox)?.0.to_owned()))
+                .collect(),
+            rewritten: AddressMap::new(&settings.rewrite.senders),
             postmaster: settings.bounce.postmaster.0.clone(),
             content: match settings.bounce.content {
                 BounceContent::Headers => Ret::Headers,
                 BounceContent::Full => Ret::Full,
             },
             delay_notice_after: Some(delay).filter(|delay| !delay.is_zero()),
-            flood: Mutex::default(),
+            flood: Arc::default(),
         }
+    }
+
+    /// By other settings, with what was reported lately.
+    pub(crate) fn renewed(&self, settings: &Settings) -> Self {
+        Self { flood: Arc::clone(&self.flood), ..Self::new(settings) }
     }
 
     /// Reports what is to be reported of a delivery. Never fails: what cannot be told now goes into the next digest.
@@ -158,7 +175,7 @@ impl Reporting {
     ) {
         let id = claim.message;
         let to = match self.addressee(claim) {
-            Ok(to) => to.clone(),
+            Ok(to) => to,
             Err(reason) => return warn!(%id, reason, "nobody is told of the failure by mail"),
         };
         let wanted: Vec<_> = failed.into_iter().filter(|account| account.recipient.notify().failure).collect();
@@ -201,7 +218,7 @@ impl Reporting {
         carrier: &Carrier<'_>,
         clock: &dyn Clock,
     ) -> Option<(S::Sink, NewMessage)> {
-        let to = self.internal_sender(claim).cloned()?;
+        let to = self.internal_sender(claim)?;
         if !self.may_tell(&to, clock) {
             return None;
         }
@@ -221,24 +238,29 @@ impl Reporting {
     }
 
     /// The lane of these that sends a digest: one that failed and is still configured, else any of the tenant's.
-    fn digest_sender(&self, tenant: &str, lanes: &LaneSet) -> Option<(&LaneId, &Mailbox)> {
+    fn digest_sender(&self, tenant: &str, lanes: &LaneSet) -> Option<(LaneId, Mailbox)> {
         let mut of_tenant = self.senders.iter().filter(|(_, (name, _))| name == tenant);
         let that = of_tenant.clone().find(|(lane, _)| lanes.contains(lane));
-        that.or_else(|| of_tenant.next()).map(|(lane, (_, address))| (lane, address))
+        let named = that.or_else(|| of_tenant.next()).map(|(lane, (_, address))| (lane.clone(), address.clone()));
+        // Where each sender has a mailbox of his own, the one that failed sends it.
+        let own = || lanes.lanes().find_map(|lane| Some((lane.clone(), lane.login().parse().ok()?)));
+        named.or_else(|| own().filter(|_| self.wildcards.contains(tenant)))
     }
 
     /// Who hears of a failure, or why nobody does.
-    fn addressee<'a, B>(&'a self, claim: &'a Claim<B>) -> Result<&'a Mailbox, &'static str> {
+    fn addressee<B>(&self, claim: &Claim<B>) -> Result<Mailbox, &'static str> {
         if claim.origin == Origin::Report {
             return Err("it was a report itself");
         }
-        self.internal_sender(claim).or(self.postmaster.as_ref()).ok_or(
+        self.internal_sender(claim).or_else(|| self.postmaster.clone()).ok_or(
             "its sender is in none of the tenant's own domains (internal_domains), and bounce.postmaster is not set",
         )
     }
 
-    fn internal_sender<'a, B>(&'a self, claim: &'a Claim<B>) -> Option<&'a Mailbox> {
-        let sender = claim.envelope.reverse_path.mailbox()?;
+    /// The sender as the maps have it: `root@erp01` is somebody of the tenant by them alone.
+    fn internal_sender<B>(&self, claim: &Claim<B>) -> Option<Mailbox> {
+        let given = claim.envelope.reverse_path.mailbox()?;
+        let sender = self.rewritten.mapped(given).unwrap_or_else(|| given.clone());
         let internal = self.internal.get(&claim.tenant)?;
         let may_hear = claim.origin == Origin::Submitted && internal.contains(sender.domain());
         may_hear.then_some(sender)

@@ -1,52 +1,86 @@
-//! The `run` command: the daemon in the foreground until a signal.
+//! The `run` command: the daemon in the foreground until a signal that ends it; SIGHUP lets it take up its configuration anew.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clock::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::config::Settings;
-use crate::daemon::{Daemon, StartError};
+use crate::check;
+use crate::daemon::{Daemon, Source, StartError, Surroundings};
 use crate::exit::Exit;
 use crate::lanes::LanesError;
-use crate::recent::Recent;
+use crate::logging;
 use crate::systemd_sockets::SystemdSockets;
 
-/// Runs the daemon on its own sockets and those that were `handed` over.
-pub(crate) async fn run(settings: &Settings, recent: Recent, handed: SystemdSockets) -> Exit {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
+/// Runs the daemon of the configuration in `file` on its own sockets and those that were `handed` over.
+pub(crate) async fn run(file: PathBuf, handed: SystemdSockets) -> Exit {
+    // First of all: SIGHUP would end a process that does not ask for it, and one that comes early is kept for later.
+    let (mut signals, mut hangup) = match Hangup::new().and_then(|hangup| Ok((Signals::new()?, hangup))) {
+        Ok(both) => both,
         Err(error) => {
-            error!(%error, "signals cannot be received");
+            check::complain(&format!("signals cannot be received: {error}"));
             return Exit::Internal;
         }
     };
-    let mut daemon = tokio::select! {
-        started = Daemon::start(settings, Arc::new(SystemClock::new()), recent, handed) => match started {
+    let settings = match crate::load(&file) {
+        Ok(configuration) => configuration.settings,
+        Err(mistakes) => {
+            check::tell(&mistakes);
+            return Exit::Usage;
+        }
+    };
+    let logging = logging::start(&settings.log);
+    let surroundings = Surroundings {
+        recent: logging.recent.clone(),
+        handed,
+        source: Some(Source { read: Arc::new(move || crate::load(&file)), threshold: logging.threshold.clone() }),
+    };
+    let daemon = tokio::select! {
+        started = Daemon::start(settings, Arc::new(SystemClock::new()), surroundings) => match started {
             Ok(daemon) => daemon,
             Err(error) => {
                 error!("{error}");
                 return exit(&error);
             }
         },
-        () = signals.next() => return Exit::Success,
+        () = signals.stop() => return Exit::Success,
     };
-    info!(version = env!("CARGO_PKG_VERSION"), hostname = settings.hostname.as_str(), "ready");
-    let exit = tokio::select! {
-        () = signals.next() => Exit::Success,
-        part = daemon.failed() => {
-            error!(part, "a part of the relay ended by a fault of ours; stopping so that mail is not taken and left lying");
-            Exit::Internal
-        }
-    };
-    let grace = settings.shutdown.grace.duration();
+    info!(version = env!("CARGO_PKG_VERSION"), hostname = daemon.settings().hostname.as_str(), "ready");
+    let exit = serve(&daemon, &mut signals, &mut hangup).await;
+    let grace = daemon.settings().shutdown.grace.duration();
     info!(grace_seconds = grace.as_secs(), "stopping");
     tokio::select! {
         () = daemon.stop(grace) => info!("stopped"),
-        () = signals.next() => warn!("stopped at once by a second signal; what was in flight is marked"),
+        () = signals.stop() => warn!("stopped at once by a second signal; what was in flight is marked"),
     }
     exit
+}
+
+/// Until it is to stop: a signal for it, or a fault. Signals that come while a reload is under way become one reload more.
+async fn serve(daemon: &Daemon, signals: &mut Signals, hangup: &mut Hangup) -> Exit {
+    let reloader = daemon.reloader();
+    let mut reloading = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = signals.stop() => return Exit::Success,
+            () = hangup.next(), if reloading.is_empty() => {
+                let reloader = reloader.clone();
+                reloading.spawn(async move {
+                    if let Err(error) = reloader.reload("SIGHUP").await {
+                        error!("not reloaded: {error}");
+                    }
+                });
+            }
+            Some(_) = reloading.join_next() => {}
+            part = daemon.failed() => {
+                error!(part, "a part of the relay ended by a fault of ours; stopping so that mail is not taken and left lying");
+                return Exit::Internal;
+            }
+        }
+    }
 }
 
 /// The exit code of a daemon that did not start.
@@ -56,38 +90,45 @@ pub(crate) fn exit(error: &StartError) -> Exit {
         StartError::Lanes(LanesError::CaFile(_)) | StartError::Certificate(_) => Exit::Usage,
         StartError::Lanes(LanesError::Vault(_))
         | StartError::Listen { .. }
+        | StartError::Overlap { .. }
         | StartError::HandedOver { .. }
         | StartError::Control(_)
         | StartError::Spool(_) => Exit::Unavailable,
     }
 }
 
-/// The signals that we answer.
+/// The signals that ask us to stop.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
-    /// Listens for SIGTERM, SIGINT and SIGHUP.
+    /// Listens for SIGTERM and SIGINT.
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next that asks us to stop: SIGTERM or SIGINT.
-    pub(crate) async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                // Elsewhere it means reload; ending mail for it would be the worst answer.
-                _ = self.hangup.recv() => warn!("SIGHUP is ignored: reloading is not built yet, restart to take up a new configuration"),
-            }
+    /// The next that asks us to stop: SIGTERM or SIGINT. What else comes meanwhile waits.
+    pub(crate) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// SIGHUP, apart: it is waited for beside the others.
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Listens for it from now on; before, it ends the process.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// The next, however many came since the last.
+    pub(crate) async fn next(&mut self) {
+        let _ = self.0.recv().await;
     }
 }

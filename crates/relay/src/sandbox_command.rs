@@ -24,11 +24,11 @@ use crate::check;
 use crate::cli::{DEFAULT_PORT, LimitsSwitch, Sandbox, SandboxAction};
 use crate::config::{self, Settings};
 use crate::control::{Service, SocketError};
-use crate::daemon::{Daemon, StartError};
+use crate::daemon::{Daemon, StartError, Surroundings};
 use crate::exit::Exit;
 use crate::logging::{self, Logging};
 use crate::output;
-use crate::run::{self, Signals};
+use crate::run::{self, Hangup, Signals};
 use crate::sandbox_orders::{self, Orders};
 use crate::systemd_sockets::SystemdSockets;
 
@@ -71,10 +71,11 @@ pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
     if let Some(SandboxAction::Order { words }) = &options.action {
         return sandbox_orders::order(options.port, words).await;
     }
-    let Ok(mut signals) = Signals::new() else { return Exit::Internal };
+    // SIGHUP means nothing here, and must not end what is watched.
+    let (Ok(mut signals), Ok(_hangup)) = (Signals::new(), Hangup::new()) else { return Exit::Internal };
     let result = tokio::select! {
         result = play(options) => result,
-        () = signals.next() => return Exit::Success,
+        () = signals.stop() => return Exit::Success,
     };
     let mut stage = match result {
         Ok(stage) => stage,
@@ -86,14 +87,14 @@ pub(crate) async fn sandbox(options: &Sandbox) -> Exit {
     let exit = if options.send {
         tokio::select! {
             exit = stage.send_one() => exit,
-            () = signals.next() => Exit::Success,
+            () = signals.stop() => Exit::Success,
         }
     } else {
         stage.show_all(&mut signals).await
     };
     tokio::select! {
         () = stage.leave() => {}
-        () = signals.next() => {}
+        () = signals.stop() => {}
     }
     exit
 }
@@ -133,14 +134,17 @@ async fn play(options: &Sandbox) -> Result<Stage, Failure> {
     let level = if options.send { "warn" } else { "info" };
     let settings = settings(&tenant, directory.path(), port, pace, level)?;
     let logging = logging::start(&settings.log);
-    let relay = Daemon::start(&settings, Arc::new(SystemClock::new()), logging.recent.clone(), SystemdSockets::none())
-        .await
-        .map_err(|error| match error {
-            StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Failure::PortTaken(port)
-            }
-            error => Failure::Start(error),
-        })?;
+    // There is no file of anybody's to read again.
+    let surroundings = Surroundings { recent: logging.recent.clone(), handed: SystemdSockets::none(), source: None };
+    let relay =
+        Daemon::start(settings.clone(), Arc::new(SystemClock::new()), surroundings).await.map_err(
+            |error| match error {
+                StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                    Failure::PortTaken(port)
+                }
+                error => Failure::Start(error),
+            },
+        )?;
     let address = relay.listeners().values().next().copied();
     let address = address.ok_or_else(|| Failure::Broken("the relay has no listener".to_owned()))?;
     let orders = if options.send {
@@ -217,7 +221,7 @@ impl Stage {
         let mut shown = 0u64;
         loop {
             tokio::select! {
-                () = signals.next() => break,
+                () = signals.stop() => break,
                 part = self.relay.failed() => {
                     check::complain(&format!("a part of the relay ended by a fault of ours: {part}"));
                     return Exit::Internal;

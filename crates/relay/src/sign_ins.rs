@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::Clock;
-use forwarder::{Endpoint, Lane};
+use forwarder::Endpoint;
 use mail::LaneId;
 use token_manager::{
     AuthorizationRequest, BadCallback, DeviceCode, Ledger, Secret, SignIn, SignInError, SignedIn, StoredGrant, Vault,
@@ -25,8 +25,9 @@ use tracing::{info, warn};
 use url::{Host, Url};
 
 use crate::control::{Refusal, RefusalCode};
+use crate::current::Current;
+use crate::lanes::Lanes;
 use crate::registration::Registration;
-use crate::tokens::Tokens;
 
 use proof::Verdict;
 pub(crate) use words::{Begin, Begun, Callback, Following, GivingUp, Progress, Prompt, State, Try, Way};
@@ -62,19 +63,13 @@ pub(crate) struct Seat {
     pub(crate) endpoint: Endpoint,
     /// Where it is kept.
     pub(crate) vault: Arc<Vault>,
-    /// What of the running daemon is to know of it; none where there is none.
-    pub(crate) lane: Option<SeatLane>,
-}
-
-/// The lane of a seat, and its tokens.
-pub(crate) struct SeatLane {
-    pub(crate) lane: Arc<Lane<Tokens>>,
-    pub(crate) tokens: Arc<Tokens>,
+    /// Those of the running daemon, which are to know of it; none where there is none.
+    pub(crate) lanes: Option<Arc<Lanes>>,
 }
 
 /// All of them.
 pub(crate) struct SignIns {
-    seats: Vec<Arc<Seat>>,
+    seats: Current<Vec<Arc<Seat>>>,
     clock: Arc<dyn Clock>,
     open: Mutex<BTreeMap<String, Open>>,
     /// How many there were; names the next.
@@ -111,11 +106,16 @@ impl SignIns {
     /// At these seats.
     pub(crate) fn new(seats: Vec<Seat>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            seats: seats.into_iter().map(Arc::new).collect(),
+            seats: Current::new(seats.into_iter().map(Arc::new).collect()),
             clock,
             open: Mutex::default(),
             begun: AtomicU64::new(1),
         }
+    }
+
+    /// At other seats from now on; what is under way goes on where it began.
+    pub(crate) fn set_seats(&self, seats: Vec<Seat>) {
+        self.seats.set(seats.into_iter().map(Arc::new).collect());
     }
 
     /// Begins one. `who` is for the log.
@@ -157,13 +157,14 @@ impl SignIns {
     }
 
     fn seat(&self, tenant: Option<&str>, mailbox: &str) -> Result<Arc<Seat>, Refusal> {
-        let found = self.seats.iter().find(|seat| {
+        let seats = self.seats.get();
+        let found = seats.iter().find(|seat| {
             let is_meant = seat.mailboxes.iter().any(|name| name == mailbox);
             is_meant && tenant.is_none_or(|tenant| seat.tenant == tenant)
         });
         found.cloned().ok_or_else(|| {
             let text = format!(
-                "no mailbox {mailbox:?} that users sign in for is known to the daemon that runs; if it is new in the configuration, restart the daemon"
+                "no mailbox {mailbox:?} that users sign in for is known to the daemon that runs; if it is new in the configuration, `xoauth2-relay reload` makes it known"
             );
             Refusal::new(RefusalCode::Unavailable, text)
         })
@@ -358,8 +359,10 @@ impl Seat {
     }
 
     async fn prove(&self, user: &str, token: &str, clock: &dyn Clock) -> Result<wire::Reply, forwarder::Unproven> {
-        match &self.lane {
-            Some(SeatLane { lane, .. }) => lane.prove(user, token).await,
+        // Through the lane, which has few connections. Where it has just ended nobody else uses them.
+        let lane = self.lanes.as_ref().and_then(|lanes| lanes.lane(&self.id));
+        match lane {
+            Some(lane) => lane.prove(user, token).await,
             None => forwarder::prove(&self.endpoint, clock.monotonic(), user, token).await,
         }
     }
@@ -401,9 +404,14 @@ impl Seat {
             return State::Failed { text, advice };
         }
         info!(tenant, mailbox, account, user, who, is_proven, "signed in");
-        if let Some(SeatLane { lane, tokens }) = &self.lane {
-            tokens.renewed().await;
-            lane.hasten().await;
+        if let Some(lanes) = &self.lanes {
+            // Those of now: a reload may have replaced the ones that there were when the sign-in began.
+            if let Some(tokens) = lanes.tokens_of_user(&self.id) {
+                tokens.renewed().await;
+            }
+            if let Some(lane) = lanes.lane(&self.id) {
+                lane.hasten().await;
+            }
         }
         State::Stored { user, is_proven }
     }

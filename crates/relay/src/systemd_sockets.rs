@@ -5,7 +5,7 @@
 
 use std::env;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
@@ -97,19 +97,21 @@ pub(crate) enum Fault {
     System(io::Error),
 }
 
-/// What a socket is called, and whether a listener has it.
+/// What a socket is called.
 struct Name {
     name: String,
-    is_taken: bool,
+    /// The socket, once a listener has asked for it. It stays open here: systemd would not hand it over again when a later
+    /// configuration wants it back.
+    socket: Option<TcpListener>,
 }
 
 impl Name {
-    fn untaken(name: String) -> Self {
-        Self { name, is_taken: false }
+    fn new(name: String) -> Self {
+        Self { name, socket: None }
     }
 }
 
-/// The sockets that were handed over, and which of them are taken.
+/// The sockets that were handed over. They stay open for as long as this.
 pub(crate) struct SystemdSockets {
     handed: ListenFd,
     /// In the order of the descriptors.
@@ -125,7 +127,7 @@ impl SystemdSockets {
         let [fds, pid, names] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"].map(variable);
         match handed_over(fds.as_deref(), pid.as_deref(), names.as_deref(), std::process::id()) {
             Ok(names) => {
-                let names = names.into_iter().map(Name::untaken).collect();
+                let names = names.into_iter().map(Name::new).collect();
                 Self { handed: ListenFd::from_env(), names, absence: Absence::NoFds }
             }
             Err(absence) => Self { absence, ..Self::none() },
@@ -137,7 +139,7 @@ impl SystemdSockets {
         Self { handed: ListenFd::empty(), names: Vec::new(), absence: Absence::NoFds }
     }
 
-    /// Takes the sockets of this name, at least one: each `ListenStream=` of a .socket unit is a socket, all of one name.
+    /// The sockets of this name, at least one, as often as they are asked for: each `ListenStream=` of a .socket unit is a socket, all of one name.
     /// They are non-blocking and closed on exec. A socket on `[::]` may take IPv4 too, as its unit says.
     pub(crate) fn take(&mut self, name: &str) -> Result<Vec<TcpListener>, SystemdSocketError> {
         if self.names.is_empty() {
@@ -148,24 +150,39 @@ impl SystemdSockets {
         if places.is_empty() {
             return Err(SystemdSocketError::NoSuchName { name: name.to_owned(), there: self.names_of(|_| true) });
         }
-        let take = |at: usize| {
-            self.names[at].is_taken = true;
-            let fault = match self.handed.take_tcp_listener(at) {
-                Ok(Some(socket)) => match ready(&socket) {
-                    Ok(()) => return Ok(socket),
-                    Err(fault) => fault,
-                },
-                Ok(None) => Fault::NotTcp(io::ErrorKind::NotFound.into()),
-                Err(error) => Fault::NotTcp(error),
-            };
-            Err(SystemdSocketError::Unusable { name: name.to_owned(), fault })
-        };
-        places.into_iter().map(take).collect()
+        let unusable = |fault| SystemdSocketError::Unusable { name: name.to_owned(), fault };
+        places.into_iter().map(|at| self.socket(at).map_err(unusable)).collect()
     }
 
-    /// The names of the sockets that nobody took, without repetition: connections to them wait for ever.
-    pub(crate) fn untaken(&self) -> Vec<String> {
-        self.names_of(|name| !name.is_taken)
+    /// Where they listen, each with its name; what cannot be used is left out.
+    pub(crate) fn addresses(&mut self) -> Vec<(String, SocketAddr)> {
+        let mut addresses = Vec::new();
+        for at in 0..self.names.len() {
+            let address = self.socket(at).ok().and_then(|socket| socket.local_addr().ok());
+            addresses.extend(address.map(|address| (self.names[at].name.clone(), address)));
+        }
+        addresses
+    }
+
+    fn socket(&mut self, at: usize) -> Result<TcpListener, Fault> {
+        let kept = &mut self.names[at].socket;
+        let socket = match kept {
+            Some(socket) => socket,
+            None => match self.handed.take_tcp_listener(at) {
+                Ok(Some(socket)) => {
+                    ready(&socket)?;
+                    kept.insert(socket)
+                }
+                Ok(None) => return Err(Fault::NotTcp(io::ErrorKind::NotFound.into())),
+                Err(error) => return Err(Fault::NotTcp(error)),
+            },
+        };
+        socket.try_clone().map_err(Fault::System)
+    }
+
+    /// The names of the sockets that are not among those `used`, without repetition: connections to them wait for ever.
+    pub(crate) fn unused(&self, used: &[&str]) -> Vec<String> {
+        self.names_of(|name| !used.contains(&name.name.as_str()))
     }
 
     fn names_of(&self, wanted: impl Fn(&Name) -> bool) -> Vec<String> {
@@ -238,17 +255,29 @@ mod tests {
     }
 
     fn named(names: &[&str]) -> SystemdSockets {
-        let names = names.iter().map(|name| Name::untaken((*name).to_owned())).collect();
+        let names = names.iter().map(|name| Name::new((*name).to_owned())).collect();
         SystemdSockets { names, ..SystemdSockets::none() }
     }
 
     #[test]
     fn a_name_that_another_listener_took_is_told_too() {
         let mut sockets = named(&["smtp"]);
-        sockets.names[0].is_taken = true;
         let said = sockets.take("submission").unwrap_err().to_string();
         assert!(said.contains("only smtp; write FileDescriptorName=submission"), "{said}");
-        assert!(sockets.untaken().is_empty());
+        assert!(sockets.unused(&["smtp"]).is_empty());
+    }
+
+    #[test]
+    fn a_socket_is_given_again_and_stays_open_while_nobody_has_it() {
+        let mut sockets = named(&["smtp"]);
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listening.local_addr().unwrap();
+        sockets.names[0].socket = Some(listening);
+        for _ in 0..2 {
+            let taken = sockets.take("smtp").unwrap();
+            assert_eq!(taken[0].local_addr().unwrap(), address);
+        }
+        std::net::TcpStream::connect(address).unwrap();
     }
 
     #[test]
@@ -256,7 +285,8 @@ mod tests {
         let mut sockets = named(&["b", "a", "b"]);
         let said = sockets.take("smtp").unwrap_err().to_string();
         assert!(said.contains("only a, b; write FileDescriptorName=smtp"), "{said}");
-        assert_eq!(sockets.untaken(), ["a", "b"]);
+        assert_eq!(sockets.unused(&[]), ["a", "b"]);
+        assert_eq!(sockets.unused(&["a"]), ["b"]);
     }
 
     #[test]

@@ -171,10 +171,6 @@ impl Scalar for MailboxAddress {
         }
     }
 
-    fn later(&self) -> Option<String> {
-        matches!(self, Self::Wildcard(_)).then(|| "wildcard mailboxes are not built yet in this release".to_owned())
-    }
-
     #[cfg(test)]
     fn sample(chance: &mut Chance) -> Json {
         <mail::Mailbox as Scalar>::sample(chance)

@@ -43,7 +43,7 @@ impl File {
     /// Parses `text`. What is not TOML is a mistake, and the rest is read all the same.
     pub(crate) fn parse(name: &str, text: &str, mistakes: &Mistakes) -> Self {
         let (document, errors) = DeTable::parse_recoverable(text);
-        let places = Places { name, text };
+        let places = Places::new(name, text);
         for error in &errors {
             let origin = error.span().map_or_else(|| name.to_owned(), |span| places.origin(span.start));
             mistakes.add(Mistake::in_file(&origin, format!("not valid TOML: {}", error.message())));
@@ -91,13 +91,22 @@ impl File {
 struct Places<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where each line starts.
+    lines: Vec<usize>,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn new(name: &'a str, text: &'a str) -> Self {
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self { name, text, lines: std::iter::once(0).chain(ends).collect() }
+    }
+
     fn origin(&self, offset: usize) -> String {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+        let offset = self.text.floor_char_boundary(offset);
+        // The first line starts at 0, so that there is always one.
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let column = self.text[start..offset].chars().count() + 1;
         format!("{}:{line}:{column}", self.name)
     }
 }

@@ -27,18 +27,19 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-pub use address::AddressPattern;
+pub use address::{AddressMap, AddressPattern, MailboxAddress, Place};
 pub(crate) use files::exposure;
 pub use identity::Date;
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
-pub use place::{FilePath, ListenAddress};
+pub use place::{FilePath, ListenAddress, Name};
 pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
+pub(crate) use relations::overlap;
 pub use secret_reference::SecretReference;
 pub use settings::{
     Algorithm, Authentication, BounceContent, Encryption, Grant, Listener, Log, LogFormat, Mailbox, MailboxChoice,
-    ReceivedDetail, Retry, Settings, Tenant, User,
+    ReceivedDetail, Retry, Route, SenderPolicy, Settings, Tenant, User,
 };
 
 use layers::{Environment, File};
@@ -59,6 +60,7 @@ impl Configuration {
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = self.misspelt.clone();
         doubts.extend(files::doubts(&self.settings));
+        doubts.extend(relations::doubts(&self.settings));
         doubts
     }
 }
@@ -78,6 +80,22 @@ struct Demand {
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Configuration, Mistakes> {
     let text = read_file(file)?;
     read(&file.display().to_string(), &text, environment, Demand { built: true, relations: true, files: true })
+}
+
+/// Right settings for the tests of what is made from them, without the files that they name.
+#[cfg(test)]
+pub(crate) fn settings_of(text: &str) -> Settings {
+    let demand = Demand { built: true, relations: true, files: false };
+    let read = read("test.toml", text, std::iter::empty(), demand);
+    read.unwrap_or_else(|mistakes| panic!("{mistakes}")).settings
+}
+
+/// The same of settings whose sections are right, whether or not they go together.
+#[cfg(test)]
+pub(crate) fn settings_unchecked(text: &str) -> Settings {
+    let demand = Demand { built: true, relations: false, files: false };
+    let read = read("test.toml", text, std::iter::empty(), demand);
+    read.unwrap_or_else(|mistakes| panic!("{mistakes}")).settings
 }
 
 /// Where a daemon is found.

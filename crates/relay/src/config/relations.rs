@@ -41,6 +41,26 @@ pub(crate) fn check(settings: &Settings, names: &Names, reading: &Reading<'_>) {
     }
 }
 
+/// What is no mistake, and perhaps not meant.
+pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
+    let takes_any = |listener: &&Listener| listener.authentication == Authentication::AcceptAny;
+    let mut doubts = Vec::new();
+    if settings.listeners.values().any(|listener| takes_any(&listener)) {
+        let by_user = settings.routes.iter().filter(|route| route.listeners.is_none());
+        for (route, users) in by_user.filter_map(|route| Some((route, route.users.as_ref()?))) {
+            for user in users.iter().filter(|user| settings.users.contains_key(user.as_str())) {
+                doubts.push(format!(
+                    "route {:?} is for user {}, and any client of a listener with authentication = \"accept-any\" can say that \
+                     name without a password: name the route's listeners",
+                    route.name.as_str(),
+                    user.as_str()
+                ));
+            }
+        }
+    }
+    doubts
+}
+
 struct Relations<'a> {
     settings: &'a Settings,
     names: &'a Names,
@@ -102,6 +122,13 @@ impl Relations<'_> {
             self.tell(
                 &[&path("max_connections_per_client"), &path("max_connections")],
                 format!("is more than max_connections, which is {}", listener.max_connections.get()),
+            );
+        }
+        let (one, all) = (listener.max_messages_per_minute_per_client.get(), listener.max_messages_per_minute.get());
+        if one > all && all > 0 {
+            self.tell(
+                &[&path("max_messages_per_minute_per_client"), &path("max_messages_per_minute")],
+                format!("is more than max_messages_per_minute, which is {all}"),
             );
         }
     }
@@ -285,6 +312,13 @@ impl Relations<'_> {
                     );
                 }
             }
+            if self.is_delegated(mailbox) {
+                self.tell(
+                    &[&path("address"), &tenant],
+                    "is in a tenant with grant = \"delegated\", where each user would have to sign in for a mailbox of its own; \
+                     write those mailboxes one by one, or use an application's own login",
+                );
+            }
             let someone = self.settings.users.values().any(|user| !user.allowed_senders.is_empty());
             if mailbox.wildcard_needs_user && !someone {
                 self.tell(
@@ -322,7 +356,7 @@ impl Relations<'_> {
             for (other_name, other) in &mailboxes[..at] {
                 let path = |key: &str| format!("mailbox.{name}.{key}");
                 let wildcards = matches!(mailbox.address, MailboxAddress::Wildcard(_));
-                if wildcards && mailbox.address == other.address && mailbox.tenant == other.tenant {
+                if wildcards && mailbox.address == other.address {
                     self.tell(&[&path("address")], format!("is already that of mailbox {other_name}"));
                 }
                 let logins = (self.lane(mailbox), self.lane(other));
@@ -384,7 +418,9 @@ impl Relations<'_> {
         for name in route.listeners.iter().flatten() {
             self.check_name(&path("listeners"), "listener", name.as_str(), &self.names.listeners);
         }
-        for name in route.users.iter().flatten() {
+        // Where any name is taken, routes may tell names apart that are no users.
+        let takes_any = self.settings.listeners.values().any(|it| it.authentication == Authentication::AcceptAny);
+        for name in route.users.iter().flatten().filter(|_| !takes_any) {
             self.check_name(&path("users"), "user", name.as_str(), &self.names.users);
         }
         for (key, empty) in [
@@ -477,7 +513,7 @@ impl Relations<'_> {
 }
 
 /// Whether two sockets cannot both be bound: the same port, and one of them takes all addresses of the family.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(crate) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || same_family && everywhere)

@@ -390,7 +390,7 @@ fn what_is_not_built_is_refused_by_name() {
             refused += 1;
         }
     }
-    assert!(refused > 10, "{refused}");
+    assert!(refused > 2, "{refused}");
 }
 
 /// A whole configuration by chance, whose sections go together.
@@ -423,6 +423,7 @@ fn configuration(chance: &mut Chance) -> Json {
         listener["address"] = json!(format!("127.0.0.{}:{}", at + 1, 2525 + at));
         listener["networks"] = json!(["10.0.0.0/8", "::1/128"]);
         listener["max_connections"] = json!(1_000_000);
+        listener["max_messages_per_minute"] = json!(1_000_000);
         listener["allow_cleartext_auth"] = json!(true);
         let tls = listener["tls"].as_str().is_some_and(|tls| tls != "none");
         for key in ["certificate", "private_key"] {

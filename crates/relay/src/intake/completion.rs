@@ -1,6 +1,6 @@
 //! What a submission server adds to a header (RFC 6409 section 8), and how a loop is known. Pure: id and date are given.
 
-use mail::{Field, FieldError, ForwardPath, HeaderBlock, Mailbox, Received, Recipient};
+use mail::{Field, FieldError, ForwardPath, HeaderBlock, OriginalRecipient, Received, Recipient};
 use smtp_server::Client;
 
 use super::repair::{self, Repair};
@@ -96,15 +96,14 @@ fn trace_key(value: &[u8]) -> String {
     one_line.chars().filter(|c| !c.is_control()).take(MAX_TRACE_KEY).collect()
 }
 
-/// A bare `postmaster` means nothing upstream: it is the postmaster of the mailbox's domain.
-pub(super) fn qualified(recipient: Recipient, address: &Mailbox) -> Recipient {
-    let path = match recipient.path {
-        ForwardPath::Postmaster => {
-            ForwardPath::parse(format!("postmaster@{}", address.domain()).as_bytes()).unwrap_or(ForwardPath::Postmaster)
-        }
-        path @ ForwardPath::Mailbox(_) => path,
-    };
-    Recipient { path, ..recipient }
+/// The recipient at its address behind maps and redirection. Whoever reads a report of it knows the address that the client
+/// gave (RFC 3461 section 5.2.1).
+pub(super) fn readdressed(given: Recipient, path: ForwardPath) -> Recipient {
+    if given.path == path || matches!(given.path, ForwardPath::Postmaster) {
+        return Recipient { path, ..given };
+    }
+    let original = given.original.or_else(|| OriginalRecipient::of(&given.path));
+    Recipient { path, original, ..given }
 }
 
 #[cfg(test)]
@@ -182,15 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_postmaster_is_the_mailboxs() {
-        let address = "scanner@contoso.com".parse().unwrap();
-        let asked = Recipient {
-            path: ForwardPath::Postmaster,
-            notify: Some(mail::Notify::NEVER),
-            original: mail::OriginalRecipient::parse("rfc822;postmaster").ok(),
-        };
-        let found = qualified(asked.clone(), &address);
-        assert_eq!(found.to_string(), "postmaster@contoso.com");
-        assert_eq!((found.notify, found.original), (asked.notify, asked.original));
+    fn a_recipient_at_another_address_keeps_the_one_that_was_given() {
+        let path = |text: &str| ForwardPath::parse(text.as_bytes()).unwrap();
+        let said = OriginalRecipient::parse("rfc822;x@y.z").ok();
+        for (given, original, now, becomes) in [
+            ("a@b.c", None, "a@b.c", None),
+            ("a@b.c", None, "d@e.f", Some("rfc822;a@b.c")),
+            ("a+b@b.c", None, "d@e.f", Some("rfc822;a+2Bb@b.c")),
+            ("a@b.c", said.clone(), "d@e.f", Some("rfc822;x@y.z")),
+            ("postmaster", None, "postmaster@contoso.com", None),
+        ] {
+            let asked = Recipient { path: path(given), notify: Some(mail::Notify::NEVER), original };
+            let found = readdressed(asked.clone(), path(now));
+            assert_eq!((found.path, found.notify), (path(now), asked.notify));
+            assert_eq!(found.original.map(|original| original.to_string()).as_deref(), becomes, "{given}");
+        }
     }
 }

@@ -31,6 +31,29 @@ impl Logins {
     }
 }
 
+impl Logins {
+    /// Whether `user` has proven who it is and is held to a list of senders.
+    pub(super) fn holds_to_senders(&self, user: &str) -> bool {
+        match self {
+            Self::Users(users) => users.holds_to_senders(user),
+            Self::Anybody => false,
+        }
+    }
+
+    /// Whether what `user` logged in with is right still.
+    pub(super) fn still_knows(&self, user: &Arc<str>) -> bool {
+        match self {
+            Self::Users(users) => users.still_knows(user),
+            Self::Anybody => true,
+        }
+    }
+}
+
+/// What a client hears whose name or password is none of ours, whichever it is.
+pub(crate) fn wrong() -> Reply {
+    Reply::new(535, (5, 7, 8), "Name or password wrong")
+}
+
 impl Door {
     /// Who the client is, or the refusal it hears.
     pub(super) async fn authenticate(&self, client: &Client, credentials: Credentials) -> Result<Arc<str>, Reply> {
@@ -43,7 +66,7 @@ impl Door {
         match refused {
             LoginRefused::Wrong { delay } => {
                 tokio::time::sleep(delay).await;
-                Err(Reply::new(535, (5, 7, 8), "Name or password wrong"))
+                Err(wrong())
             }
             LoginRefused::LockedOut { wait } => {
                 let text =

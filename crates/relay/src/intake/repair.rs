@@ -13,7 +13,7 @@ const MAX_KEPT: usize = 500;
 
 /// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FromFault {
+pub(crate) enum FromFault {
     /// Strict: none is there.
     #[error("it has no From field")]
     Missing,
@@ -30,15 +30,15 @@ pub(super) enum FromFault {
 
 /// A field that was repaired, and what it said, in one printable line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Repair {
+pub(crate) struct Repair {
     /// Its name.
-    pub(super) field: &'static str,
+    pub(crate) field: &'static str,
     /// What it said.
-    pub(super) was: String,
+    pub(crate) was: String,
 }
 
 /// Sees to it that the header names a sender. `sender` is who stands in for one that is missing or cannot be read.
-pub(super) fn settle_from(
+pub(crate) fn settle_from(
     header: &mut HeaderBlock,
     sender: &Mailbox,
     dialect: Dialect,
@@ -117,7 +117,7 @@ fn original(field: &str, was: &str) -> Result<Option<Field>, FieldError> {
 
 /// Sees to it that one Date at most leaves (RFC 5322 section 3.6), and that it can be read: the first right one stays where
 /// it stands; if none is right, one of ours takes the place of the first. The others get another name.
-pub(super) fn repair_date(header: &mut HeaderBlock, date: &str) -> Result<Option<Repair>, FieldError> {
+pub(crate) fn repair_date(header: &mut HeaderBlock, date: &str) -> Result<Option<Repair>, FieldError> {
     let kept = header.values("Date").position(mail::is_date);
     let Some(wrong) = header.values("Date").enumerate().find_map(|(at, value)| (Some(at) != kept).then_some(value))
     else {

@@ -1,15 +1,17 @@
 //! One message while it comes: the header in memory, the body to the spool, and at its end the 250 that is a promise.
 //! Whatever is refused is refused as soon as it is known; the session reads the rest and drops it.
 
-use mail::{AddressList, BodyType, HeaderBlock, HeaderSplitter, HeaderTooLong, begins_with_header};
+use mail::{BodyType, HeaderBlock, HeaderSplitter, HeaderTooLong, begins_with_header};
 use smtp_server::MessageSink;
-use spool::{BodySink, NewDelivery, NewMessage, Origin, QueueId, Spool};
+use spool::{BodySink, NewMessage, Origin, QueueId, Spool};
 use tracing::info;
 use wire::{Dialect, Reply};
 
 use super::MailTransaction;
+use super::acceptance::Refusal;
+use super::addressing::Deliveries;
 use super::completion::{self, Completed, Place, Stamp};
-use super::repair::{self, Repair};
+use super::repair::Repair;
 
 /// Characters of a repaired value in the log.
 const MAX_LOGGED: usize = 100;
@@ -19,6 +21,8 @@ pub(crate) struct Submission<S: Spool> {
     transaction: MailTransaction<S>,
     sink: S::Sink,
     header: Header,
+    /// Once it is whole.
+    header_len: u64,
     /// Whether any octet beyond ASCII came.
     is_eight_bit: bool,
     from_repair: Option<Repair>,
@@ -69,7 +73,7 @@ impl<S: Spool> MessageSink for Submission<S> {
 impl<S: Spool> Submission<S> {
     /// A message of `transaction`, whose body goes to `sink`.
     pub(super) fn new(transaction: MailTransaction<S>, sink: S::Sink) -> Self {
-        Self { transaction, sink, header: Header::default(), is_eight_bit: false, from_repair: None }
+        Self { transaction, sink, header: Header::default(), header_len: 0, is_eight_bit: false, from_repair: None }
     }
 
     fn is_strict(&self) -> bool {
@@ -90,49 +94,30 @@ impl<S: Spool> Submission<S> {
                 ));
             }
         }
-        self.sink.write(octets).await.map_err(|error| self.transaction.door.store_failed(&error))
+        self.sink.write(octets).await.map_err(|error| self.transaction.door.store_failed(&error))?;
+        // With the line between them, and without what the mailbox adds.
+        self.transaction.check_size(self.header_len + 2 + self.sink.written())
     }
 
     async fn header_goes_on(&mut self, octets: &[u8]) -> Result<(), Reply> {
         let Header::Coming(splitter) = &mut self.header else { return self.store(octets).await };
-        let Some((block, body)) = splitter.push(octets).map_err(header_too_long)? else { return Ok(()) };
+        let Some((block, body)) = splitter.push(octets).map_err(too_long)? else { return Ok(()) };
         self.header = Header::Whole(self.header_ended(block)?);
         self.store(body).await
     }
 
     /// The header block is whole.
     fn header_ended(&mut self, block: HeaderBlock) -> Result<HeaderBlock, Reply> {
-        if completion::is_in_a_loop(&block, &self.transaction.rooms.hostname) {
-            return Err(Reply::new(554, (5, 4, 6), "Too many hops: this message goes round in a loop"));
-        }
+        let hops = self.transaction.acceptance().check_hops(&block);
+        hops.map_err(|refusal| self.transaction.refused(&refusal))?;
         self.header_taken(block)
     }
 
     /// Nothing of the body is stored yet: what the header says can still be refused.
     fn header_taken(&mut self, mut block: HeaderBlock) -> Result<HeaderBlock, Reply> {
-        let MailTransaction { door, route, client, envelope, .. } = &self.transaction;
-        let is_strict = self.is_strict();
-        if !block.as_bytes().is_ascii() {
-            self.is_eight_bit = true;
-            if is_strict && !envelope.smtputf8 {
-                return Err(Reply::new(554, (5, 6, 1), "The header holds 8-bit octets, which SMTPUTF8 must announce"));
-            }
-        }
-        if is_strict && block.count("Date") > 1 {
-            return Err(header_refused("it has more than one Date field"));
-        }
-        if is_strict && !block.values("Date").all(mail::is_date) {
-            return Err(header_refused("its Date field is not a date as RFC 5322 section 3.3 wants it"));
-        }
-        let sender = envelope.reverse_path.mailbox().unwrap_or(&route.address);
-        let repair = repair::settle_from(&mut block, sender, door.policy.dialect);
-        let repair = repair.map_err(|fault| header_refused(&fault.to_string()))?;
-        if client.user.is_some()
-            && let Ok(list) = AddressList::parse(block.value("From").unwrap_or_default())
-        {
-            list.mailboxes().try_for_each(|mailbox| door.may_send_as(client, mailbox, "From field"))?;
-        }
-        self.from_repair = repair;
+        self.is_eight_bit |= !block.as_bytes().is_ascii();
+        self.from_repair = self.transaction.header(&mut block)?;
+        self.header_len = block.as_bytes().len() as u64;
         Ok(block)
     }
 
@@ -140,7 +125,7 @@ impl<S: Spool> Submission<S> {
     async fn header_at_end(&mut self) -> Result<HeaderBlock, Reply> {
         match std::mem::take(&mut self.header) {
             Header::Whole(block) => Ok(block),
-            Header::Coming(splitter) => self.header_ended(splitter.finish().map_err(header_too_long)?),
+            Header::Coming(splitter) => self.header_ended(splitter.finish().map_err(too_long)?),
             // Less than a line: text, or nothing at all.
             Header::Awaited(octets) => {
                 let made = self.header_taken(HeaderBlock::default())?;
@@ -151,14 +136,14 @@ impl<S: Spool> Submission<S> {
     }
 
     async fn commit(self, block: HeaderBlock) -> Reply {
-        let MailTransaction { door, rooms, route, client, mut envelope, recipients } = self.transaction;
+        let MailTransaction { door, rooms, rules, client, mut envelope, recipients, .. } = self.transaction;
         let id = self.sink.id();
         let accepted_at = rooms.clock.wall();
         let stamp = Stamp { id: id.to_string(), date: accepted_at.rfc5322(), millis: accepted_at.unix_millis() };
-        let place = Place { hostname: &rooms.hostname, received: door.policy.received };
+        let place = Place { hostname: &rules.hostname, received: door.policy.received };
         let completed = match completion::complete(block, &stamp, &client, envelope.smtputf8, &place) {
             Ok(completed) => completed,
-            Err(error) => return header_refused(&error.to_string()),
+            Err(error) => return Refusal::Header(error.to_string()).reply(),
         };
         let Completed { header, message_id, date_repair } = completed;
         if self.is_eight_bit {
@@ -168,34 +153,40 @@ impl<S: Spool> Submission<S> {
         let size = header.as_bytes().len() as u64 + 2 + self.sink.written();
         let recipient_count = recipients.len();
         let sender = envelope.reverse_path.clone();
+        let Deliveries { deliveries, wanted } = Deliveries::of(recipients, rules.routing.epoch);
+        let routes = deliveries.iter().map(|delivery| delivery.route.as_str()).collect::<Vec<_>>().join(", ");
         let message = NewMessage {
             header: header.into_bytes(),
             message_id: message_id.clone(),
             listener: client.listener.to_string(),
             client: client.address().to_string(),
+            user: client.user.as_deref().map(str::to_owned),
             accepted_at,
             origin: Origin::Submitted,
-            deliveries: vec![NewDelivery {
-                tenant: route.tenant.clone(),
-                lanes: route.lanes.clone(),
-                route: route.name.clone(),
-                route_epoch: 0,
-                recipients: recipients.into_iter().map(|to| completion::qualified(to, &route.address)).collect(),
-            }],
+            deliveries,
             envelope,
         };
         match rooms.spool.commit(self.sink, message).await {
             Ok(()) => {
+                for lane in wanted {
+                    rooms.wanted.want(lane);
+                }
                 tell_repairs(id, [self.from_repair, date_repair]);
                 info!(
                     %id, client = %client.address(), listener = %client.listener, user = client.user.as_deref(),
-                    tls = client.tls, %sender, recipients = recipient_count, size, %message_id, "queued"
+                    tls = client.tls, %sender, recipients = recipient_count, route = shown(&routes), size, %message_id,
+                    "queued"
                 );
                 Reply::new(250, (2, 0, 0), format!("Queued as {id}"))
             }
             Err(error) => door.store_failed(&error),
         }
     }
+}
+
+/// Where the only mailbox serves everything there are no routes to tell of.
+fn shown(routes: &str) -> Option<&str> {
+    Some(routes).filter(|routes| !routes.is_empty())
 }
 
 /// Once for each message: whoever looks for what a device writes finds it here.
@@ -214,10 +205,6 @@ fn cut(was: &str) -> String {
     was.chars().take(MAX_LOGGED).collect()
 }
 
-fn header_too_long(error: HeaderTooLong) -> Reply {
-    Reply::new(552, (5, 3, 4), format!("The message cannot be taken: {error}"))
-}
-
-fn header_refused(text: &str) -> Reply {
-    Reply::new(554, (5, 6, 0), format!("The message header cannot be taken: {text}"))
+fn too_long(error: HeaderTooLong) -> Reply {
+    Refusal::from(error).reply()
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tracing_subscriber::layer::SubscriberExt;
 use wire::Dialect;
 
+use super::pace::MessageLimits;
 use super::*;
 use crate::config::{ReceivedDetail, User};
 use crate::container::Gateways;
@@ -32,14 +33,30 @@ fn policy(dialect: Dialect) -> ListenerPolicy {
     ListenerPolicy {
         networks: vec!["192.0.2.0/24".parse().unwrap()],
         dialect,
+        limits: MessageLimits::default(),
         received: ReceivedDetail::Full,
         proxies: vec!["192.0.2.200".parse().unwrap()],
         gateways: Gateways::default(),
-        logins: Logins::Users(Arc::new(Users::new(&BTreeMap::from([(
-            "erp".to_owned(),
-            User::cheap("secret", 1, &["*@contoso.com"]),
-        )])))),
+        logins: Logins::Users(users()),
+        needs_login: false,
     }
+}
+
+thread_local! {
+    /// The same in all of a test: a client holds the very name that it logged in with.
+    static USERS: Arc<Users> = Arc::new(Users::new(&BTreeMap::from([(
+        "erp".to_owned(),
+        User::cheap("secret", 1, &["*@contoso.com"]),
+    )])));
+}
+
+fn users() -> Arc<Users> {
+    USERS.with(Arc::clone)
+}
+
+fn logged_in(name: &str) -> Arc<str> {
+    let credentials = Credentials { name: name.to_owned(), password: Vec::new().into() };
+    users().name_of(&credentials).cloned().unwrap_or_else(|| name.into())
 }
 
 fn clock() -> Arc<ManualClock> {
@@ -58,27 +75,29 @@ fn world(dialect: Dialect, max_bytes: u64) -> World {
     let spool = Arc::new(SqliteSpool::open(options, clock()).unwrap().0);
     let rooms = Rooms {
         spool: Arc::clone(&spool),
-        hostname: "relay.test".to_owned(),
-        routing: Arc::new(routing(directory.path())),
+        rules: Arc::new(Current::new(rules(directory.path()))),
+        unknown: Arc::default(),
+        wanted: Arc::default(),
         clock: clock(),
+        paces: Paces::default(),
     };
     let opened = Arc::new(OnceLock::new());
     assert!(opened.set(Arc::new(rooms)).is_ok());
     World { spool, intake: ListenerIntake::new(policy(dialect), clock(), opened), _directory: directory }
 }
 
-/// The routes of the smallest configuration.
-fn routing(directory: &Path) -> Routing {
+/// The rules of the smallest configuration.
+fn rules(directory: &Path) -> Rules {
     let (file, secret) = (directory.join("relay.toml"), directory.join("secret"));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&secret).unwrap().write_all(b"s3cret").unwrap();
     let text = format!(
-        "[tenant.contoso]\ntenant_id = \"11111111-2222-3333-4444-555555555555\"\n\
+        "hostname = \"relay.test\"\n[tenant.contoso]\ntenant_id = \"11111111-2222-3333-4444-555555555555\"\n\
          client_id = \"66666666-7777-8888-9999-000000000000\"\nclient_secret = {{ file = {secret:?} }}\n\
          [mailbox.scanner]\naddress = \"scanner@contoso.com\"\n"
     );
     std::fs::write(&file, text).unwrap();
     let read = crate::config::load(&file, std::iter::empty()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    Routing::new(&read.settings)
+    Rules::new(&read.settings)
 }
 
 fn client(user: Option<&str>) -> Client {
@@ -90,7 +109,7 @@ fn client(user: Option<&str>) -> Client {
         helo: "erp01".into(),
         esmtp: true,
         tls: None,
-        user: user.map(Into::into),
+        user: user.map(logged_in),
     }
 }
 
@@ -149,6 +168,32 @@ async fn clients_are_asked_to_come_back_until_the_queue_is_open_and_strangers_to
     let stranger = Client { peer: "198.51.100.1:1".parse().unwrap(), ..client(None) };
     assert_eq!(intake.connect(&client(None)).unwrap_err().code(), 421);
     assert_eq!(intake.connect(&stranger).unwrap_err().code(), 554);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_transaction_begins_by_the_policy_of_that_moment() {
+    let world = world(LENIENT, ROOMY);
+    let networks = vec!["198.51.100.0/24".parse().unwrap()];
+    let nobody = || Logins::Users(Arc::new(users().renewed(&BTreeMap::new())));
+    let as_erp = || Said { user: Some("erp"), ..Said::default() };
+    for (change, said, answer) in [
+        (policy(LENIENT), Said::default(), None),
+        (policy(LENIENT), as_erp(), None),
+        (ListenerPolicy { networks, ..policy(LENIENT) }, Said::default(), Some("554 5.7.1")),
+        (ListenerPolicy { logins: nobody(), ..policy(LENIENT) }, Said::default(), None),
+        (ListenerPolicy { logins: nobody(), ..policy(LENIENT) }, as_erp(), Some("554 5.7.1")),
+        (ListenerPolicy { logins: Logins::Anybody, ..policy(LENIENT) }, as_erp(), None),
+        (ListenerPolicy { needs_login: true, ..policy(LENIENT) }, Said::default(), Some("530 5.7.0")),
+        (ListenerPolicy { needs_login: true, ..policy(LENIENT) }, as_erp(), None),
+    ] {
+        let begun = world.mail(&said).await.unwrap();
+        world.intake.renew(change);
+        let answered = world.mail(&said).await.err().map(|reply| reply.to_string());
+        assert_eq!(answered.as_deref().map(|reply| &reply[..9]), answer, "{answered:?}");
+        // What had begun goes on as it began.
+        begun.data().await.unwrap();
+        world.intake.renew(policy(LENIENT));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -368,7 +368,7 @@ async fn listeners_with_the_same_files_share_a_certificate_that_is_followed() {
     let (old, new) = (made("relay01"), made("relay02"));
     let files = Files::new(&old);
     let settings = settings(&files);
-    let certificates = ListenerCertificates::load(&settings, at(NOON)).unwrap();
+    let certificates = Arc::new(ListenerCertificates::load(&settings).unwrap());
     assert!(certificates.of("plain").is_none());
     let certificate = Arc::clone(certificates.of("smtps").unwrap());
     assert!(Arc::ptr_eq(&certificate, certificates.of("submission").unwrap()));
@@ -384,6 +384,6 @@ async fn listeners_with_the_same_files_share_a_certificate_that_is_followed() {
     watch.abort();
 
     fs::remove_file(files.path("tls.key")).unwrap();
-    let said = ListenerCertificates::load(&settings, at(NOON)).unwrap_err().to_string();
+    let said = ListenerCertificates::load(&settings).unwrap_err().to_string();
     assert!(said.starts_with("cannot read the private key "), "{said}");
 }

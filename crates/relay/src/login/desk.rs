@@ -156,7 +156,7 @@ fn seats(settings: &Settings) -> Result<Vec<Seat>, DeskError> {
             registration: Registration::new(tenant_name, tenant, directory, &trust)?,
             endpoint: lanes::endpoint(settings, &trust, tenant)?,
             vault: Arc::clone(&vault),
-            lane: None,
+            lanes: None,
         });
     }
     Ok(seats)

@@ -145,6 +145,7 @@ pub(super) fn new_message(posting: &Posting<'_>, report: &Report, message_id: &M
         message_id: message_id.to_string(),
         listener: String::new(),
         client: String::new(),
+        user: None,
         accepted_at: now,
         origin: Origin::Report,
         deliveries: vec![NewDelivery {
@@ -152,6 +153,7 @@ pub(super) fn new_message(posting: &Posting<'_>, report: &Report, message_id: &M
             lanes: posting.lanes.clone(),
             route: posting.route.to_owned(),
             route_epoch: 0,
+            asked: None,
             // Nobody is to report on a report.
             recipients: vec![Recipient { notify: Some(Notify::NEVER), ..path.into() }],
         }],

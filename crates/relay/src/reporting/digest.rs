@@ -44,7 +44,7 @@ impl Reporting {
         let now = clock.wall();
         let mut sink = spool.receive_own()?;
         let message_id = self.message_id(sink.id(), now);
-        let posting = Posting { tenant: &group.tenant, route: "", lanes: LaneSet::from(lane), from, to: &to };
+        let posting = Posting { tenant: &group.tenant, route: "", lanes: LaneSet::from(&lane), from: &from, to: &to };
         let date = now.rfc5322();
         // Recipients of one message stand together: they were settled together.
         let messages: Vec<Told> =

@@ -10,3 +10,4 @@ mod snapshot;
 
 pub(crate) use command::status;
 pub(crate) use overview::{LaneView, ListenerView, Opened, Overview};
+pub(crate) use screen::size;

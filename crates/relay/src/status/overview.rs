@@ -10,16 +10,21 @@ use mail::LaneSet;
 use smtp_server::SessionWatch;
 use spool::{Spool, SqliteSpool, StoreError};
 use token_manager::TokenStatus;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{
     Credential, Lane, Listener, LoggedEvent, Queue, QueueCounts, RefusedSender, SignIn, Snapshot, State, Time, Token,
-    TokenFailure, TokenState, Trouble,
+    TokenFailure, TokenState, Trouble, UnknownMailbox,
 };
+use crate::config::Settings;
+use crate::lanes::Lanes;
+use crate::listeners::Listeners;
 use crate::recent::Recent;
 use crate::refused_senders::{self, RefusedSenders};
 use crate::tokens::Tokens;
+use crate::unknown_mailboxes::REMEMBERED_FOR;
 
 /// How long the queue may take to be looked at: beyond it the disk hangs, and that is what `status` must say.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,10 +33,11 @@ const COUNTED: u32 = 1000;
 
 /// What a snapshot is gathered from.
 pub(crate) struct Overview {
-    hostname: String,
+    /// The configuration in effect.
+    settings: watch::Receiver<Arc<Settings>>,
     clock: Arc<dyn Clock>,
     started: (WallTime, Monotonic),
-    listeners: Vec<ListenerView>,
+    listeners: Arc<Listeners>,
     recent: Recent,
     /// Cancelled when the daemon stops.
     stop: CancellationToken,
@@ -39,6 +45,7 @@ pub(crate) struct Overview {
 }
 
 /// A listener to look at.
+#[derive(Clone)]
 pub(crate) struct ListenerView {
     /// Its name.
     pub(crate) name: String,
@@ -46,22 +53,16 @@ pub(crate) struct ListenerView {
     pub(crate) address: SocketAddr,
     /// Its sessions.
     pub(crate) sessions: SessionWatch,
+    /// Whether it was taken away and only its last sessions are there.
+    pub(crate) is_closed: bool,
 }
 
 /// What there is once the queue is open.
 pub(crate) struct Opened {
     /// The queue.
     pub(crate) spool: Arc<SqliteSpool>,
-    /// Messages that it may hold.
-    pub(crate) max_messages: u64,
-    /// Octets that it may hold.
-    pub(crate) max_bytes: u64,
-    /// The lanes.
-    pub(crate) lanes: Vec<LaneView>,
-    /// All tokens.
-    pub(crate) tokens: Vec<Arc<Tokens>>,
-    /// Lanes that have mail and that no mailbox of the configuration serves.
-    pub(crate) stranded: Vec<String>,
+    /// The lanes and their tokens.
+    pub(crate) lanes: Arc<Lanes>,
 }
 
 /// A lane to look at.
@@ -70,8 +71,6 @@ pub(crate) struct LaneView {
     pub(crate) tenant: String,
     /// Names of its mailboxes.
     pub(crate) mailbox: String,
-    /// The first one's address.
-    pub(crate) address: mail::Mailbox,
     /// Whose mail goes by it.
     pub(crate) queues: Vec<LaneSet>,
     /// The lane.
@@ -83,14 +82,14 @@ pub(crate) struct LaneView {
 impl Overview {
     /// Of a daemon that listens and has not opened its queue.
     pub(crate) fn new(
-        hostname: String,
-        listeners: Vec<ListenerView>,
+        settings: watch::Receiver<Arc<Settings>>,
+        listeners: Arc<Listeners>,
         recent: Recent,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Self {
         let started = (clock.wall(), clock.monotonic());
-        Self { hostname, clock, started, listeners, recent, stop, opened: OnceLock::new() }
+        Self { settings, clock, started, listeners, recent, stop, opened: OnceLock::new() }
     }
 
     /// The queue is open.
@@ -104,25 +103,31 @@ impl Overview {
         let now = Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() };
         let (started_at, since) = self.started;
         let opened = self.opened.get();
+        let settings = Arc::clone(&self.settings.borrow());
+        let tokens = opened.map(|opened| opened.lanes.all_tokens()).unwrap_or_default();
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.state(),
             pid: std::process::id(),
-            hostname: self.hostname.clone(),
+            hostname: settings.hostname.as_str().to_owned(),
             started_at: Time(started_at),
             taken_at: Time(now.wall),
             uptime_seconds: now.monotonic.saturating_since(since).as_secs(),
-            listeners: self.listeners.iter().map(listener).collect(),
+            listeners: self.listeners.views().iter().map(listener).collect(),
             lanes: match opened {
                 Some(opened) => lanes(opened, now).await,
                 None => Vec::new(),
             },
-            tokens: opened.iter().flat_map(|opened| &opened.tokens).map(|tokens| token(tokens.status(), now)).collect(),
+            tokens: tokens.iter().map(|tokens| token(tokens.status(), now)).collect(),
             queue: match opened {
-                Some(opened) => Some(queue(opened).await),
+                Some(opened) => Some(queue(&opened.spool, &settings).await),
                 None => None,
             },
-            stranded: opened.map(|opened| opened.stranded.clone()).unwrap_or_default(),
+            unknown_mailboxes: opened.map(|opened| unknown_mailboxes(&opened.lanes, now)).unwrap_or_default(),
+            stranded: match opened {
+                Some(opened) => stranded(opened).await,
+                None => Vec::new(),
+            },
             last_errors: self.last_errors(),
         }
     }
@@ -160,6 +165,7 @@ fn listener(view: &ListenerView) -> Listener {
     Listener {
         name: view.name.clone(),
         address: view.address.to_string(),
+        is_closed: view.is_closed,
         sessions: counts.open,
         max_sessions: counts.max,
         accepted: counts.admitted,
@@ -167,10 +173,18 @@ fn listener(view: &ListenerView) -> Listener {
     }
 }
 
+/// Lanes that have mail and that no mailbox of the configuration serves; none where the queue does not say in time.
+async fn stranded(opened: &Opened) -> Vec<String> {
+    let stored = timeout(QUEUE_PATIENCE, opened.spool.lanes()).await;
+    let stored = stored.ok().and_then(Result::ok).unwrap_or_default();
+    stored.iter().filter(|lanes| !opened.lanes.serve(lanes)).map(ToString::to_string).collect()
+}
+
 async fn lanes(opened: &Opened, now: Now) -> Vec<Lane> {
-    let served: Vec<_> = opened.lanes.iter().map(|view| view.queues.as_slice()).collect();
+    let views = opened.lanes.views();
+    let served: Vec<_> = views.iter().map(|view| view.queues.as_slice()).collect();
     let queued = queued(&opened.spool, &served).await;
-    opened.lanes.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
+    views.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
 }
 
 /// How much waits for each lane; none for those that could not be counted in time.
@@ -211,6 +225,16 @@ fn lane(view: &LaneView, queued: Option<u32>, now: Now) -> Lane {
         refused_senders: view.refused_senders.list().iter().map(refused_sender).collect(),
         trouble: status.trouble.map(|trouble| self::trouble(&trouble, now.wall)),
     }
+}
+
+fn unknown_mailboxes(lanes: &Lanes, now: Now) -> Vec<UnknownMailbox> {
+    let unknown = lanes.unknown_mailboxes().into_iter();
+    let shown = unknown.map(|(lane, age)| UnknownMailbox {
+        lane: lane.to_string(),
+        since: Time(now.wall - age),
+        until: Time(now.wall + REMEMBERED_FOR.saturating_sub(age)),
+    });
+    shown.collect()
 }
 
 fn refused_sender(refused: &refused_senders::RefusedSender) -> RefusedSender {
@@ -275,8 +299,7 @@ fn token(status: TokenStatus, now: Now) -> Token {
     }
 }
 
-async fn queue(opened: &Opened) -> Queue {
-    let Opened { spool, max_messages, max_bytes, .. } = opened;
+async fn queue(spool: &SqliteSpool, settings: &Settings) -> Queue {
     let read = timeout(QUEUE_PATIENCE, counts(spool)).await;
     let counts = read.unwrap_or_else(|_| {
         Err(StoreError::Failed(format!("no answer from the disk within {} s", QUEUE_PATIENCE.as_secs())))
@@ -284,8 +307,8 @@ async fn queue(opened: &Opened) -> Queue {
     let problem = counts.as_ref().err().cloned().or_else(|| spool.check_room(0).err());
     Queue {
         problem: problem.map(|problem| problem.to_string()),
-        max_messages: *max_messages,
-        max_bytes: *max_bytes,
+        max_messages: settings.spool.max_messages.get(),
+        max_bytes: settings.spool.max_bytes.octets(),
         counts: counts.ok(),
     }
 }

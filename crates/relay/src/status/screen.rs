@@ -11,7 +11,7 @@ use clock::WallTime;
 use token_manager::Nearness;
 
 use super::snapshot::{
-    Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble,
+    Lane, Listener, LoggedEvent, Queue, QueueCounts, Snapshot, State, Time, Token, TokenState, Trouble, UnknownMailbox,
 };
 
 /// Columns; longer sentences go on in the next line.
@@ -88,9 +88,11 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     told.extend(once_for_each_tenant(lanes).filter_map(|lane| lane_trouble(lane, now)));
     told.extend(snapshot.lanes.iter().filter_map(day));
     told.extend(snapshot.lanes.iter().flat_map(|lane| refused_senders(lane, now)));
+    told.extend(snapshot.unknown_mailboxes.iter().map(|mailbox| unknown(mailbox, now)));
     told.extend(snapshot.stranded.iter().map(|lane| {
         format!(
-            "Mail waits for {lane}, a login that no mailbox of the configuration has; it goes out once that mailbox is configured again."
+            "Mail is queued for {lane}, a login that no mailbox of the configuration has. It follows the routes; what none of them takes is \
+             held until one does or that mailbox is configured again."
         )
     }));
     told.extend(snapshot.queue.as_ref().and_then(|queue| queue.counts.as_ref()).and_then(set_aside));
@@ -253,6 +255,16 @@ fn refused_senders(lane: &Lane, now: WallTime) -> impl Iterator<Item = String> {
     })
 }
 
+fn unknown(mailbox: &UnknownMailbox, now: WallTime) -> String {
+    format!(
+        "Exchange lets nobody log in to {}, a sender's own mailbox, since {}: its mail goes by the route's fallback or waits. Do this: \
+         create the mailbox, or give the application permission on it; it is tried again {}.",
+        mailbox.lane,
+        time(mailbox.since, now),
+        time(mailbox.until, now),
+    )
+}
+
 fn set_aside(counts: &QueueCounts) -> Option<String> {
     let QueueCounts { held, quarantined, .. } = counts;
     let kinds = [(held, "held for the operator"), (quarantined, "damaged")];
@@ -260,8 +272,8 @@ fn set_aside(counts: &QueueCounts) -> Option<String> {
         kinds.into_iter().filter(|(count, _)| **count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
     (!kinds.is_empty()).then(|| {
         format!(
-            "Mail that does not go out by itself: {}; the log says why. There is no command yet to look at it or remove it; it hurts \
-             no other mail.",
+            "Mail that does not go out by itself: {}; the log says why. What no route takes: xoauth2-relay queue reroute \
+             moves it. There is no command yet to look at the rest or remove it; it hurts no other mail.",
             kinds.join(", ")
         )
     })
@@ -271,7 +283,7 @@ fn listeners(listeners: &[Listener]) -> String {
     let rows = listeners.iter().map(|listener| {
         vec![
             listener.name.clone(),
-            listener.address.clone(),
+            if listener.is_closed { "closed".to_owned() } else { listener.address.clone() },
             format!("{} of {}", listener.sessions, listener.max_sessions),
             listener.accepted.to_string(),
             listener.turned_away.to_string(),
@@ -460,7 +472,7 @@ fn rough(duration: Duration) -> String {
 }
 
 /// Octets in the unit that a person would choose.
-fn size(octets: u64) -> String {
+pub(crate) fn size(octets: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let mut value = (octets, 0);
     let mut unit = None;
@@ -509,6 +521,7 @@ mod tests {
                 max_sessions: 1000,
                 accepted: 1234,
                 turned_away: 5,
+                is_closed: false,
             }],
             lanes: vec![lane("scanner")],
             tokens: vec![Token {
@@ -543,6 +556,7 @@ mod tests {
                 }),
             }),
             stranded: Vec::new(),
+            unknown_mailboxes: Vec::new(),
             last_errors: Vec::new(),
         }
     }
@@ -678,8 +692,9 @@ serving since 2026-11-21 04:50:40 UTC (3 h ago)
   Secret ID. Next try in 45 s.
 ! Mailbox erp has not been able to send since 2026-11-21 07:50:00 UTC (4 min ago); its mail waits:
   535 5.7.3 no. Do this: check the service principal. Next try in 1 min.
-! Mail that does not go out by itself: 2 held for the operator; the log says why. There is no
-  command yet to look at it or remove it; it hurts no other mail.
+! Mail that does not go out by itself: 2 held for the operator; the log says why. What no route
+  takes: xoauth2-relay queue reroute moves it. There is no command yet to look at the rest or remove
+  it; it hurts no other mail.
 
 LISTENER  ADDRESS         SESSIONS   ACCEPTED  TURNED AWAY
 local     127.0.0.1:2525  2 of 1000  1234      5

@@ -31,11 +31,25 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: Vec<Token>,
     /// The queue; none while it is being opened.
     pub(crate) queue: Option<Queue>,
-    /// Lanes (`tenant_id/login`) that had mail at the start and that no mailbox of the configuration serves.
+    /// Lanes (`tenant_id/login`) that have mail and that no mailbox of the configuration serves.
     #[serde(default)]
     pub(crate) stranded: Vec<String>,
+    /// Senders' own mailboxes that Exchange lets nobody log in to.
+    #[serde(default)]
+    pub(crate) unknown_mailboxes: Vec<UnknownMailbox>,
     /// The last warnings and errors of the log, newest last.
     pub(crate) last_errors: Vec<LoggedEvent>,
+}
+
+/// A sender's own mailbox that Exchange lets nobody log in to: its mail goes by the fallback, or waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnknownMailbox {
+    /// The lane (`tenant_id/login`).
+    pub(crate) lane: String,
+    /// Since when it is remembered.
+    pub(crate) since: Time,
+    /// When it is tried again.
+    pub(crate) until: Time,
 }
 
 /// How far the daemon is.
@@ -65,6 +79,9 @@ pub(crate) struct Listener {
     pub(crate) accepted: u64,
     /// Clients that heard 421 since the start, because they or the listener had all the sessions they may have.
     pub(crate) turned_away: u64,
+    /// Whether it was taken out of the configuration and only its last sessions are there.
+    #[serde(default)]
+    pub(crate) is_closed: bool,
 }
 
 /// A login's road upstream.

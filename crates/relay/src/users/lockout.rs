@@ -12,7 +12,7 @@ use clock::Monotonic;
 
 /// The client as it is counted: IPv4 by address, IPv6 by /64, since every host has as many addresses in its network as it likes.
 /// An IPv4 address mapped into IPv6 is the IPv4 address.
-pub(super) fn counted(client: IpAddr) -> IpAddr {
+pub(crate) fn counted(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),

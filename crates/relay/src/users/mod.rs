@@ -22,9 +22,11 @@ use tokio::task;
 use zeroize::Zeroizing;
 
 use self::argon2id::NotVerifiable;
-use self::lockout::{Attempt, Lockout, Tag, counted};
+pub(crate) use self::lockout::counted;
+use self::lockout::{Attempt, Lockout, Tag};
 use self::places::{Place, Places};
-use crate::config::{AddressPattern, User};
+use crate::config::User;
+use crate::routing::{AddressKey, AddressSet};
 
 /// Why a login was not taken. Texts to clients are the caller's; they must not tell unknown names from wrong passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,7 @@ type Verifier = dyn Fn(&[u8], &phc::PasswordHash) -> Result<bool, NotVerifiable>
 /// All users.
 pub(crate) struct Users {
     shared: Arc<Shared>,
-    places: Places,
+    places: Arc<Places>,
 }
 
 /// What verifications need on their own threads.
@@ -62,22 +64,25 @@ struct Shared {
     by_name: HashMap<String, usize>,
     /// Of all digests; made at the start and never written down.
     key: hmac::Key,
-    memory: Mutex<Memory>,
-    verifier: Box<Verifier>,
+    /// Kept over a reload.
+    memory: Arc<Mutex<Memory>>,
+    verifier: Arc<Verifier>,
 }
 
 struct Known {
+    /// The same value for as long as name and hash are the same: whoever logged in holds it.
     name: Arc<str>,
     hash: phc::PasswordHash,
     /// As it is written, for digests.
     hash_text: String,
-    allowed_senders: Vec<AddressPattern>,
+    /// None: whatever the route allows.
+    allowed_senders: Option<AddressSet>,
 }
 
 struct Memory {
     lockout: Lockout,
-    /// What was right, for each user.
-    right: Vec<Option<Tag>>,
+    /// What was right, by the user's name in lower case. The hash is in it: one of another hash is never met again.
+    right: HashMap<String, Tag>,
 }
 
 impl Memory {
@@ -104,24 +109,35 @@ struct Login {
 impl Users {
     /// The users of the configuration.
     pub(crate) fn new(users: &BTreeMap<String, User>) -> Self {
-        Self::with(users, Places::new(), Box::new(argon2id::verify))
+        Self::with(users, Places::new(), Arc::new(argon2id::verify))
     }
 
-    fn with(users: &BTreeMap<String, User>, places: Places, verifier: Box<Verifier>) -> Self {
-        let known: Vec<_> = users
-            .iter()
-            .map(|(name, user)| Known {
-                name: Arc::from(name.as_str()),
-                hash: user.password_hash.phc().clone(),
-                hash_text: user.password_hash.phc().to_string(),
-                allowed_senders: user.allowed_senders.clone(),
-            })
-            .collect();
-        let by_name = known.iter().enumerate().map(|(at, user)| (user.name.to_ascii_lowercase(), at)).collect();
+    fn with(users: &BTreeMap<String, User>, places: Places, verifier: Arc<Verifier>) -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
             .expect("aws-lc ends the process rather than fail to draw random octets");
-        let memory = Mutex::new(Memory { lockout: Lockout::new(), right: vec![None; known.len()] });
-        Self { shared: Arc::new(Shared { users: known, by_name, key, memory, verifier }), places }
+        let memory = Arc::new(Mutex::new(Memory { lockout: Lockout::new(), right: HashMap::new() }));
+        let users: Vec<_> = users.iter().map(|(name, user)| Known::new(Arc::from(name.as_str()), user)).collect();
+        let by_name = by_name(&users);
+        Self { shared: Arc::new(Shared { users, by_name, key, memory, verifier }), places: Arc::new(places) }
+    }
+
+    /// The users of another configuration, with what these remember: who guesses stays slowed and locked out, and who has
+    /// the same hash stays logged in.
+    pub(crate) fn renewed(&self, users: &BTreeMap<String, User>) -> Self {
+        let users: Vec<_> = users.iter().map(|(name, user)| self.shared.renewed(name, user)).collect();
+        let by_name = by_name(&users);
+        self.shared.memory().right.retain(|name, _| by_name.contains_key(name));
+        let Shared { key, memory, verifier, .. } = &*self.shared;
+        let (key, memory, verifier) = (key.clone(), Arc::clone(memory), Arc::clone(verifier));
+        let shared = Arc::new(Shared { users, by_name, key, memory, verifier });
+        Self { shared, places: Arc::clone(&self.places) }
+    }
+
+    /// Whether whoever logged in as `user`, which [`Users::verify`] gave, could do so again: the user is there and has the
+    /// hash of then.
+    pub(crate) fn still_knows(&self, user: &Arc<str>) -> bool {
+        let known = self.shared.find(user).and_then(|at| self.shared.users.get(at));
+        known.is_some_and(|known| Arc::ptr_eq(&known.name, user))
     }
 
     /// Whether name and password are right: the user's name as it is configured. Names are compared without regard to ASCII case.
@@ -161,12 +177,37 @@ impl Users {
     /// to ASCII case, as Exchange does. A name that is no user may not.
     pub(crate) fn may_send_as(&self, user: &str, sender: &Mailbox) -> bool {
         let Some(user) = self.shared.find(user).and_then(|at| self.shared.users.get(at)) else { return false };
-        let allowed = &user.allowed_senders;
-        allowed.is_empty() || allowed.iter().any(|pattern| matches(pattern, sender))
+        user.allowed_senders.as_ref().is_none_or(|allowed| allowed.contains(&AddressKey::from(sender)))
+    }
+
+    /// Whether `user` may send as some and not as others.
+    pub(crate) fn holds_to_senders(&self, user: &str) -> bool {
+        let user = self.shared.find(user).and_then(|at| self.shared.users.get(at));
+        user.and_then(|user| user.allowed_senders.as_ref()).is_some_and(|allowed| !allowed.has_all())
     }
 }
 
+impl Known {
+    fn new(name: Arc<str>, user: &User) -> Self {
+        let hash = user.password_hash.phc().clone();
+        let patterns = Some(&user.allowed_senders).filter(|patterns| !patterns.is_empty());
+        Self { name, hash_text: hash.to_string(), hash, allowed_senders: patterns.map(AddressSet::new) }
+    }
+}
+
+/// Places in `users`, by name in lower case.
+fn by_name(users: &[Known]) -> HashMap<String, usize> {
+    users.iter().enumerate().map(|(at, user)| (user.name.to_ascii_lowercase(), at)).collect()
+}
+
 impl Shared {
+    /// A user of another configuration; the very one that is here if name and hash are the same.
+    fn renewed(&self, name: &str, user: &User) -> Known {
+        let known = Known::new(Arc::from(name), user);
+        let same = self.users.iter().find(|old| *old.name == *known.name && old.hash_text == known.hash_text);
+        Known { name: same.map_or_else(|| Arc::clone(&known.name), |old| Arc::clone(&old.name)), ..known }
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
         self.by_name.get(&name.to_ascii_lowercase()).copied()
     }
@@ -229,10 +270,11 @@ impl Shared {
 
     /// The user's name, if just this was right before; it is one more success then.
     fn right_before(&self, memory: &mut Memory, login: Login, now: Monotonic) -> Option<Arc<str>> {
-        let right = login.hash_of.and_then(|at| memory.right.get(at).copied().flatten());
+        let user = login.hash_of.and_then(|at| self.users.get(at));
+        let right = user.and_then(|user| memory.right.get(&user.name.to_ascii_lowercase()).copied());
         // Compared for unknown names too; their digest is never one that was right, since the name is in it.
         let same = constant_time::verify_slices_are_equal(&right.unwrap_or_default(), &login.attempt.secret).is_ok();
-        let user = login.hash_of.filter(|_| same && login.is_known).and_then(|at| self.users.get(at))?;
+        let user = user.filter(|_| same && login.is_known)?;
         memory.lockout.succeeded(login.attempt.client, login.attempt.user, now);
         Some(Arc::clone(&user.name))
     }
@@ -250,9 +292,9 @@ impl Shared {
         drop(password);
         let right = right.map_err(|NotVerifiable| LoginRefused::Busy)?;
         let mut memory = self.memory();
-        let answer = match (user, login.hash_of.and_then(|at| memory.right.get_mut(at))) {
-            (Some(user), Some(remembered)) if right && login.is_known => {
-                *remembered = Some(login.attempt.secret);
+        let answer = match user {
+            Some(user) if right && login.is_known => {
+                memory.right.insert(user.name.to_ascii_lowercase(), login.attempt.secret);
                 memory.lockout.succeeded(login.attempt.client, login.attempt.user, now);
                 Ok(Arc::clone(&user.name))
             }
@@ -270,16 +312,6 @@ impl Shared {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // A panic between two changes leaves at worst a mistake that was not counted.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn matches(pattern: &AddressPattern, address: &Mailbox) -> bool {
-    match pattern {
-        AddressPattern::Any => true,
-        AddressPattern::Domain(domain) => domain == address.domain(),
-        AddressPattern::Address(allowed) => {
-            allowed.domain() == address.domain() && allowed.local_part().eq_ignore_ascii_case(address.local_part())
-        }
     }
 }
 

@@ -62,7 +62,7 @@ fn users_with(places: Places, users: &[(&str, User)]) -> (Arc<Users>, Arc<Watch>
     let users = users.iter().map(|(name, user)| ((*name).to_owned(), user.clone())).collect();
     let watch = Arc::new(Watch::default());
     let watching = Arc::clone(&watch);
-    let users = Users::with(&users, places, Box::new(move |password, hash| watching.verify(password, hash)));
+    let users = Users::with(&users, places, Arc::new(move |password, hash| watching.verify(password, hash)));
     (Arc::new(users), watch)
 }
 
@@ -122,6 +122,34 @@ async fn what_was_right_once_costs_no_verification_from_anywhere() {
     assert_eq!(watch.begun(), 1);
     assert_eq!(verify(&users, 60, "erp", "secret2").await, wrong(1));
     assert_eq!(watch.begun(), 2, "another password is verified");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewed_users_remember_who_is_the_same_and_who_guessed() {
+    let (first, second) = (User::cheap("secret", 1, &[]), User::cheap("other", 2, &[]));
+    let (old, watch) = users_with(Places::new(), &[("erp", first.clone()), ("crm@contoso.com", second)]);
+    let erp = verify(&old, 1, "erp", "secret").await.unwrap();
+    let crm = verify(&old, 1, "crm@contoso.com", "other").await.unwrap();
+    for guess in 0..5 {
+        assert!(verify(&old, 9, "erp", &guess.to_string()).await.is_err());
+    }
+    let before = watch.begun();
+    // The same hash with other senders, another hash of another name, one more user.
+    let configured =
+        |users: &[(&str, User)]| users.iter().map(|(name, user)| ((*name).to_owned(), user.clone())).collect();
+    let changed = User::cheap("new", 2, &["a@b.c"]);
+    let kept = User { allowed_senders: changed.allowed_senders.clone(), ..first.clone() };
+    let new = old.renewed(&configured(&[("erp", kept), ("crm@contoso.com", changed.clone())]));
+    assert!(new.still_knows(&erp) && !new.still_knows(&crm));
+    assert_eq!(verify(&new, 1, "erp", "secret").await.as_deref(), Ok("erp"));
+    assert_eq!(watch.begun(), before, "what was right is remembered");
+    assert!(verify(&new, 1, "crm@contoso.com", "other").await.is_err(), "the old password is right no more");
+    assert!(matches!(verify(&new, 9, "erp", "wrong").await, Err(LoginRefused::LockedOut { .. })));
+    let none = new.renewed(&configured(&[("crm@contoso.com", changed)]));
+    assert!(!none.still_knows(&erp));
+    assert!(verify(&none, 1, "erp", "secret").await.is_err());
+    // Who comes back is not who went: his sessions were refused meanwhile.
+    assert!(!none.renewed(&configured(&[("erp", first)])).still_knows(&erp));
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +398,7 @@ async fn a_failed_verification_says_nothing_of_the_password_and_a_panic_neither(
         Err(NotVerifiable)
     };
     let users = BTreeMap::from([("erp".to_owned(), User::cheap("secret", 1, &[]))]);
-    let users = Users::with(&users, Places::new(), Box::new(verifier));
+    let users = Users::with(&users, Places::new(), Arc::new(verifier));
     for _ in 0..10 {
         assert_eq!(verify(&users, 1, "erp", "secret").await, Err(LoginRefused::Busy));
     }

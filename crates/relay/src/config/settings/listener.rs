@@ -133,8 +133,10 @@ section! {
         built max_connections: Count<1, 1_000_000> = Count::new(1000);
         /// Most sessions at a time from one address.
         built max_connections_per_client: Count<1, 1_000_000> = Count::new(50);
+        /// Most messages in any minute from all clients together; those beyond are asked to come back (`450 4.7.1`). 0: no limit.
+        built max_messages_per_minute: Count<0, 1_000_000> = Count::new(0);
         /// Most messages in any minute from one address; 0: no limit.
-        later max_messages_per_minute_per_client: Count<0, 1_000_000> = Count::new(0);
+        built max_messages_per_minute_per_client: Count<0, 1_000_000> = Count::new(0);
     }
 }
 
@@ -209,8 +211,10 @@ section! {
     pub struct User {
         /// What `xoauth2-relay hash-password` printed. One made elsewhere should cost no less than that (`m=19456,t=2,p=1`); taken are `m` (KiB) from 8192 to 1048576, `t` and `p` from 1 to 16.
         built password_hash: PasswordHash;
-        /// Who it may send as, by envelope and From both; empty: whatever the route allows.
+        /// Who it may send as, by envelope and From both; empty: whatever the route allows; as the client writes them, before `[rewrite]`.
         built allowed_senders: Vec<AddressPattern> = Vec::new();
+        /// Most messages in any minute that it sends, whatever listeners and addresses it comes by; 0: no limit. Not where `authentication` is accept-any: there nobody has proved to be this user.
+        built max_messages_per_minute: Count<0, 1_000_000> = Count::new(0);
     }
 }
 
@@ -223,7 +227,7 @@ impl User {
         let costs = Params::new(8, passes, 1, None).unwrap();
         let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, costs).hash_password(password.as_bytes()).unwrap();
         let allowed_senders = allowed_senders.iter().map(|text| AddressPattern::parse(text).unwrap()).collect();
-        Self { password_hash: PasswordHash(hash), allowed_senders }
+        Self { password_hash: PasswordHash(hash), allowed_senders, max_messages_per_minute: Count::new(0) }
     }
 }
 

@@ -15,9 +15,9 @@ section! {
         /// The XOAUTH2 user, when it is not `address`.
         built login ? mail::Mailbox => address.one().cloned(), "`address`";
         /// What a rewritten From becomes when it is not `address`: an alias, a SendAs address.
-        later from ? mail::Mailbox => address.one().cloned(), "`address`";
+        built from ? mail::Mailbox => address.one().cloned(), "`address`";
         /// What this login may use as From beside its own address: aliases, SendAs.
-        later may_send_as: Vec<AddressPattern> = Vec::new();
+        built may_send_as: Vec<AddressPattern> = Vec::new();
         /// Connections at a time. Exchange allows 3.
         built connections: Count<1, 1000> = Count::new(3);
         /// Messages in any minute. Exchange allows 30.
@@ -28,7 +28,7 @@ section! {
         built recipients_per_message: Count<1, 1000> = Count::new(500);
         /// The mailbox's `MaxSendSize`. Exchange's default is 35 MiB, at most 150 MiB.
         built max_message_size: Size<{ 1 << 10 }, { 150 << 20 }> = Size::new(35 << 20);
-        /// For `*@` mailboxes: serve only logged-in users with `allowed_senders`; false: any listed client may pick any sender.
-        later wildcard_needs_user: bool = true;
+        /// For `*@` mailboxes: serve only logged-in users with `allowed_senders`, as mailboxes of that domain with a section of their own where `{sender}` chooses them; false: any listed client may pick any sender.
+        built wildcard_needs_user: bool = true;
     }
 }

@@ -15,7 +15,7 @@ pub use listener::{Authentication, DeliveryMode, Encryption, Listener, ReceivedD
 pub use mailbox::Mailbox;
 pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
 pub use queue::{Bounce, BounceContent, History, Retry, Spool};
-pub use route::{MailboxChoice, Rewrite, Route};
+pub use route::{MailboxChoice, Rewrite, Route, SenderPolicy};
 use serde_json::Value as Json;
 pub use tenant::{Algorithm, CertificateCredential, Family, Grant, Tenant};
 
@@ -56,7 +56,7 @@ sections! {
     built "tenant" Named Tenant;
     built "mailbox" Named Mailbox;
     built "route" Ordered Route;
-    later "rewrite" One Rewrite;
+    built "rewrite" One Rewrite;
     built "spool" One Spool;
     built "retry" One Retry;
     built "bounce" One Bounce;

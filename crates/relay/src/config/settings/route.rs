@@ -42,10 +42,6 @@ impl Scalar for MailboxChoice {
         if text == "{sender}" { Ok(Self::Sender) } else { Name::parse(text).map(Self::Named) }
     }
 
-    fn later(&self) -> Option<String> {
-        (*self == Self::Sender).then(|| "\"{sender}\" is not built yet in this release; name mailboxes".to_owned())
-    }
-
     fn json(&self) -> Json {
         Json::from(match self {
             Self::Named(name) => name.as_str(),
@@ -68,25 +64,25 @@ section! {
         /// Listeners, by name.
         built listeners ? Vec<Name>;
         /// Networks that the client is in.
-        later networks ? Vec<Network>;
+        built networks ? Vec<Network>;
         /// Users that have logged in.
-        later users ? Vec<UserName>;
+        built users ? Vec<UserName>;
         /// The envelope sender, or From when that is null.
-        later senders ? Vec<AddressPattern>;
+        built senders ? Vec<AddressPattern>;
         /// The recipients; those that another route takes go another way.
-        later recipients ? Vec<AddressPattern>;
+        built recipients ? Vec<AddressPattern>;
         /// The mailbox; several spread and take over, within one tenant; `{sender}` with a `*@` mailbox.
         built mailbox: Vec<MailboxChoice>;
         /// For `{sender}`, when the sender has no mailbox.
-        later fallback ? Name;
+        built fallback ? Name;
         /// What becomes of the message's own sender.
-        later sender: SenderPolicy = SenderPolicy::Auto;
+        built sender: SenderPolicy = SenderPolicy::Auto;
         /// Recipients that are allowed.
-        later allow_recipients: Vec<AddressPattern> = AddressPattern::any();
+        built allow_recipients: Vec<AddressPattern> = AddressPattern::any();
         /// Recipients that are refused all the same.
-        later deny_recipients: Vec<AddressPattern> = Vec::new();
+        built deny_recipients: Vec<AddressPattern> = Vec::new();
         /// Test mode: every recipient is replaced by this one; `""`: off.
-        later redirect_all_to: OptionalAddress = OptionalAddress(None);
+        built redirect_all_to: OptionalAddress = OptionalAddress(None);
         /// How long is tried; time held or paced does not count.
         built max_age: Period<60, { 365 * 86_400 }> = Period::new(5 * 86_400);
     }
@@ -96,8 +92,8 @@ section! {
     /// Maps that are applied before the mailbox is chosen: from an address or a whole domain to an address, or from a domain to a domain.
     pub struct Rewrite {
         /// Of senders.
-        later senders: AddressMap = AddressMap::default();
+        built senders: AddressMap = AddressMap::default();
         /// Of recipients.
-        later recipients: AddressMap = AddressMap::default();
+        built recipients: AddressMap = AddressMap::default();
     }
 }
