@@ -17,12 +17,12 @@ use crate::harness::{Client, PATIENCE, RECIPIENT, Relay, SENDER, World, binary, 
 
 const SECOND: &str = "second@contoso.com";
 /// Without limits of its own, as the harness sets the first.
-const SECOND_MAILBOX: &str =
+pub(crate) const SECOND_MAILBOX: &str =
     "[mailbox.second]\naddress = \"second@contoso.com\"\nconnections = 10\nmessages_per_minute = 1000000\n";
-const POOL: &str = "[[route]]\nname = \"pool\"\nmailbox = [\"scanner\", \"second\"]\n";
+pub(crate) const POOL: &str = "[[route]]\nname = \"pool\"\nmailbox = [\"scanner\", \"second\"]\n";
 
 /// The ready tenant with a second mailbox; each may send as the other, as those of a pool must.
-fn tenant() -> TenantModel {
+pub(crate) fn tenant() -> TenantModel {
     let mailbox =
         |address: &str, other: &str| Mailbox::new(address).granted(DEFAULT_CLIENT_ID, Grant::Rbac).send_as(other);
     TenantModel::new(DEFAULT_TENANT_ID, &["contoso.onmicrosoft.com", "contoso.com"])
@@ -147,8 +147,8 @@ async fn mail_of_a_listener_without_a_route_is_refused_and_told() {
     let relay = world.relay().await;
     let mut client = Client::connect(address(&relay, "other")).await.unwrap();
     let reply = client.command(&format!("MAIL FROM:<{SENDER}>")).await.unwrap();
-    assert!(reply.to_string().starts_with("550 5.7.1 No route takes mail from here"), "{reply}");
-    let line = relay.log().wait_for(|line| line.contains("mail refused: no [[route]] takes mail of this listener"));
+    assert!(reply.to_string().starts_with("550 5.7.1 No route takes this mail from here"), "{reply}");
+    let line = relay.log().wait_for(|line| line.contains("mail refused") && line.contains("no [[route]] matches"));
     assert_eq!((field(&line, "listener").as_str(), field(&line, "client").as_str()), ("other", "127.0.0.1"));
     submit(address(&relay, "local"), "routed", &[RECIPIENT]).await;
     world.wait_for(1).await;
@@ -291,7 +291,7 @@ async fn a_lane_that_is_configured_too_high_settles_at_what_upstream_takes() {
     let lane = &lanes(&world)[SENDER];
     // Upstream may count a connection that is just being closed, so that three are one too many for a while.
     assert!((2..=3).contains(&lane["allowed_connections"].as_u64().unwrap()), "{lane}");
-    assert!((26..=30).contains(&lane["allowed_messages_per_minute"].as_u64().unwrap()), "{lane}");
+    assert!((20..=30).contains(&lane["allowed_messages_per_minute"].as_u64().unwrap()), "{lane}");
     assert_eq!(world.sandbox.duplicates(), []);
 }
 

@@ -309,7 +309,9 @@ async fn nobody_is_told_that_a_report_was_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_may_not_be_sent_as_hears_it_in_plain_words_with_the_remedy() {
-    let world = World::new().await.set("retry", "refused_sender_for = \"0s\"");
+    // Else it would be rewritten.
+    let kept = "[[route]]\nname = \"kept\"\nmailbox = [\"scanner\"]\nsender = \"keep\"\n";
+    let world = World::new().await.set("retry", "refused_sender_for = \"0s\"").set("tables", kept);
     let relay = world.relay().await;
     let erp = "erp@contoso.com";
     submit(&relay, &format!("<{erp}>"), &[&format!("<{RECIPIENT}>")], &message("denied")).await;

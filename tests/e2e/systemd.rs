@@ -28,7 +28,7 @@ os.execv(sys.argv[at + 1], sys.argv[at + 1:])
 ";
 
 /// The relay of `world` with its listener on `systemd:smtp`, started with these sockets; none without Python.
-fn handed_over(world: &World, sockets: &[&str]) -> Option<Command> {
+pub(crate) fn handed_over(world: &World, sockets: &[&str]) -> Option<Command> {
     let mut command = Command::new(peer("python3")?);
     command.args(["-c", HAND_OVER]).args(sockets).arg("--").arg(binary().get_program());
     command.args(["run", "--config"]).arg(world.configuration());

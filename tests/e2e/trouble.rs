@@ -359,7 +359,7 @@ async fn a_client_from_elsewhere_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mail_of_a_login_that_is_gone_is_named_and_goes_out_when_it_is_back() {
+async fn mail_of_a_login_that_is_gone_is_held_and_named_where_no_route_takes_it_and_goes_out_when_it_is_back() {
     use sandbox::{Action, Fault, Stage};
     let world = World::new().await;
     world.sandbox.inject(Fault::always(Stage::Connect, Action::Close)).unwrap();
@@ -370,13 +370,13 @@ async fn mail_of_a_login_that_is_gone_is_named_and_goes_out_when_it_is_back() {
     let other = world.path("other.toml");
     let text =
         world.configuration_text().replace("[mailbox.scanner]", "[mailbox.scanner]\nlogin = \"other@contoso.com\"");
-    std::fs::write(&other, text).unwrap();
+    let route = "[[route]]\nname = \"nobody\"\nrecipients = [\"nobody@elsewhere.test\"]\nmailbox = [\"scanner\"]\n";
+    std::fs::write(&other, format!("{text}\n{route}")).unwrap();
     let relay = Relay::start(&other).await;
-    let line = relay.log().wait_for(|line| line.contains("mail waits for a login"));
-    assert!(line.contains(&format!("/{SENDER}")), "{line}");
+    relay.log().wait_for(|line| line.contains("held: no route takes it as it was accepted"));
     let status = binary().arg("status").arg("--config").arg(&other).output().unwrap();
     let status = String::from_utf8(status.stdout).unwrap();
-    assert!(status.contains("! Mail waits for ") && status.contains(&format!("/{SENDER}")), "{status}");
+    assert!(status.contains("! Mail is queued for ") && status.contains(&format!("/{SENDER}")), "{status}");
     relay.terminate().await;
     assert_eq!(world.sandbox.counters().messages, 0, "never by another login");
     let relay = world.relay().await;
@@ -405,7 +405,8 @@ async fn mail_queued_while_the_clock_ran_ahead_goes_out_after_it_was_set_right()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_may_not_be_sent_as_is_told_once_and_stops_nobody() {
-    let world = World::new().await;
+    let kept = "[[route]]\nname = \"kept\"\nmailbox = [\"scanner\"]\nsender = \"keep\"";
+    let world = World::new().await.set("tables", kept);
     let relay = world.relay().await;
     let mut client = Client::connect(relay.address).await.unwrap();
     for number in 0..3 {

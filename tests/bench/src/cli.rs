@@ -108,6 +108,9 @@ pub(crate) struct Run {
     /// Another build of the relay, measured beside it as "relay-before".
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) before: Option<PathBuf>,
+    /// The relay with 1,000 routes and 10,000 map entries, measured beside it as "relay-routes".
+    #[arg(long)]
+    pub(crate) routes: bool,
     #[command(flatten)]
     pub(crate) peers: Peers,
     /// What a reader must know of this machine or its peers; goes into the run's remarks.

@@ -15,7 +15,7 @@ use crate::error::BenchError;
 use crate::experiment::{self, Cell};
 use crate::figure::{Experiment, Key, Quantity, Run, Sessions};
 use crate::progress::say;
-use crate::subject::{self, Relay, Subject};
+use crate::subject::{self, Relay, Setup, Subject};
 use crate::{machine, process};
 
 const KIB: usize = 1024;
@@ -68,10 +68,13 @@ async fn measure(mut options: cli::Run) -> Result<Run, BenchError> {
         Some(program) => program.clone(),
         None => build()?,
     };
-    let relay = Relay::new("relay", program.clone())?;
+    let relay = Relay::new("relay", program.clone(), Setup::Plain)?;
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(relay)];
     if let Some(before) = &options.before {
-        subjects.push(Box::new(Relay::new("relay-before", before.clone())?));
+        subjects.push(Box::new(Relay::new("relay-before", before.clone(), Setup::Plain)?));
+    }
+    if options.routes {
+        subjects.push(Box::new(Relay::new("relay-routes", program.clone(), Setup::Routes)?));
     }
     let mut remarks = options.remark.clone();
     for found in subject::peers(&options.peers.python()?, sandbox::DEFAULT_MAILBOX) {

@@ -1,5 +1,6 @@
 //! The relay itself, with its queue: as an operator would set it up, but with pacing off.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,29 +11,50 @@ use crate::figure::Description;
 /// A client that has gone counts until its session has ended, and by then the next may have come.
 const MORE_CLIENTS: usize = 100;
 
+/// Routes of a relay that has many; the last takes what is measured.
+const ROUTES: usize = 1_000;
+/// Entries of its maps, half of them of senders and half of recipients; none is for what is measured.
+const MAP_ENTRIES: usize = 10_000;
+
+/// How a relay is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// The only mailbox serves everything.
+    Plain,
+    /// [`ROUTES`] and [`MAP_ENTRIES`] are gone through first.
+    Routes,
+}
+
 /// The relay, by the path of its program.
 #[derive(Debug)]
 pub(crate) struct Relay {
     name: String,
     program: PathBuf,
     product: String,
+    setup: Setup,
 }
 
 impl Relay {
     /// The relay at `program`, under this name; fails when it cannot say its version.
-    pub(crate) fn new(name: &str, program: PathBuf) -> Result<Self, BenchError> {
+    pub(crate) fn new(name: &str, program: PathBuf, setup: Setup) -> Result<Self, BenchError> {
         let product = ground::answer(Command::new(&program).arg("--version"))?;
-        Ok(Self { name: name.to_owned(), program, product })
+        Ok(Self { name: name.to_owned(), program, product, setup })
     }
 }
 
 impl Subject for Relay {
     fn description(&self) -> Description {
+        let routes = match self.setup {
+            Setup::Plain => String::new(),
+            Setup::Routes => format!("; {ROUTES} routes, of which the last matches, and {MAP_ENTRIES} map entries"),
+        };
         Description {
             name: self.name.clone(),
             product: self.product.clone(),
-            setup: "client credentials, XOAUTH2, one lane; messages_per_minute and recipients_per_day out of reach, otherwise defaults"
-                .to_owned(),
+            setup: format!(
+                "client credentials, XOAUTH2, one lane; messages_per_minute and recipients_per_day out of reach, otherwise \
+                 defaults{routes}"
+            ),
         }
     }
 
@@ -51,7 +73,11 @@ impl Subject for Relay {
         let at = |name| setting.directory.join(name);
         ground::write(&at("secret"), 0o600, &setting.upstream.client_secret)?;
         ground::make_directory(&at("state"), 0o700)?;
-        ground::write(&at("relay.toml"), 0o644, configuration(setting, &self.program, address, port))?;
+        let mut configuration = configuration(setting, &self.program, address, port);
+        if self.setup == Setup::Routes {
+            configuration += &routes();
+        }
+        ground::write(&at("relay.toml"), 0o644, configuration)?;
         let mut command = setting.command(&self.program);
         command.args(["run", "--config"]).arg(at("relay.toml"));
         Spawned::start(ground::logged(command, &at("relay.log"))?, address)
@@ -105,4 +131,33 @@ fn configuration(setting: &Setting<'_>, program: &Path, address: std::net::Socke
         connections = setting.upstream_connections,
         day = if counts_recipients(program) { "recipients_per_day = 1000000000\n" } else { "" },
     )
+}
+
+/// Routes told apart by senders, users, recipients and networks in turn, none of which is the measured mail's, before one that
+/// takes everything; and maps of other addresses and domains.
+fn routes() -> String {
+    let mut text = String::new();
+    for at in 1..ROUTES {
+        let matcher = match at % 4 {
+            0 => format!("senders = [\"app{at}@old{at}.local\", \"*@host{at}.local\"]"),
+            1 => format!("users = [\"user{at}\"]"),
+            2 => format!("recipients = [\"list{at}@contoso.com\", \"*@department{at}.contoso.com\"]"),
+            _ => format!("networks = [\"10.{}.{}.0/24\"]", at / 256, at % 256),
+        };
+        let _ = write!(text, "[[route]]\nname = \"route {at}\"\n{matcher}\nmailbox = [\"scanner\"]\n");
+    }
+    text += "[[route]]\nname = \"measured\"\nmailbox = [\"scanner\"]\n";
+    for at in (1..ROUTES).filter(|at| at % 4 == 1) {
+        // Nobody logs in: it is the hash of nothing.
+        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA";
+        let _ = write!(text, "[user.user{at}]\npassword_hash = \"{hash}\"\n");
+    }
+    let map = |kind: &str| {
+        let entry = |at: usize| match at % 2 {
+            0 => format!("\"{kind}{at}@erp.local\" = \"{kind}{at}@contoso.com\""),
+            _ => format!("\"@{kind}{at}.local\" = \"@contoso.com\""),
+        };
+        (0..MAP_ENTRIES / 2).map(entry).collect::<Vec<_>>().join(", ")
+    };
+    text + &format!("[rewrite]\nsenders = {{ {} }}\nrecipients = {{ {} }}\n", map("sender"), map("recipient"))
 }
