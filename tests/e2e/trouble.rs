@@ -269,7 +269,9 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
 /// although the file has become wrong meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_sender_that_exchange_refuses() {
-    let world = World::new().await;
+    // Else it would be rewritten.
+    let kept = "[[route]]\nname = \"kept\"\nmailbox = [\"scanner\"]\nsender = \"keep\"";
+    let world = World::new().await.set("tables", kept);
     let relay = world.relay().await;
     let file = world.path("xoauth2-relay.toml");
     let status = |words: &[&str]| {

@@ -114,9 +114,15 @@ impl Field {
         }
         let mut line = format!("{name}:");
         let mut line_len = line.len();
-        for word in value.split(' ').filter(|word| !word.is_empty()) {
+        let mut is_quoted = false;
+        for word in value.split(' ') {
+            // Blanks within quotes are the text's own: of an address they are part.
+            if word.is_empty() && !is_quoted {
+                continue;
+            }
+            let is_too_long = line_len + 1 + word.len() > if is_quoted { 998 } else { 78 };
             // The first word never gets a line of its own: some readers take `Name:` CRLF for an empty field.
-            if line_len + 1 + word.len() > 78 && line_len > name.len() + 1 {
+            if is_too_long && line_len > name.len() + 1 {
                 line.push_str("\r\n\t");
                 line_len = 1;
             } else {
@@ -125,6 +131,7 @@ impl Field {
             }
             line.push_str(word);
             line_len += word.len();
+            is_quoted ^= ends_in_other_quotes(word);
         }
         line.push_str("\r\n");
         Ok(Self(line.into_bytes()))
@@ -219,6 +226,17 @@ pub enum FieldEdit {
     Field(Field),
     /// It goes, with all lines that belong to it.
     Removed,
+}
+
+/// Whether what is quoted before a word is not behind it, or the other way round.
+fn ends_in_other_quotes(word: &str) -> bool {
+    let mut escaped = false;
+    let quotes = word.chars().filter(|c| {
+        let is_quote = *c == '"' && !escaped;
+        escaped = *c == '\\' && !escaped;
+        is_quote
+    });
+    quotes.count() % 2 == 1
 }
 
 /// The octets of a header block: whole lines with CRLF, without the empty line that ends it.
@@ -464,6 +482,12 @@ mod tests {
         let long = "word ".repeat(40);
         let field = Field::new("X-Long", &long).unwrap();
         assert!(field.0.split(|octet| *octet == b'\n').all(|line| line.len() <= 79));
+        let spaced = format!("{} <\"a  b\"@c.d>, e@f.g", "n".repeat(70));
+        let field = Field::new("From", &spaced).unwrap();
+        assert_eq!(
+            String::from_utf8(field.0).unwrap(),
+            format!("From: {}\r\n\t<\"a  b\"@c.d>, e@f.g\r\n", "n".repeat(70))
+        );
         assert_eq!(Field::new("X", "a\r\nBcc: b"), Err(FieldError::Value));
         assert_eq!(Field::new("X Y", "a"), Err(FieldError::Name));
         assert_eq!(Field::new("", "a"), Err(FieldError::Name));

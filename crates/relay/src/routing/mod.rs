@@ -131,7 +131,9 @@ impl Routing {
             held_users: settings
                 .users
                 .iter()
+                // `*` in a list is no list.
                 .filter(|(_, user)| !user.allowed_senders.is_empty())
+                .filter(|(_, user)| !user.allowed_senders.contains(&config::AddressPattern::Any))
                 .map(|(name, _)| name.to_ascii_lowercase())
                 .collect(),
             unproven: settings
@@ -320,10 +322,11 @@ impl Routing {
         }
         let (carriers, chosen) = self.carriers(route, submitter, is_unknown)?;
         if let Some(sender) = submitter.sender.mailbox() {
-            let may = |carrier: &Carrier| dress::may_send(sender, route.policy, &carrier.identity);
-            let (first, others) = (carriers.members().first().map(may), carriers.members().iter().skip(1).map(may));
-            if let Some(Err(refused)) = first
-                && !{ others }.any(|answer| answer.is_ok())
+            let members = carriers.members().iter();
+            let mut answers = members.map(|carrier| dress::may_send(sender, route.policy, &carrier.identity));
+            // Of several mailboxes one that may is enough.
+            if let Some(Err(refused)) = answers.next()
+                && answers.all(|answer| answer.is_err())
             {
                 return Err(Refused::Sender(refused));
             }

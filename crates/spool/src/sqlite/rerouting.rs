@@ -160,7 +160,9 @@ impl Applier<'_> {
         for part in &reroute.rerouting.parts {
             let (tenant, lanes) = match &part.place {
                 Place::Lanes { tenant, lanes, .. } => (tenant, lanes),
-                Place::Stays | Place::Unrouted { .. } => (&reroute.tenant, reroute.guard.lanes()),
+                Place::Unrouted { .. } => (&reroute.tenant, reroute.guard.lanes()),
+                // It was asked for, and nothing has come of it.
+                Place::Stays => continue,
             };
             for recipient in part.recipients.iter().filter_map(|position| reroute.recipients.get(*position)) {
                 self.write_event(&Event {
