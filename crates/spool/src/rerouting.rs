@@ -12,7 +12,7 @@ pub struct Rerouting {
     /// Who goes where: every recipient of the claim in exactly one part. Parts that go different ways become deliveries of
     /// their own.
     pub parts: Vec<Placed>,
-    /// An operator's word, written to history as event `rerouted` for each recipient.
+    /// An operator's word, written to history as event `rerouted` for each recipient that does not stay.
     pub said: Option<String>,
     /// When it was decided.
     pub at: WallTime,
