@@ -5,6 +5,7 @@ mod browser;
 mod devices;
 mod imports;
 mod life;
+mod office;
 mod people;
 mod secrecy;
 mod shared;

@@ -151,24 +151,69 @@ const TABLE: &[(&[u32], &str)] = &[
 mod tests {
     use super::*;
 
-    /// Every code of facts/exchange-online.md section 4.6, and those of federated credentials.
-    const KNOWN: &[u32] = &[
-        7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_016, 700_011, 7_000_112, 70_001, 7_000_218, 700_025,
-        90_002, 90_038, 900_144, 70_011, 28_002, 500_011, 650_052, 65_005, 65_001, 90_094, 50_034, 50_126, 50_056,
-        50_053, 50_055, 50_057, 50_144, 50_076, 50_079, 50_074, 50_078, 50_072, 50_158, 50_097, 53_000, 53_001,
-        530_032, 53_003, 530_035, 70_043, 70_008, 700_082, 50_173, 50_133, 50_132, 54_005, 9_001_023, 50_194, 700_229,
-        70_016, 70_018, 70_019, 50_196, 90_055, 90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010,
-        80_002, 80_014, 50_000, 90_036, 700_211, 700_212, 700_213,
+    /// Every code of facts/exchange-online.md section 4.6, and those of federated credentials, with words that only their remedy
+    /// has.
+    const KNOWN: &[(&[u32], &str)] = &[
+        (&[7_000_215], "paste the secret's Value"),
+        (&[7_000_222], "secret has expired"),
+        (&[700_027], "upload its public part"),
+        (&[700_024], "set this machine's clock right"),
+        (&[50_012], "thumbprint"),
+        (&[700_016, 700_011], "not in this tenant: check client_id"),
+        (&[7_000_112, 70_001], "enable it under Enterprise applications"),
+        (&[7_000_218], "Allow public client flows"),
+        (&[700_025], "remove the client secret"),
+        (&[90_002], "does not know this tenant"),
+        (&[90_038], "another national cloud"),
+        (&[900_144], "bug of the relay"),
+        (&[70_011, 28_002], "the scope is wrong"),
+        (&[500_011], "no Exchange Online"),
+        (&[650_052, 65_005], "assign a licence"),
+        (&[65_001, 90_094], "grant admin consent"),
+        (&[50_034], "user is not in this tenant"),
+        (&[50_126, 50_056], "another grant than a password"),
+        (&[50_053], "unblock the user"),
+        (&[50_055, 50_057, 50_144], "reset the password or enable the user"),
+        (&[50_076, 50_079, 50_074, 50_078, 50_072], "multi-factor"),
+        (&[50_158, 50_097, 53_000, 53_001, 530_032], "exclude the service user"),
+        (&[53_003], "Conditional Access"),
+        (&[530_035], "security defaults"),
+        (&[70_043], "sign-in frequency"),
+        (&[70_008, 700_082], "expired after long disuse"),
+        (&[50_173, 50_133, 50_132], "sign-in was revoked"),
+        (&[54_005], "code was used before"),
+        (&[9_001_023, 50_194], "tenant's own id"),
+        (&[700_211, 700_212, 700_213], "issuer, subject and audience"),
+        (&[700_229], "only an application's token"),
+        (&[70_016], "enter the code"),
+        (&[70_018, 70_019], "wrong or has expired: start"),
+        (&[50_196], "loop of like requests"),
+        (&[90_055], "tenant is throttled"),
+        (&[90_033, 90_006, 90_012, 90_024, 90_090, 50_033, 50_087, 70_012, 40_010, 80_002, 80_014], "service health"),
+        (&[50_000, 90_036], "open a ticket with the trace id"),
     ];
 
     #[test]
     fn every_known_code_has_one_row_of_one_line() {
-        for code in KNOWN {
+        let known = || KNOWN.iter().flat_map(|(codes, _)| *codes);
+        for code in known() {
             assert_eq!(TABLE.iter().filter(|(codes, _)| codes.contains(code)).count(), 1, "AADSTS{code}");
         }
-        assert_eq!(TABLE.iter().map(|(codes, _)| codes.len()).sum::<usize>(), KNOWN.len());
+        assert_eq!(TABLE.iter().map(|(codes, _)| codes.len()).sum::<usize>(), known().count());
         for (codes, advice) in TABLE {
             assert!(!advice.is_empty() && !advice.contains('\n') && advice.len() < 200, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn each_code_is_given_its_own_remedy_and_no_other_has_it() {
+        for (codes, words) in KNOWN {
+            let has_them = |code: u32| by_code(code).is_some_and(|advice| advice.contains(words));
+            for (others, _) in KNOWN {
+                for code in *others {
+                    assert_eq!(has_them(*code), codes.contains(code), "{words}: AADSTS{code}");
+                }
+            }
         }
     }
 

@@ -159,14 +159,24 @@ impl Holding {
     }
 
     /// The refresh token `used` brought an answer, and with it another one or none.
-    pub(crate) async fn renew(&mut self, used: &StoredGrant, refresh_token: Option<Secret>, now: WallTime) {
+    /// `account` is who signed in, if the endpoint said so: of one that was taken over nobody may have known it.
+    pub(crate) async fn renew(
+        &mut self,
+        used: &StoredGrant,
+        refresh_token: Option<Secret>,
+        account: Option<String>,
+        now: WallTime,
+    ) {
         let is_fresh = now.saturating_since(used.renewed_at) < NOTED_EVERY;
-        if refresh_token.is_none() && used.refused.is_none() && is_fresh {
+        let is_known = used.account.is_some() || account.is_none();
+        if refresh_token.is_none() && used.refused.is_none() && is_fresh && is_known {
             return;
         }
         // An endpoint that gives no other has renewed the one that it took.
         let refresh_token = refresh_token.unwrap_or_else(|| used.refresh_token.duplicate());
-        self.replace(used, used.followed_by(refresh_token, now, None)).await;
+        let mut grant = used.followed_by(refresh_token, now, None);
+        grant.account = grant.account.or(account);
+        self.replace(used, grant).await;
     }
 
     /// The endpoint does not take the refresh token `used`. Gives how long it is not asked with at least.

@@ -11,6 +11,7 @@ use clock::{Monotonic, WallTime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::accounts::Accounts;
 use crate::credential::Standing;
 use crate::expiry::{Nearness, Told};
 use crate::failure::TokenFailure;
@@ -31,6 +32,8 @@ pub struct Kinship {
     places: Arc<Semaphore>,
     /// Held by whoever looks at the credential.
     looking: Arc<tokio::sync::Mutex<()>>,
+    /// The budgets of those who signed in.
+    accounts: Arc<Accounts>,
 }
 
 /// What is kept of the credential.
@@ -53,7 +56,8 @@ struct Unreadable {
 
 impl Default for Kinship {
     fn default() -> Self {
-        Self { keeping: Arc::default(), places: Arc::new(Semaphore::new(AT_A_TIME)), looking: Arc::default() }
+        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        Self { keeping: Arc::default(), places, looking: Arc::default(), accounts: Arc::default() }
     }
 }
 
@@ -65,6 +69,10 @@ impl Kinship {
     /// Waits until another may ask, for `patience` at most.
     pub(crate) async fn place(&self, patience: Duration) -> Option<SemaphorePermit<'_>> {
         timeout(patience, self.places.acquire()).await.ok()?.ok()
+    }
+
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Leave to look at the credential, unless another of the same application does.

@@ -4,12 +4,13 @@
 //! TLS: the relay gives it a credential, an HTTP client, a clock and a [`Ledger`]. Nothing here formats a secret, a token
 //! or the body of a reply (design invariant 8), and no request leaves outside the [`Ledger`]'s budget.
 //!
-//! The road of a token: `schedule` says when, `ledger` whether, `credential` (with `rotation`, `certificate`, `assertion`,
+//! The road of a token: `schedule` says when, `ledger` whether (with `accounts` for whose sign-in serves many mailboxes), `credential` (with `rotation`, `certificate`, `assertion`,
 //! `managed_identity`, and `kinship` for what mailboxes have in common) who we are, `holding` (with `vault`) by whose right;
 //! `request` asks (with `form`, `http` and `reply`), `failure` and `advice` explain what went wrong, `state` holds what came of
 //! it, `refresher` runs the loop and `manager` hands the token out. `sign_in` is how a right gets into the vault.
 
 mod access_token;
+mod accounts;
 mod advice;
 mod application;
 mod assertion;
@@ -45,7 +46,7 @@ pub use credential::Credential;
 pub use expiry::Nearness;
 pub use failure::{FailureClass, TokenFailure, TokenUnavailable};
 pub use kinship::Kinship;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, MemoryLedger};
 pub use managed_identity::ManagedIdentity;
 pub use manager::TokenManager;
 pub use secret::{Secret, SecretError, SecretSource};

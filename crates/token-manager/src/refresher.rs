@@ -11,6 +11,7 @@ use clock::WallTime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::{AccountLedger, LEFT_TO_THE_NEEDY};
 use crate::application::{Application, Grant};
 use crate::credential::Standing;
 use crate::expiry::{Nearness, Told};
@@ -22,7 +23,7 @@ use crate::ledger::Ledger;
 use crate::manager::Shared;
 use crate::request::{Answer, Asked, Issued, REQUEST_TIMEOUT, Useless, failure, request_token};
 use crate::rotation::{Choice, Material};
-use crate::schedule::Now;
+use crate::schedule::{FIRST_REFUSED_GRANT_RETRY, LEAST_LIFE_LEFT, Now};
 use crate::state::{Event, Step};
 use crate::status::TokenStatus;
 use crate::vault::StoredGrant;
@@ -154,7 +155,9 @@ impl Refresher {
             Ok(standing) => {
                 let is_back = self.is_unreadable && self.keeping().rotation.proven().is_none();
                 self.note_readable(&standing);
-                let claimed = self.keeping().rotation.claim(standing, shared.now());
+                // Who has nothing to show with it leaves a new one to others.
+                let can_try = self.holding.as_ref().is_none_or(|holding| holding.usable(shared.clock.wall()).is_ok());
+                let claimed = if can_try { self.keeping().rotation.claim(standing, shared.now()) } else { None };
                 let is_news = claimed.is_some();
                 self.claimed = claimed.or(self.claimed.take());
                 is_back || is_news
@@ -205,6 +208,14 @@ impl Refresher {
             Ok(means) => means,
             Err(Denied { failure, least }) => return Event::Failed { failure, least },
         };
+        let account = self.account_ledger(&means).await;
+        if let Some(account) = &account
+            && let wait = account.lock().await.wait_leaving(shared.now(), self.left_to_others())
+            && !wait.is_zero()
+        {
+            self.keeping().rotation.give_up(&means.standing);
+            return Event::Queued(wait);
+        }
         let (client_id, audience) = (&application.client_id, &application.endpoints.token);
         let proof = application.credential.prove(&means.standing, client_id, audience, shared.clock.wall()).await;
         let proof = match proof {
@@ -213,9 +224,9 @@ impl Refresher {
         };
         // Last, so that what is not Entra ID's trouble does not use up the budget.
         let sent = shared.now();
-        if let Err(wait) = self.ledger.take(sent).await {
+        if let Err(event) = self.take(account, sent).await {
             self.keeping().rotation.give_up(&means.standing);
-            return Event::BudgetUsed(wait);
+            return event;
         }
         let asked =
             means.grant.as_ref().map_or(Asked::ClientCredentials, |grant| Asked::RefreshToken(&grant.refresh_token));
@@ -225,6 +236,31 @@ impl Refresher {
             Ok(answer) => self.answered(&means, answer, sent).await,
             Err(useless) => self.failed(&means, useless).await,
         }
+    }
+
+    /// Counts a request, in the budget of the account and in that of the mailbox or application.
+    async fn take(&mut self, account: Option<AccountLedger>, sent: Now) -> Result<(), Event> {
+        if let Some(account) = account {
+            let left = self.left_to_others();
+            account.lock().await.take_leaving(sent, left).await.map_err(Event::Queued)?;
+        }
+        self.ledger.take(sent).await.map_err(Event::BudgetUsed)
+    }
+
+    /// That of who signed in, where it is known.
+    async fn account_ledger(&self, means: &Means) -> Option<AccountLedger> {
+        let account = means.grant.as_ref()?.account.as_ref()?;
+        let Shared { application, clock, .. } = &*self.shared;
+        Some(application.kinship.accounts().ledger(application, account, &self.ledger, clock).await)
+    }
+
+    /// How many requests of the account are not for this mailbox now: none where mail waits for a token or soon will.
+    fn left_to_others(&self) -> usize {
+        let now = self.shared.now();
+        let board = self.shared.board.borrow();
+        let is_good = |end: WallTime| end.saturating_since(now.wall) > LEAST_LIFE_LEFT;
+        let has_time = board.state.valid(now).is_some_and(|token| is_good(token.expires_at()));
+        if has_time { LEFT_TO_THE_NEEDY } else { 0 }
     }
 
     /// What to ask with; or why nothing is asked, and for how long at least.
@@ -295,7 +331,7 @@ impl Refresher {
     }
 
     async fn answered(&mut self, means: &Means, answer: Answer, sent: Now) -> Event {
-        let Answer { mut issued, refresh_token, .. } = answer;
+        let Answer { mut issued, refresh_token, account } = answer;
         if self.application().credential.is_lasting() {
             if means.is_new {
                 let (tenant, what) = (&self.application().name, self.application().credential.noun());
@@ -316,7 +352,7 @@ impl Refresher {
             }
         }
         if let (Some(holding), Some(grant)) = (&mut self.holding, &means.grant) {
-            holding.renew(grant, refresh_token, self.shared.clock.wall()).await;
+            holding.renew(grant, refresh_token, account, self.shared.clock.wall()).await;
             issued.token = issued.token.of_user(grant.user.clone());
         }
         Event::Issued { issued, asked: sent }
@@ -327,12 +363,16 @@ impl Refresher {
         if let (Some(holding), Some(grant), Some(refresh_token)) =
             (&mut self.holding, &means.grant, useless.refresh_token)
         {
-            holding.renew(grant, Some(refresh_token), now.wall).await;
+            holding.renew(grant, Some(refresh_token), None, now.wall).await;
         }
         if failure.class == FailureClass::Throttled {
             self.keeping().throttle(&failure, now);
         }
-        if means.is_new {
+        let is_about_the_grant = failure.class.is_about_the_grant();
+        if means.is_new && means.grant.is_some() && is_about_the_grant {
+            // Of the new credential it says nothing: another mailbox may try it.
+            self.keeping().rotation.give_up(&means.standing);
+        } else if means.is_new {
             self.tell_new_refused(means, &failure);
             return Event::NewRefused;
         }
@@ -341,18 +381,18 @@ impl Refresher {
             // So that another one is tried as soon as it stands there.
             self.keeping().rotation.refuse(Arc::clone(&means.standing), now);
         }
-        let mut least = Duration::ZERO;
-        if let (Some(holding), Some(grant)) = (&mut self.holding, &means.grant)
-            && failure.class.is_about_the_grant()
-        {
-            least = holding.refuse(grant, &failure, now.wall).await;
-        }
+        let least = match (&mut self.holding, &means.grant) {
+            (Some(holding), Some(grant)) if is_about_the_grant => holding.refuse(grant, &failure, now.wall).await,
+            // AADSTS50196 looks like that, which wants five minutes (facts 4.6).
+            _ if failure.class == FailureClass::Grant => FIRST_REFUSED_GRANT_RETRY,
+            _ => Duration::ZERO,
+        };
         Event::Failed { failure, least }
     }
 
     fn tell_new_refused(&mut self, means: &Means, failure: &TokenFailure) {
         let is_first = self.keeping().rotation.refuse(Arc::clone(&means.standing), self.shared.now());
-        if failure.class.passes() {
+        if failure.class.passes() || failure.class == FailureClass::Grant {
             // Not the credential's fault; the old one may meet the same.
             tracing::debug!(tenant = self.application().name, %failure, "a new credential could not be proven yet");
             return;
@@ -402,6 +442,10 @@ impl Refresher {
                 } else {
                     tracing::debug!(tenant, mailbox, wait_secs, "token request budget used up");
                 }
+            }
+            Event::Queued(wait) => {
+                let (tenant, mailbox, wait_secs) = (&self.application().name, self.mailbox(), wait.as_secs());
+                tracing::debug!(tenant, mailbox, wait_secs, "other mailboxes of the same account ask first");
             }
             Event::Rejected(_) | Event::Changed | Event::NewRefused => {}
         }

@@ -18,7 +18,7 @@ pub(crate) const FIRST_REFUSED_GRANT_RETRY: Duration = Duration::from_mins(5);
 pub(crate) const REFUSED_GRANT_RETRY: Duration = Duration::from_hours(1);
 
 /// Exchange's High Volume Email refuses a token with less than ten minutes to live (`501 5.5.127`).
-const LEAST_LIFE_LEFT: Duration = Duration::from_mins(10);
+pub(crate) const LEAST_LIFE_LEFT: Duration = Duration::from_mins(10);
 
 /// A `refresh_in` below this would spend the request budget on refreshes; it is taken as absent.
 const SHORTEST_REFRESH: Duration = Duration::from_mins(1);

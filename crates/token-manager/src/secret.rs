@@ -9,6 +9,21 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// A client secret: not empty, without control characters, wiped when dropped, redacted in Debug.
+///
+/// It has no `Clone` and no `Display`, so that no copy and no text of it is made by accident:
+///
+/// ```
+/// fn wanted<T: std::fmt::Debug + Send>() {}
+/// wanted::<token_manager::Secret>();
+/// ```
+/// ```compile_fail,E0277
+/// fn wanted<T: Clone>() {}
+/// wanted::<token_manager::Secret>();
+/// ```
+/// ```compile_fail,E0277
+/// fn wanted<T: std::fmt::Display>() {}
+/// wanted::<token_manager::Secret>();
+/// ```
 pub struct Secret {
     text: Zeroizing<String>,
 }

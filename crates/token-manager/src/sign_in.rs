@@ -7,9 +7,12 @@
 mod authorization;
 mod device;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clock::Clock;
+use tokio::task::spawn_blocking;
 
 pub use authorization::{AuthorizationRequest, BadCallback};
 pub use device::{DeviceCode, DevicePrompt};
@@ -18,7 +21,7 @@ use crate::access_token::AccessToken;
 use crate::application::Application;
 use crate::credential::{Proof, Standing};
 use crate::failure::{FailureClass, TokenFailure};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, MemoryLedger};
 use crate::request::{Answer, Asked, failure, request_device_code, request_token};
 use crate::schedule::Now;
 use crate::secret::Secret;
@@ -122,8 +125,33 @@ impl SignIn {
     }
 
     /// Takes over a refresh token. It is used once, to prove it; the endpoint may give another in its place.
+    ///
+    /// Whose it is, only the answer tells: it counts in the budget of that account then. A few may be more than that had room
+    /// for; the next ones wait.
     pub async fn take_over(&mut self, refresh_token: &Secret) -> Result<SignedIn, SignInError> {
-        self.ask(&Asked::RefreshToken(refresh_token), Some(refresh_token)).await
+        let path = self.ledger.account_path(&self.application, "");
+        let mut beyond = self.open(path, Ledger::open_take_overs).await;
+        let wait = beyond.wait(Now::of(&*self.clock));
+        if !wait.is_zero() {
+            return Err(budget(wait));
+        }
+        let signed_in = self.ask(&Asked::RefreshToken(refresh_token), Some(refresh_token)).await?;
+        if let Some(account) = &signed_in.account {
+            let path = self.ledger.account_path(&self.application, account);
+            let mut ledger = self.open(path, Ledger::open_account).await;
+            let now = Now::of(&*self.clock);
+            if !ledger.note(now).await {
+                beyond.note(now).await;
+            }
+        }
+        Ok(signed_in)
+    }
+
+    async fn open(&self, path: Option<PathBuf>, open: fn(PathBuf, &dyn Clock) -> Ledger) -> Ledger {
+        let Some(path) = path else { return MemoryLedger::default().ledger() };
+        let (on_thread, clock) = (path.clone(), Arc::clone(&self.clock));
+        let opened = spawn_blocking(move || open(on_thread, &*clock)).await;
+        opened.unwrap_or_else(|_| open(path, &*self.clock))
     }
 
     async fn ask(&mut self, asked: &Asked<'_>, before: Option<&Secret>) -> Result<SignedIn, SignInError> {
@@ -150,8 +178,12 @@ impl SignIn {
 
     async fn take(&mut self) -> Result<(), SignInError> {
         let taken = self.ledger.take(Now::of(&*self.clock)).await;
-        taken.map_err(|wait| SignInError::Budget { wait_secs: wait.as_secs() + 1 })
+        taken.map_err(budget)
     }
+}
+
+fn budget(wait: Duration) -> SignInError {
+    SignInError::Budget { wait_secs: wait.as_secs() + 1 }
 }
 
 fn signed_in(answer: Answer, before: Option<&Secret>) -> Result<SignedIn, SignInError> {

@@ -21,6 +21,8 @@ pub(crate) enum Event {
     Failed { failure: Arc<TokenFailure>, least: Duration },
     /// The budget allows no request for this long.
     BudgetUsed(Duration),
+    /// Other mailboxes of the same account have asked as often as it may: this one's turn comes after this long.
+    Queued(Duration),
     /// Exchange refused this token.
     Rejected(AccessToken),
     /// What is asked with has changed: another credential or refresh token stands there.
@@ -76,7 +78,7 @@ impl TokenState {
                 let wait = retry_after(self.failures, failure.http_status, failure.retry_after, chance);
                 self.held(now, wait.max(least), Some(failure))
             }
-            Event::BudgetUsed(wait) => self.held(now, wait, None),
+            Event::BudgetUsed(wait) | Event::Queued(wait) => self.held(now, wait, None),
             Event::Rejected(token) => {
                 if let Some(active) = self.active.as_mut().filter(|active| active.token.same(&token)) {
                     active.rejected = true;
@@ -242,6 +244,7 @@ mod tests {
             (true, failed(Some(429), Some(3000)), 0.5, 3000, true, true),
             (false, Event::BudgetUsed(secs(200)), 0.5, 200, false, true),
             (true, Event::BudgetUsed(secs(200)), 0.5, 2330, true, true),
+            (false, Event::Queued(secs(200)), 0.5, 200, false, true),
         ] {
             let before =
                 if active { TokenState::default().after(issued(at(0)), at(0), 0.5) } else { TokenState::default() };

@@ -14,6 +14,13 @@ use crate::schedule::Now;
 /// processes.
 pub const REQUEST_LIMIT: usize = 5;
 
+/// At most this many by the refresh tokens of one account in the same time, for all mailboxes that it signed in for: Entra ID
+/// counts a person's requests, not our mailboxes (facts 4.6).
+pub(crate) const ACCOUNT_LIMIT: usize = 12;
+
+/// And so many more by refresh tokens that somebody takes over from elsewhere: 15 together.
+pub(crate) const TAKE_OVER_LIMIT: usize = 3;
+
 /// The length of the window that [`REQUEST_LIMIT`] speaks of.
 pub const REQUEST_PERIOD: Duration = Duration::from_mins(5);
 
@@ -24,7 +31,7 @@ pub(crate) const COUNTED: Duration = Duration::from_secs(5 * 60 + 1);
 /// in [`COUNTED`].
 const STEADY: Duration = Duration::from_millis(100);
 
-/// More than [`REQUEST_LIMIT`], because processes may differ on when a request stops counting after the clock was set:
+/// More than any limit, because processes may differ on when a request stops counting after the clock was set:
 /// what one of them took for the oldest must not be lost to another.
 const REMEMBERED: usize = 32;
 
@@ -60,8 +67,8 @@ struct Request {
 
 impl Window {
     /// The window of somebody who may have used up everything just now.
-    pub(crate) fn full(now: Now, ids: [RequestId; REQUEST_LIMIT]) -> Self {
-        Self { requests: ids.map(|id| Request { id, end: now.monotonic + COUNTED }).into() }
+    pub(crate) fn full(now: Now, ids: impl IntoIterator<Item = RequestId>) -> Self {
+        Self { requests: ids.into_iter().map(|id| Request { id, end: now.monotonic + COUNTED }).collect() }
     }
 
     /// Counts those of `records` that are not known yet. `looked` is when the records were looked at before: none that
@@ -93,9 +100,9 @@ impl Window {
         counted.map(record).collect()
     }
 
-    /// How long until one more request is within the budget; zero if it is now.
-    pub(crate) fn wait(&self, now: Now) -> Duration {
-        let frees = self.requests.iter().rev().nth(REQUEST_LIMIT - 1);
+    /// How long until one more request is within a budget of `limit`, at least 1; zero if it is now.
+    pub(crate) fn wait(&self, now: Now, limit: usize) -> Duration {
+        let frees = self.requests.iter().rev().nth(limit.saturating_sub(1));
         frees.map_or(Duration::ZERO, |request| request.end.saturating_since(now.monotonic))
     }
 
@@ -145,28 +152,28 @@ mod tests {
     fn the_sixth_waits_for_the_first() {
         let mut window = Window::default();
         for second in 0..5 {
-            assert_eq!(window.wait(at(second * 1000)), Duration::ZERO);
+            assert_eq!(window.wait(at(second * 1000), REQUEST_LIMIT), Duration::ZERO);
             window.record(id(second), at(second * 1000));
         }
-        assert_eq!(window.wait(at(10_000)), Duration::from_secs(291));
-        assert_eq!(window.wait(at(301_000)), Duration::ZERO);
+        assert_eq!(window.wait(at(10_000), REQUEST_LIMIT), Duration::from_secs(291));
+        assert_eq!(window.wait(at(301_000), REQUEST_LIMIT), Duration::ZERO);
         window.record(id(5), at(301_000));
-        assert_eq!(window.wait(at(301_000)), Duration::from_secs(1));
+        assert_eq!(window.wait(at(301_000), REQUEST_LIMIT), Duration::from_secs(1));
     }
 
     #[test]
     fn times_in_the_future_count_as_now() {
         let year = WallTime::from_unix_millis(1_900_000_000_000);
         let window = learnt(&[year; 5], at(0));
-        assert_eq!(window.wait(at(0)), COUNTED);
-        assert_eq!(window, Window::full(at(0), std::array::from_fn(|number| id(number as u64))));
+        assert_eq!(window.wait(at(0), REQUEST_LIMIT), COUNTED);
+        assert_eq!(window, Window::full(at(0), (0..5).map(id)));
     }
 
     #[test]
     fn absurd_times_do_no_harm() {
         for millis in [i64::MIN, i64::MAX, 0] {
             let time = WallTime::from_unix_millis(millis);
-            assert!(learnt(&[time; 99], at(0)).wait(at(0)) <= COUNTED);
+            assert!(learnt(&[time; 99], at(0)).wait(at(0), REQUEST_LIMIT) <= COUNTED);
         }
     }
 
@@ -179,9 +186,9 @@ mod tests {
         let records = window.records(at(0));
         for wall in [0, 1_900_000_000_000] {
             let now = Now { wall: WallTime::from_unix_millis(wall), ..at(1_000) };
-            assert_eq!(window.wait(now), Duration::from_mins(5));
+            assert_eq!(window.wait(now, REQUEST_LIMIT), Duration::from_mins(5));
             window.learn(&records, now, None);
-            assert_eq!(window.wait(now), Duration::from_mins(5), "its own are known by their names");
+            assert_eq!(window.wait(now, REQUEST_LIMIT), Duration::from_mins(5), "its own are known by their names");
         }
     }
 
@@ -193,7 +200,7 @@ mod tests {
         for (now, wait) in [(set(250_000), 151), (set(250_090), 151), (set(499_460), 301), (set(9_000_000), 301)] {
             let mut window = Window::default();
             window.learn(&records, now, Some(looked));
-            assert_eq!(window.wait(now), Duration::from_secs(wait), "{now:?}");
+            assert_eq!(window.wait(now, REQUEST_LIMIT), Duration::from_secs(wait), "{now:?}");
         }
     }
 
@@ -211,7 +218,7 @@ mod tests {
             let mut restarted = Window::default();
             restarted.learn(&window.records(now), now, None);
             window = restarted;
-            assert!(window.wait(now) + elapsed > REQUEST_PERIOD, "{elapsed:?}");
+            assert!(window.wait(now, REQUEST_LIMIT) + elapsed > REQUEST_PERIOD, "{elapsed:?}");
         }
     }
 
@@ -275,7 +282,7 @@ mod tests {
                     let now = self.now(process.started);
                     process.window.learn(&self.file, now, Some(process.looked));
                     process.looked = now;
-                    if process.window.wait(now).is_zero() {
+                    if process.window.wait(now, REQUEST_LIMIT).is_zero() {
                         let number = self.made.len() as u64;
                         process.window.record(RequestId { owner: process.owner, number }, now);
                         self.made.push(self.time);
@@ -346,7 +353,7 @@ mod tests {
         fn nothing_locks_for_ever(times in prop::collection::vec(any::<i64>(), 0..50), wall in any::<i64>()) {
             let times: Vec<_> = times.into_iter().map(WallTime::from_unix_millis).collect();
             let now = Now { wall: WallTime::from_unix_millis(wall), ..at(0) };
-            prop_assert!(learnt(&times, now).wait(now) <= COUNTED);
+            prop_assert!(learnt(&times, now).wait(now, REQUEST_LIMIT) <= COUNTED);
         }
     }
 }

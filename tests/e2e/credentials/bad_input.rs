@@ -8,7 +8,7 @@ use sandbox::DEFAULT_SECRET;
 
 use super::certificates::{ELLIPTIC, FIRST, KeyForm, SECOND, short};
 use super::{Kind, Run, change_application, each, log_line, register, replace, status, submit};
-use crate::harness::{PATIENCE, World, binary, field, until, write_secret};
+use crate::harness::{PATIENCE, Relay, World, binary, field, skip, until, write_secret};
 
 const SECRET: Kind = Kind::SecretInFile;
 const CERTIFICATE: Kind = Kind::CERTIFICATE;
@@ -134,6 +134,55 @@ async fn drive(Case { kind, file, content, key, said }: &Case) {
     let log = relay.terminate().await.1;
     assert_eq!(log.lines().filter(|line| line.contains("token request failed\"")).count(), 1, "{said}: {log}");
     assert_eq!(world.sandbox.counters().token_requests, 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_not_set_is_told_with_its_name() {
+    for (kind, place, said) in [
+        (Kind::SecretInVariable, "environment variable CONTOSO_SECRET", "environment variable not found"),
+        (
+            Kind::SecretOfSystemd,
+            "systemd credential contoso",
+            "$CREDENTIALS_DIRECTORY is not set; is this run by systemd",
+        ),
+    ] {
+        let world = kind.world().await;
+        let mut command = kind.command(&world);
+        command.env_remove("CONTOSO_SECRET").env_remove("CREDENTIALS_DIRECTORY");
+        let relay = Relay::spawn(command).await;
+        submit(relay.address, "one").await;
+        let line = log_line(&relay, |line| line.contains("token request failed")).await;
+        let (failure, advice) = (field(&line, "failure"), field(&line, "advice"));
+        assert!(failure.starts_with("credential: ") && failure.contains(said), "{line}");
+        let place = format!("{place} (tenant.contoso.client_secret)");
+        assert!(failure.contains(&place) && advice.contains(&place), "{line}");
+        assert_eq!(relay.terminate().await.0.code(), Some(0));
+        assert_eq!(world.sandbox.counters().token_requests, 0, "nobody is asked");
+        let relay = kind.relay(&world).await;
+        world.wait_for(1).await;
+        relay.terminate().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_memory_that_all_in_the_container_can_read_is_as_docker_gives_it() {
+    // tmpfs(5) by statfs(2), as f_type is written by stat(1).
+    let kind = std::process::Command::new("stat").args(["-f", "-c", "%t", "/dev/shm"]).output();
+    if !kind.is_ok_and(|kind| kind.stdout.starts_with(b"1021994")) {
+        return skip("/dev/shm is not in memory");
+    }
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = directory.path().join("contoso");
+    write_secret(&file, &format!("{DEFAULT_SECRET}\n"));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let world =
+        SECRET.world().await.proved_by(format!("client_secret = {{ file = {:?} }}", file.display().to_string()));
+    let run = Run::begin(SECRET, world, 1).await;
+    submit(run.relay.address, "one").await;
+    run.world.wait_for(1).await;
+    assert!(until(PATIENCE, || run.world.count("SELECT count(*) FROM delivery") == Some(0)).await);
+    let log = run.end().await;
+    assert_eq!(super::warnings(&log), 0, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

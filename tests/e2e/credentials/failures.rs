@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::{Clock as _, ManualClock};
 use sandbox::catalogue::{self, Effect};
-use sandbox::{DEFAULT_TENANT_ID, Fault, Stage};
+use sandbox::{DEFAULT_CLIENT_ID, DEFAULT_TENANT_ID, Fault, Stage};
 
 use super::certificates::SECOND;
 use super::{
@@ -144,6 +144,39 @@ fn every_row_of_the_metadata_service_is_driven() {
     }
 }
 
+/// What an administrator writes wrongly into the tenant's table, and Entra ID finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_tenant_client_id_or_scope_is_told_by_its_own_name() {
+    let other = "99999999-8888-7777-6666-555555555555";
+    let scope = |scope: &str| (String::new(), format!("scope = \"{scope}\""));
+    let id = |key: &str, id: &str| (format!("{key} = \"{id}\""), format!("{key} = \"{other}\""));
+    for ((right, wrong), code, advice) in [
+        (id("tenant_id", DEFAULT_TENANT_ID), 90_002, "Entra ID does not know this tenant: check tenant_id"),
+        (id("client_id", DEFAULT_CLIENT_ID), 700_016, "not in this tenant: check client_id and tenant_id"),
+        (scope("https://outlook.office365.com/SMTP.SendAsApp"), 70_011, "the scope is wrong"),
+    ] {
+        let world = Kind::SecretInFile.world().await;
+        let world = if right.is_empty() { world.set("tenant", wrong.clone()) } else { world };
+        let configuration = world.configuration();
+        let text = std::fs::read_to_string(&configuration).unwrap();
+        assert!(text.contains(&right), "{text}");
+        std::fs::write(&configuration, if right.is_empty() { text } else { text.replace(&right, &wrong) }).unwrap();
+        let relay = Relay::start(&configuration).await;
+        submit(relay.address, "one").await;
+        let line = log_line(&relay, |line| line.contains("token request failed")).await;
+        let failure = field(&line, "failure");
+        assert!(
+            failure.starts_with("configuration: ") && failure.contains(&format!("AADSTS{code}")),
+            "{wrong}: {line}"
+        );
+        assert!(field(&line, "advice").contains(advice), "{wrong}: {line}");
+        let shown = status(&world).await;
+        assert_eq!(shown["tokens"][0]["last_failure"]["advice"], field(&line, "advice"), "{wrong}");
+        assert_eq!(world.count("SELECT count(*) FROM delivery"), Some(1), "{wrong}: its mail waits");
+        relay.terminate().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_failure_is_told_with_advice_and_mail_goes_out_when_it_is_over() {
     each(cases(), |case| async move { drive(&case).await }).await;
@@ -193,6 +226,12 @@ async fn is_told(case: &Case, world: &World, relay: &Relay) {
     log_line(relay, |line| line.contains("lane waits for a token")).await;
     let shown = status(world).await;
     let told = &shown["tokens"][0]["last_failure"];
+    // Entra ID gives both to each of its errors, and each is asked for.
+    for (word, key) in [("trace", "trace_id"), ("correlation", "correlation_id")] {
+        let id = told[key].as_str();
+        assert!(code.is_none() || id.is_some_and(|id| id.len() == 36), "{name}: {shown}");
+        assert!(id.is_none_or(|id| failure.contains(&format!("; {word} {id}"))), "{name}: {line}: {shown}");
+    }
     assert!(told["class"] == class && told["advice"] == field(&line, "advice"), "{name}: {shown}");
     assert_eq!(told["codes"], serde_json::json!(Vec::from_iter(code)), "{name}: {shown}");
 }

@@ -1,13 +1,15 @@
 //! One credential serves many mailboxes at one request, and no restart asks more than the budget allows.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::{Action, Fault, SandboxOptions, Stage};
 use tokio::task::JoinSet;
 
 use super::{Kind, all, listener, log_line, submit, with_mailboxes};
-use crate::harness::{World, write_secret};
+use crate::harness::{RECIPIENT, World, write_secret};
+use crate::tenants::{self, Tenants, connected, row};
 
 /// What the relay allows itself in five minutes.
 const BUDGET: u64 = 5;
@@ -32,6 +34,43 @@ async fn fifty_mailboxes_that_ask_at_once_make_one_request() {
     assert_eq!(logins.len(), LANES);
     let counters = world.sandbox.counters();
     assert_eq!((counters.client_credentials_requests, counters.tokens_issued), (1, 1));
+}
+
+/// Each with a section and a lane of its own, all in the tenant of one application; some have mail, each of them logs in. That an
+/// hour costs one request is told in `token-manager`'s tests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_mailboxes_cost_one_request() {
+    const MAILBOXES: usize = 1_000;
+    const WITH_MAIL: usize = 50;
+    let world = Tenants::new(&[row("contoso", "scanner")]).await;
+    (0..MAILBOXES).for_each(|number| world.open_mailbox("contoso", &super::mailbox(number)));
+    let sections = (0..MAILBOXES).map(|number| {
+        let address = super::mailbox(number);
+        format!("[mailbox.box{number}]\ntenant = \"contoso\"\naddress = {address:?}\nmessages_per_minute = 1000000\n")
+    });
+    let sections = sections.collect::<String>();
+    let tables = [
+        &tenants::listener("lan", ""),
+        &sections,
+        "[mailbox.anybody]\ntenant = \"contoso\"\naddress = \"*@contoso.com\"\nmessages_per_minute = 1000000\n",
+        "wildcard_needs_user = false\n",
+        "[[route]]\nname = \"own\"\nmailbox = [\"{sender}\"]\n",
+    ];
+    let relay = Arc::new(world.relay(&tables.concat()).await);
+    let mut clients = JoinSet::new();
+    for (number, host) in (0..MAILBOXES).step_by(MAILBOXES / WITH_MAIL).zip(2..) {
+        let relay = Arc::clone(&relay);
+        clients.spawn(async move {
+            let (mut client, sender) = (connected(&relay, "lan", host, None).await, super::mailbox(number));
+            let text = format!("From: {sender}\r\nMessage-ID: <of{number}.1@test.local>\r\n\r\nhi");
+            assert_eq!(client.send_from(&sender, &[RECIPIENT], text.as_bytes()).await.unwrap().code(), 250);
+        });
+    }
+    all(clients).await;
+    let logins: BTreeSet<_> = world.carried(WITH_MAIL).await.into_values().collect();
+    assert_eq!(logins.len(), WITH_MAIL);
+    assert_eq!(world.status()["tokens"].as_array().unwrap().len(), 1);
+    assert_eq!(world.sandbox.counters().token_requests, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

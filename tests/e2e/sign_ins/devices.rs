@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::people::{BOSS, Proof, people, people_of, stored, submit};
 use super::terminal::Terminal;
-use crate::harness::{PATIENCE, SENDER, until};
+use crate::harness::{PATIENCE, SENDER, skip, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_signs_a_mailbox_in_whatever_the_credential_and_its_mail_leaves() {
@@ -223,4 +223,24 @@ async fn what_refuses_a_sign_in_is_told_with_what_to_do() {
     assert_eq!(ended.code, Some(69), "{ended:?}");
     assert!(ended.screen.contains("535 5.7.139") && ended.screen.contains("Set-CASMailbox"), "{}", ended.screen);
     assert!(stored(&world, SENDER).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_the_time_that_is_left_is_written_over() {
+    let world = people().await;
+    let Some(terminal) = Terminal::on_a_screen(&world, "--mailbox scanner") else {
+        return skip("there is no script(1) of util-linux");
+    };
+    let code = terminal.code();
+    // The line ends only with the sign-in; the device asks each second, and the screen changes every five.
+    let polls = || world.sandbox.counters().device_code_requests;
+    assert!(until(PATIENCE, || polls() >= 7).await);
+    world.sandbox.approve_device(&code, SENDER).unwrap();
+    let ended = terminal.end().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let line = ended.screen.lines().find(|line| line.contains("Waiting for you ...")).unwrap();
+    let shown: Vec<_> = line.split("\r\u{1b}[K").filter(|text| text.contains(" left")).collect();
+    assert!(shown.len() > 1 && shown[0] != shown[1], "{:?}", ended.screen);
+    // What stays begins at the left, where the line before was.
+    assert!(ended.screen.contains(&format!("\r\u{1b}[KSigned in by {SENDER}.")), "{:?}", ended.screen);
 }

@@ -2,13 +2,13 @@
 //! talkative level, nor in the files of the state directory when the vault has a key; in any common form.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reqwest::redirect::Policy;
-use sandbox::DEFAULT_CLIENT_ID;
+use sandbox::{DEFAULT_CLIENT_ID, DEFAULT_SECRET};
 
 use super::browser::{browser, last_address};
-use super::people::{BOSS, INFO, other_product, people, sealed, submit, with_vault_key};
+use super::people::{BOSS, INFO, Proof, other_product, people_of, sealed, submit, with_vault_key};
 use super::terminal::{Ended, Terminal};
 use crate::harness::{SENDER, World, binary, write_secret};
 use crate::secrets::forms;
@@ -94,9 +94,18 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_shows_what_a_sign_in_is_made_of() {
-    let world = with_vault_key(people().await).set("log", "level = \"trace\"");
+    sign_ins_show_nothing(Proof::Nothing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_where_the_application_has_a_secret_beside_the_refresh_tokens() {
+    sign_ins_show_nothing(Proof::Secret).await;
+}
+
+async fn sign_ins_show_nothing(proof: Proof) {
+    let world = with_vault_key(people_of(proof).await).set("log", "level = \"trace\"");
     let mut seen = Seen::default();
-    seen.secrets.push("auth=Bearer".to_owned());
+    seen.secrets.extend(["auth=Bearer", DEFAULT_SECRET].map(str::to_owned));
     // The beginning of every access token, and of every identity token, of the simulated Entra.
     let access = world.sandbox.issue_delegated_token(DEFAULT_CLIENT_ID, SENDER).unwrap();
     seen.secrets.push(access[..24].to_owned());
@@ -109,44 +118,14 @@ async fn nothing_shows_what_a_sign_in_is_made_of() {
 
     // Beside a daemon, every way.
     let relay = world.relay().await;
-    let terminal = Terminal::device(&world, "scanner");
-    world.sandbox.approve_device(&terminal.code(), SENDER).unwrap();
-    seen.add(&terminal.end().await);
-    world.sandbox.change_conditions(|conditions| conditions.browser_user = Some(BOSS.to_owned()));
-    let mut terminal = Terminal::browser(&world, "boss");
-    let address = last_address(&world, &terminal.link()).await;
-    let code = address.query_pairs().find(|(key, _)| key == "code").unwrap().1.into_owned();
-    seen.must_not_show(&code);
-    for text in [format!("nonsense {code}"), address.as_str().replace("state=", "state=x"), address.to_string()] {
-        terminal.enter(&text);
-    }
-    let ended = terminal.end().await;
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    seen.add(&ended);
-    let (token, file) = other_product(&world, BOSS);
-    seen.must_not_show(&token);
-    let ended = Terminal::login(&world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    seen.add(&ended);
-    seen.must_not_show_stored(&world);
+    let (token, file) = sign_in_every_way(&world, &mut seen).await;
     for (address, name) in [(SENDER, "one"), (BOSS, "two"), (INFO, "three")] {
         submit(&relay, address, name).await;
     }
     world.wait_for(3).await;
     seen.must_not_show_stored(&world);
 
-    // What fails: declined at the page, a dead token, garbage.
-    let terminal = Terminal::browser(&world, "boss");
-    browser(&world, Policy::limited(3)).get(format!("{}&sandbox_consent=0", terminal.link())).send().await.unwrap();
-    seen.add(&terminal.end().await);
-    world.sandbox.revoke_sign_ins(BOSS).unwrap();
-    let ended = Terminal::login(&world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
-    assert!(ended.screen.contains("AADSTS50173"), "{ended:?}");
-    seen.add(&ended);
-    write_secret(&file, &format!("two words {token}"));
-    let ended = Terminal::login(&world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
-    assert_eq!(ended.code, Some(64), "{ended:?}");
-    seen.add(&ended);
+    fail_to_sign_in(&world, &mut seen, &token, &file).await;
 
     seen.shown += &status(&world).await;
     let log = relay.terminate().await.1;
@@ -167,6 +146,46 @@ async fn nothing_shows_what_a_sign_in_is_made_of() {
         let octets = fs::read(&file).unwrap();
         assert_eq!(seen.found_in(&String::from_utf8_lossy(&octets)), Vec::<String>::new(), "{}", file.display());
     }
+}
+
+/// By device code, by a browser with what people paste wrongly, and by a token of another product, which is given with its file.
+async fn sign_in_every_way(world: &World, seen: &mut Seen) -> (String, PathBuf) {
+    let terminal = Terminal::device(world, "scanner");
+    world.sandbox.approve_device(&terminal.code(), SENDER).unwrap();
+    seen.add(&terminal.end().await);
+    world.sandbox.change_conditions(|conditions| conditions.browser_user = Some(BOSS.to_owned()));
+    let mut terminal = Terminal::browser(world, "boss");
+    let address = last_address(world, &terminal.link()).await;
+    let code = address.query_pairs().find(|(key, _)| key == "code").unwrap().1.into_owned();
+    seen.must_not_show(&code);
+    for text in [format!("nonsense {code}"), address.as_str().replace("state=", "state=x"), address.to_string()] {
+        terminal.enter(&text);
+    }
+    let ended = terminal.end().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    seen.add(&ended);
+    let (token, file) = other_product(world, BOSS);
+    seen.must_not_show(&token);
+    let ended = Terminal::login(world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    seen.add(&ended);
+    seen.must_not_show_stored(world);
+    (token, file)
+}
+
+/// Declined at the page, a dead token, garbage.
+async fn fail_to_sign_in(world: &World, seen: &mut Seen, token: &str, file: &Path) {
+    let terminal = Terminal::browser(world, "boss");
+    browser(world, Policy::limited(3)).get(format!("{}&sandbox_consent=0", terminal.link())).send().await.unwrap();
+    seen.add(&terminal.end().await);
+    world.sandbox.revoke_sign_ins(BOSS).unwrap();
+    let ended = Terminal::login(world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
+    assert!(ended.screen.contains("AADSTS50173"), "{ended:?}");
+    seen.add(&ended);
+    write_secret(file, &format!("two words {token}"));
+    let ended = Terminal::login(world, &["--mailbox", "info", "--import", file.to_str().unwrap()]).end().await;
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    seen.add(&ended);
 }
 
 #[test]

@@ -35,6 +35,24 @@ impl Terminal {
         Self { stdin: child.stdin.take(), child, screen, result }
     }
 
+    /// The same at a terminal, whose screen holds all that is shown; none where there is no script(1) of util-linux.
+    pub(crate) fn on_a_screen(world: &World, options: &str) -> Option<Self> {
+        let is_there =
+            Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success());
+        let (login, configuration) = (binary(), world.configuration());
+        let line = format!(
+            "{} login --tenant contoso --config {} {options}",
+            login.get_program().to_str()?,
+            configuration.to_str()?
+        );
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let stdio = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = is_there.then(|| stdio.spawn().unwrap())?;
+        let (screen, result) = (Log::of(child.stdout.take().unwrap()), Log::of(child.stderr.take().unwrap()));
+        Some(Self { stdin: child.stdin.take(), child, screen, result })
+    }
+
     /// The same for a mailbox, by device code.
     pub(crate) fn device(world: &World, mailbox: &str) -> Self {
         Self::login(world, &["--mailbox", mailbox])

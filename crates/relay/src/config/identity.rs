@@ -289,7 +289,9 @@ mod tests {
         for text in ["11111111-2222-3333-4444-555555555555", "contoso.onmicrosoft.com", "consumers"] {
             assert_eq!(Directory::parse(text).unwrap().as_str(), text);
         }
-        assert!(matches!(Directory::parse("common"), Err(Wrong::Because(_))));
+        for text in ["common", "organizations"] {
+            assert!(matches!(Directory::parse(text), Err(Wrong::Because(_))), "{text}");
+        }
         for text in ["", "contoso", "11111111-2222-3333-4444-55555555555", "11111111222233334444555555555555"] {
             assert_eq!(Directory::parse(text), Err(Wrong::Unrepeatable), "{text}");
         }
@@ -303,6 +305,54 @@ mod tests {
         for text in ["2027-02-29", "2027-13-01", "27-05-27", "2027-5-27", "2027-00-10", "2027-05-00", "", "2027-05-27-"]
         {
             assert!(Date::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_cloud_has_its_own_addresses() {
+        let rows = [
+            (
+                Cloud::Global,
+                "https://login.microsoftonline.com/",
+                "https://outlook.office365.com/.default",
+                "https://outlook.office.com/SMTP.Send",
+                "api://AzureADTokenExchange",
+                "smtp.office365.com",
+            ),
+            (
+                Cloud::GccHigh,
+                "https://login.microsoftonline.us/",
+                "https://outlook.office365.us/.default",
+                "https://outlook.office365.us/SMTP.Send",
+                "api://AzureADTokenExchangeUSGov",
+                "smtp.office365.us",
+            ),
+            (
+                Cloud::Dod,
+                "https://login.microsoftonline.us/",
+                "https://outlook-dod.office365.us/.default",
+                "https://outlook.office365.us/SMTP.Send",
+                "api://AzureADTokenExchangeUSGov",
+                "outlook-dod.office365.us",
+            ),
+            (
+                Cloud::China,
+                "https://login.partner.microsoftonline.cn/",
+                "https://partner.outlook.cn/.default",
+                "https://partner.outlook.cn/SMTP.Send",
+                "api://AzureADTokenExchangeChina",
+                "smtp.partner.outlook.cn",
+            ),
+        ];
+        for (cloud, authority, scope, delegated, exchange, host) in rows {
+            assert_eq!(cloud.authority().0.as_str(), authority, "{cloud:?}");
+            assert_eq!(
+                (cloud.scope(), cloud.token_exchange(), cloud.smtp_host()),
+                (scope, exchange, host),
+                "{cloud:?}"
+            );
+            // With a refresh token, and who it is.
+            assert_eq!(cloud.delegated_scope(), format!("{delegated} offline_access openid profile"), "{cloud:?}");
         }
     }
 

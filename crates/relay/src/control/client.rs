@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
 
 use super::framing::Lines;
 use super::protocol::{MAX_REPLY, Refusal, RefusalCode, Request, Unreadable, read_answer};
@@ -99,7 +100,7 @@ async fn connect(path: &Path) -> Result<UnixStream, AskError> {
     }
 }
 
-async fn read_line(stream: &mut UnixStream, written: io::Result<()>) -> Result<Vec<u8>, AskError> {
+async fn read_line(stream: &mut UnixStream, written: io::Result<()>) -> Result<Zeroizing<Vec<u8>>, AskError> {
     let mut lines = Lines::new(MAX_REPLY);
     let mut chunk = vec![0; 64 * 1024];
     loop {

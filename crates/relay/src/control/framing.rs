@@ -1,6 +1,9 @@
 //! Cuts a stream of octets into lines of a bounded length. Pure: octets in, lines out; whoever reads stands around it.
 //!
-//! A line too long ends the framing: what follows cannot be told from the rest of it.
+//! A line too long ends the framing: what follows cannot be told from the rest of it. Lines may hold what a sign-in is made of:
+//! they and the buffer are wiped.
+
+use zeroize::Zeroizing;
 
 /// A line was longer than allowed.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,7 +12,7 @@ pub(crate) struct TooLong;
 /// Lines coming in.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    buffer: Vec<u8>,
+    buffer: Zeroizing<Vec<u8>>,
     /// Octets of the buffer that hold no line end.
     looked_at: usize,
     longest: usize,
@@ -18,17 +21,24 @@ pub(crate) struct Lines {
 impl Lines {
     /// Lines of at most `longest` octets without their end.
     pub(crate) fn new(longest: usize) -> Self {
-        Self { buffer: Vec::new(), looked_at: 0, longest }
+        Self { buffer: Zeroizing::default(), looked_at: 0, longest }
     }
 
     /// Adds what was read. Never call it without taking the lines out: that keeps the buffer within the longest line and
     /// one read.
     pub(crate) fn push(&mut self, octets: &[u8]) {
+        let length = self.buffer.len() + octets.len();
+        if length > self.buffer.capacity() {
+            // By itself it would leave the smaller one behind as it was.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * length));
+            larger.extend_from_slice(&self.buffer);
+            self.buffer = larger;
+        }
         self.buffer.extend_from_slice(octets);
     }
 
     /// The next whole line without its end, which is LF or CRLF; empty lines are passed over.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
+    pub(crate) fn next(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
         loop {
             let rest = &self.buffer[self.looked_at..];
             let Some(at) = rest.iter().position(|octet| *octet == b'\n') else {
@@ -37,9 +47,9 @@ impl Lines {
                 return if self.looked_at > self.longest + 1 { Err(TooLong) } else { Ok(None) };
             };
             let end = self.looked_at + at;
-            let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
+            let line = Zeroizing::new(self.buffer[..end].to_vec());
+            self.buffer.drain(..=end);
             self.looked_at = 0;
-            line.pop();
             if let Some(line) = self.checked(line)? {
                 return Ok(Some(line));
             }
@@ -47,7 +57,7 @@ impl Lines {
     }
 
     /// The line that the end of the stream ended, for whoever forgot the line end.
-    pub(crate) fn last(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
+    pub(crate) fn last(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
         let line = std::mem::take(&mut self.buffer);
         self.looked_at = 0;
         self.checked(line)
@@ -58,7 +68,7 @@ impl Lines {
         !self.buffer.is_empty()
     }
 
-    fn checked(&self, mut line: Vec<u8>) -> Result<Option<Vec<u8>>, TooLong> {
+    fn checked(&self, mut line: Zeroizing<Vec<u8>>) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
@@ -79,9 +89,9 @@ mod tests {
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
         let mut lines = Lines::new(5);
         let mut found = Vec::new();
-        let mut take = |line: Result<Option<Vec<u8>>, TooLong>| match line {
+        let mut take = |line: Result<Option<Zeroizing<Vec<u8>>>, TooLong>| match line {
             Ok(Some(line)) => {
-                found.push(String::from_utf8(line).unwrap());
+                found.push(String::from_utf8(line.to_vec()).unwrap());
                 true
             }
             Ok(None) => false,
@@ -121,10 +131,10 @@ mod tests {
         let mut lines = Lines::new(5);
         assert!(!lines.has_begun());
         lines.push(b"one\ntw");
-        assert_eq!(lines.next(), Ok(Some(b"one".to_vec())));
+        assert_eq!(lines.next(), Ok(Some(b"one".to_vec().into())));
         assert!(lines.has_begun());
         lines.push(b"o\n");
-        assert_eq!(lines.next(), Ok(Some(b"two".to_vec())));
+        assert_eq!(lines.next(), Ok(Some(b"two".to_vec().into())));
         assert!(!lines.has_begun());
     }
 

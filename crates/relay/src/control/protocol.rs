@@ -1,13 +1,17 @@
 //! What stands in a line: a request with its version, and the reply or the refusal. Pure, both ends use it.
 //!
+//! Parameters may hold what a sign-in is made of. They are kept as the text that came, which is wiped, and parsed for whoever
+//! wants them; no tree of JSON values is made of them, which nobody could wipe.
+//!
 //! `{"version":1,"request":"status"}` or `{"version":1,"request":"...","parameters":{...}}` is answered by
 //! `{"version":1,"reply":{...}}` or `{"version":1,"error":{"code":"...","message":"..."}}`.
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 /// The version that this release speaks. It changes when an old client would misread a reply; a field more is no change.
 pub(crate) const VERSION: u64 = 1;
@@ -22,11 +26,22 @@ const WORD: usize = 50;
 const COMPLAINT: usize = 200;
 
 /// What is asked.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) struct Request {
     /// Which request, as `status`.
     pub(crate) name: String,
-    parameters: Map<String, Value>,
+    /// All of it as it goes by the wire, without the line end.
+    line: Zeroizing<Vec<u8>>,
+}
+
+/// What a line has, before anybody looks at its parameters.
+struct Shape {
+    version: Option<Value>,
+    request: Option<Value>,
+    /// Whether they are an object.
+    parameters: Option<bool>,
+    /// A field that no request has.
+    unknown: Option<String>,
 }
 
 /// Why a request is not answered. Also the error on the wire.
@@ -104,17 +119,43 @@ impl fmt::Debug for Request {
 impl Request {
     /// A request without parameters.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), parameters: Map::new() }
+        Self::with(name, Map::new())
     }
 
-    /// The same with parameters.
+    /// The same with parameters that are nobody's secret.
     pub(crate) fn with(name: &str, parameters: Map<String, Value>) -> Self {
-        Self { name: name.to_owned(), parameters }
+        let parameters = Some(parameters).filter(|parameters| !parameters.is_empty());
+        Self::written(name, parameters.as_ref()).expect("texts, numbers and JSON values always become JSON")
+    }
+
+    /// The same with whatever becomes an object; fails where it has no form in JSON.
+    pub(crate) fn of(name: &str, parameters: &impl Serialize) -> serde_json::Result<Self> {
+        Self::written(name, Some(parameters))
+    }
+
+    fn written(name: &str, parameters: Option<&impl Serialize>) -> serde_json::Result<Self> {
+        #[derive(Serialize)]
+        struct Line<'a, P> {
+            version: u64,
+            request: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            parameters: Option<&'a P>,
+        }
+        // With room for all that may be sent: a buffer that grows leaves a copy behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_REQUEST));
+        serde_json::to_writer(&mut *line, &Line { version: VERSION, request: name, parameters })?;
+        Ok(Self { name: name.to_owned(), line })
     }
 
     /// The parameters as the request wants them. What it does not know is refused, if its type says `deny_unknown_fields`.
     pub(crate) fn parameters<P: DeserializeOwned>(&self) -> Result<P, Refusal> {
-        serde_json::from_value(Value::Object(self.parameters.clone())).map_err(|error| {
+        #[derive(Deserialize)]
+        struct Line<P> {
+            parameters: Option<P>,
+        }
+        let parsed = serde_json::from_slice::<Line<P>>(&self.line);
+        let parsed = parsed.and_then(|line| line.parameters.map_or_else(|| serde_json::from_str("{}"), Ok));
+        parsed.map_err(|error| {
             let complaint = error.to_string();
             bad(format!("parameters of {}: {}", cut(&self.name, WORD), cut(&complaint, COMPLAINT)))
         })
@@ -123,46 +164,124 @@ impl Request {
     /// Reads a line. The version comes first: with another one every other field may mean something else.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, Refusal> {
         let not_json = |text: String| Refusal::new(RefusalCode::NotJson, text);
-        let value: Value = serde_json::from_slice(line).map_err(|error| {
-            not_json(format!("a request is one JSON object on one line; this is not JSON: {error}"))
+        let shape = serde_json::from_slice::<Shape>(line).map_err(|error| {
+            not_json(if error.is_data() {
+                "a request is one JSON object on one line; this is JSON, but no object".to_owned()
+            } else {
+                format!("a request is one JSON object on one line; this is not JSON: {error}")
+            })
         })?;
-        let Value::Object(mut fields) = value else {
-            return Err(not_json("a request is one JSON object on one line; this is JSON, but no object".to_owned()));
-        };
-        match fields.remove("version") {
+        match shape.version {
             Some(version) if version.as_u64() == Some(VERSION) => {}
             Some(other) => return Err(Refusal::unknown_version(&other)),
             None => return Err(bad(format!("\"version\" is missing; write \"version\":{VERSION}"))),
         }
-        let name = match fields.remove("request") {
+        let name = match shape.request {
             Some(Value::String(name)) => name,
             Some(_) => return Err(bad("\"request\" is not a text such as \"status\"")),
             None => return Err(bad("\"request\" is missing; write for example \"request\":\"status\"")),
         };
-        let parameters = match fields.remove("parameters") {
-            Some(Value::Object(parameters)) => parameters,
-            Some(_) => return Err(bad("\"parameters\" is not an object")),
-            None => Map::new(),
-        };
-        match fields.keys().next() {
+        if shape.parameters == Some(false) {
+            return Err(bad("\"parameters\" is not an object"));
+        }
+        match shape.unknown {
             Some(unknown) => {
-                let unknown = cut(unknown, WORD);
+                let unknown = cut(&unknown, WORD);
                 Err(bad(format!("{unknown:?} is not a field of a request; there are version, request and parameters")))
             }
-            None => Ok(Self { name, parameters }),
+            None => Ok(Self { name, line: Zeroizing::new(line.to_vec()) }),
         }
     }
 
     /// The line for the wire, with its end.
-    pub(crate) fn line(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            version: u64,
-            request: &'a str,
-            #[serde(skip_serializing_if = "Map::is_empty")]
-            parameters: &'a Map<String, Value>,
+    pub(crate) fn line(&self) -> Zeroizing<Vec<u8>> {
+        let mut line = Zeroizing::new(Vec::with_capacity(self.line.len() + 1));
+        line.extend_from_slice(&self.line);
+        line.push(b'\n');
+        line
+    }
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Shape, A::Error> {
+                let mut shape = Shape { version: None, request: None, parameters: None, unknown: None };
+                while let Some(name) = fields.next_key::<String>()? {
+                    match name.as_str() {
+                        "version" => shape.version = Some(fields.next_value()?),
+                        "request" => shape.request = Some(fields.next_value()?),
+                        "parameters" if shape.parameters.is_none() => {
+                            shape.parameters = Some(fields.next_value::<IsObject>()?.0);
+                        }
+                        _ => {
+                            fields.next_value::<IgnoredAny>()?;
+                            shape.unknown = Some(name);
+                        }
+                    }
+                }
+                Ok(shape)
+            }
         }
-        line(&Line { version: VERSION, request: &self.name, parameters: &self.parameters })
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Whether a value is an object; nothing of it is kept.
+struct IsObject(bool);
+
+impl<'de> Deserialize<'de> for IsObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyValue;
+        impl<'de> Visitor<'de> for AnyValue {
+            type Value = IsObject;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<IsObject, A::Error> {
+                while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(IsObject(true))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<IsObject, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(IsObject(false))
+            }
+
+            fn visit_unit<E>(self) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+        }
+        deserializer.deserialize_any(AnyValue)
     }
 }
 
@@ -253,6 +372,13 @@ mod tests {
             (r#"{"version":1}"#, Err(RefusalCode::BadRequest)),
             (r#"{"version":1,"request":7}"#, Err(RefusalCode::BadRequest)),
             (r#"{"version":1,"request":"status","parameters":[]}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":[{"x":[1]}]}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":null}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":"{}"}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":-1.5}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":true}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":{},"parameters":{}}"#, Err(RefusalCode::BadRequest)),
+            (r#"{"version":1,"request":"status","parameters":{"x":}}"#, Err(RefusalCode::NotJson)),
             (r#"{"version":1,"request":"status","more":1}"#, Err(RefusalCode::BadRequest)),
             (r#"{"version":2,"request":"status"}"#, Err(RefusalCode::UnknownVersion)),
             (r#"{"version":2,"verb":"status"}"#, Err(RefusalCode::UnknownVersion)),
@@ -318,13 +444,32 @@ mod tests {
     fn both_ends_understand_each_other() {
         let request = Request::new("status");
         let line = request.line();
-        assert_eq!(line, b"{\"version\":1,\"request\":\"status\"}\n");
-        assert_eq!(Request::parse(&line), Ok(request));
+        assert_eq!(line.as_slice(), b"{\"version\":1,\"request\":\"status\"}\n");
+        assert_eq!(Request::parse(&line[..line.len() - 1]), Ok(request));
         let refusal = Refusal::unknown_request("statsu", &["status"]);
         assert_eq!(refusal.message, "there is no request \"statsu\"; there is status");
         for told in [Ok(json!({ "a": 1 })), Err(refusal)] {
             assert_eq!(read_answer(&answer(&told)), Ok(told));
         }
+    }
+
+    #[test]
+    fn parameters_go_from_end_to_end_as_they_are() {
+        #[derive(Debug, Deserialize, PartialEq, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct Way {
+            token: Zeroizing<String>,
+            more: Vec<u8>,
+        }
+        let way = || Way { token: Zeroizing::new("0.AX\"-\u{e4}\n".to_owned()), more: vec![1, 2] };
+        let sent = Request::of("login", &way()).unwrap();
+        let line = sent.line();
+        let came = Request::parse(&line[..line.len() - 1]).unwrap();
+        assert_eq!((came.name.as_str(), came.parameters::<Way>()), ("login", Ok(way())));
+        assert_eq!(format!("{came:?}"), "Request { name: \"login\", .. }");
+        // What is no object is refused by whoever reads it.
+        let line = Request::of("login", &[1]).unwrap().line();
+        assert_eq!(Request::parse(&line).unwrap_err().code, RefusalCode::BadRequest);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
+use zeroize::Zeroizing;
 
 use super::framing::{Lines, TooLong};
 use super::protocol::{MAX_REQUEST, Refusal, RefusalCode, Request, answer};
@@ -222,7 +223,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// The next request's line.
-    async fn request(&mut self) -> Result<Vec<u8>, End> {
+    async fn request(&mut self) -> Result<Zeroizing<Vec<u8>>, End> {
         if let Some(line) = self.lines.next().map_err(too_long)? {
             return Ok(line);
         }
@@ -244,7 +245,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Reads until the line that has begun is whole.
-    async fn rest(&mut self) -> Result<Vec<u8>, End> {
+    async fn rest(&mut self) -> Result<Zeroizing<Vec<u8>>, End> {
         loop {
             if !self.read().await? {
                 return self.lines.last().map_err(too_long)?.ok_or(End::Silent);
@@ -269,8 +270,8 @@ impl<H: Handler> Connection<H> {
 
     /// Reads once; false at the end of the stream.
     async fn read(&mut self) -> Result<bool, End> {
-        let mut chunk = [0; CHUNK];
-        let length = self.stream.read(&mut chunk).await.map_err(|_| End::Silent)?;
+        let mut chunk = Zeroizing::new([0; CHUNK]);
+        let length = self.stream.read(&mut *chunk).await.map_err(|_| End::Silent)?;
         self.lines.push(&chunk[..length]);
         Ok(length > 0)
     }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::config::{Grant, Settings};
 use crate::control::{AskError, Refusal, RefusalCode, Request, ask};
 use crate::lanes;
-use crate::registration::{self, Registration};
+use crate::registration::{self, Ledgers, Registration};
 use crate::routing;
 use crate::sign_ins::{Begin, Begun, Callback, Following, GivingUp, Progress, Seat, SignIns};
 use crate::tls::{CaFileError, Trust};
@@ -48,6 +48,10 @@ pub(super) enum DeskError {
     Elsewhere { directory: PathBuf, socket: PathBuf },
     #[error("{} is no state directory yet: start the daemon once, or make the directory for the user that runs it", .0.display())]
     NoStateDirectory(PathBuf),
+    #[error(
+        "this configuration has no state directory, where a sign-in would be stored: set spool.directory, or grant = \"delegated\" in the tenant"
+    )]
+    Stateless,
     #[error("ended by a fault of ours: {0}")]
     Internal(String),
 }
@@ -59,16 +63,17 @@ impl Desk {
         socket: Option<&Path>,
         wish: Begin,
     ) -> Result<(Self, Begun), DeskError> {
-        let socket = socket.map_or_else(|| settings.control_socket(), Path::to_owned);
-        let directory = settings.spool.directory.as_path();
-        let daemon = Self::Daemon(socket.clone());
+        let (Some(directory), Some(socket)) = (settings.state_directory(), socket.or(settings.control_socket())) else {
+            return Err(DeskError::Stateless);
+        };
+        let daemon = Self::Daemon(socket.to_owned());
         match daemon.ask("login_begin", &wish).await {
             Ok(begun) => Ok((daemon, begun)),
             Err(DeskError::Ask(AskError::NotRunning { .. })) if SqliteSpool::is_owned(directory) => {
-                Err(DeskError::Elsewhere { directory: directory.to_owned(), socket })
+                Err(DeskError::Elsewhere { directory: directory.to_owned(), socket: socket.to_owned() })
             }
             Err(DeskError::Ask(AskError::NotRunning { .. })) => {
-                let sign_ins = SignIns::new(seats(settings)?, Arc::new(SystemClock::new()));
+                let sign_ins = SignIns::new(seats(settings, directory)?, Arc::new(SystemClock::new()));
                 let begun = sign_ins.begin(wish, "this command").await?;
                 Ok((Self::Here(Box::new(sign_ins)), begun))
             }
@@ -116,10 +121,8 @@ impl Desk {
             return Err(DeskError::Internal("there is no daemon to ask".to_owned()));
         };
         let internal = |error: serde_json::Error| DeskError::Internal(error.to_string());
-        let Value::Object(parameters) = serde_json::to_value(parameters).map_err(internal)? else {
-            return Err(DeskError::Internal("parameters are an object".to_owned()));
-        };
-        let reply = ask(socket, &Request::with(name, parameters), PATIENCE).await;
+        let request = Request::of(name, parameters).map_err(internal)?;
+        let reply = ask(socket, &request, PATIENCE).await;
         match reply {
             Ok(reply) => serde_json::from_value(reply).map_err(internal),
             Err(AskError::Refused(refusal)) if refusal.code == RefusalCode::UnknownRequest => {
@@ -132,13 +135,13 @@ impl Desk {
 }
 
 /// All places where users sign in, without a daemon.
-fn seats(settings: &Settings) -> Result<Vec<Seat>, DeskError> {
-    let directory = settings.spool.directory.as_path();
+fn seats(settings: &Settings, directory: &Path) -> Result<Vec<Seat>, DeskError> {
     if !directory.is_dir() {
         return Err(DeskError::NoStateDirectory(directory.to_owned()));
     }
     let trust = Trust::of_this_machine();
-    let vault = registration::vault(settings)?;
+    let vault = registration::vault(directory, settings.vault.key.as_ref())?;
+    let ledgers = Arc::new(Ledgers::new(Some(directory)));
     let mut seats = Vec::new();
     for (name, mailbox) in &settings.mailboxes {
         let (Some((tenant_name, tenant)), Some(id)) = (settings.tenant_of(mailbox), routing::lane(settings, mailbox))
@@ -153,7 +156,7 @@ fn seats(settings: &Settings) -> Result<Vec<Seat>, DeskError> {
             mailboxes: vec![name.clone()],
             login: mailbox.login.as_ref().map(ToString::to_string).unwrap_or_default(),
             id,
-            registration: Registration::new(tenant_name, tenant, directory, &trust)?,
+            registration: Registration::new(tenant_name, tenant, &ledgers, &trust)?,
             endpoint: lanes::endpoint(settings, &trust, tenant)?,
             vault: Arc::clone(&vault),
             lanes: None,

@@ -209,10 +209,10 @@ async fn an_abandoned_request_stays_counted_and_its_number_is_not_given_again() 
     let clock = clock();
     let mut ledger = Ledger::open(&path, &clock);
     let mut other = Ledger::open(&path, &clock);
-    let mut abandoned = ledger.book.clone();
+    let mut abandoned = ledger.book().clone();
     drop(tokio::time::timeout(Duration::ZERO, ledger.take(Now::of(&clock))).await);
     // The thread may have come to it yet or not; this is what it does, and twice is once.
-    assert_eq!(abandoned.take(Now::of(&clock)), Ok(()));
+    assert_eq!(abandoned.take(Now::of(&clock), REQUEST_LIMIT), Ok(()));
     assert_eq!(other.take(Now::of(&clock)).await, Ok(()));
     for _ in 2..REQUEST_LIMIT {
         assert_eq!(ledger.take(Now::of(&clock)).await, Ok(()));
@@ -235,7 +235,7 @@ fn processes_that_race_share_five() {
             thread::spawn(move || {
                 start.wait();
                 let mut ledger = Ledger::open(&path, &*clock);
-                (0..REQUEST_LIMIT).filter(|_| ledger.book.take(Now::of(&*clock)).is_ok()).count()
+                (0..REQUEST_LIMIT).filter(|_| ledger.book().take(Now::of(&*clock), REQUEST_LIMIT).is_ok()).count()
             })
         })
         .collect();
@@ -292,7 +292,7 @@ proptest! {
                     }
                 }
                 Step::Ask(place) => {
-                    let wait = ledgers[place].book.take(now);
+                    let wait = ledgers[place].book().take(now, REQUEST_LIMIT);
                     prop_assert!(wait.is_ok() || wait.is_err_and(|wait| wait <= COUNTED));
                     if wait.is_ok() {
                         made.push(now.monotonic);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clock::Clock;
-use token_manager::FailureClass::{self, Configuration, Credential, Throttled, Transient, Unexpected};
+use token_manager::FailureClass::{self, Configuration, Credential, Grant, Throttled, Transient, Unexpected};
 
 use crate::endpoint::{Answer, CORRELATION_ID, TRACE_ID};
 use crate::world::{SECRET, World, failure};
@@ -83,6 +83,14 @@ async fn the_table() {
             Some(400),
             "AADSTS90002",
             60,
+        ),
+        // A loop, which passes only when nobody asks for five minutes; by another grant it would be a refused one.
+        (
+            Answer::error(400, "invalid_grant", 50_196, "The server terminated an operation because of a loop."),
+            Grant,
+            Some(400),
+            "AADSTS50196",
+            300,
         ),
         (Answer::json(200, &long), Unexpected, Some(200), "longer than 1 MiB", 5),
         (Answer::json(502, &long), Transient, Some(502), "longer than 1 MiB", 5),

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clock::Clock;
-use token_manager::{REQUEST_LIMIT, TokenUnavailable};
+use proptest::prelude::*;
+use token_manager::{Application, REQUEST_LIMIT, REQUEST_PERIOD, TokenManager, TokenUnavailable};
 
 use crate::endpoint::Answer;
-use crate::world::{World, until};
+use crate::entra::Entra;
+use crate::world::{World, endpoints, until};
 
 fn tokens(count: usize) -> impl Iterator<Item = Answer> {
     (0..count).map(|number| Answer::token(&format!("t{number}"), 3600))
@@ -65,4 +67,95 @@ async fn a_damaged_ledger_waits_and_recovers() {
     assert_eq!(world.endpoint.requests(), 0);
     world.clock.advance(Duration::from_secs(301));
     assert_eq!(manager.token().await.unwrap().expose(), "t0");
+}
+
+/// What happens to a manager.
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    /// The process ends and another one begins.
+    Restart,
+    /// Exchange refuses the token.
+    Replace,
+    /// Another secret stands there: one of those in [`SECRETS`].
+    Rotate(usize),
+    /// The endpoint answers the next request so: one of [`odd`].
+    Answer(usize),
+}
+
+/// Entra ID knows all but the last.
+const SECRETS: [&str; 3] = ["first", "second", "wrong"];
+const ODD: usize = 6;
+
+fn odd(which: usize) -> Answer {
+    match which {
+        0 => Answer::raw(503, &[], "<html>"),
+        1 => Answer::raw(429, &[("Retry-After", "1")], ""),
+        2 => Answer::error(400, "invalid_grant", 50_196, "A loop."),
+        3 => Answer::error(401, "invalid_client", 7_000_222, "Expired."),
+        4 => Answer::token("short", 61),
+        _ => Answer::json(200, "{}"),
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        5 => (0..90u64).prop_map(Step::Pass),
+        1 => (90..4000u64).prop_map(Step::Pass),
+        3 => Just(Step::Restart),
+        4 => Just(Step::Replace),
+        2 => (0..SECRETS.len()).prop_map(Step::Rotate),
+        3 => (0..ODD).prop_map(Step::Answer),
+    ];
+    prop::collection::vec(step, 20..60)
+}
+
+/// All is done that was to be done at this moment.
+async fn at_rest(world: &World, manager: &TokenManager) {
+    let now = world.clock.wall();
+    until(manager, |status| !status.fetching && status.next_attempt > now).await;
+}
+
+async fn live(steps: Vec<Step>) -> Vec<clock::Monotonic> {
+    let mut world = World::new().await;
+    let entra = Entra::start(&SECRETS[..2]).await;
+    entra.keep_time(world.clock.clone());
+    let start =
+        |world: &World| world.start_as(Application { endpoints: endpoints(entra.url.clone()), ..world.application() });
+    *world.source.text.lock().unwrap() = Some(SECRETS[0].to_owned());
+    let mut manager = start(&world);
+    for step in steps {
+        at_rest(&world, &manager).await;
+        match step {
+            Step::Pass(seconds) => world.pass(&manager, seconds),
+            Step::Restart => {
+                world = world.restarted();
+                manager = start(&world);
+            }
+            Step::Replace => {
+                if let Ok(token) = manager.token().await {
+                    let _ = manager.replace(&token).await;
+                }
+            }
+            Step::Rotate(which) => *world.source.text.lock().unwrap() = Some(SECRETS[which].to_owned()),
+            Step::Answer(which) => entra.script(odd(which)),
+        }
+    }
+    at_rest(&world, &manager).await;
+    entra.came()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The whole manager, its file and its endpoint; that the clock may be set as well is the ledger's own property.
+    #[test]
+    fn whatever_happens_five_minutes_hold_five_requests(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let came = runtime.block_on(live(steps));
+        prop_assert!(!came.is_empty());
+        for six in came.windows(REQUEST_LIMIT + 1) {
+            prop_assert!(six[REQUEST_LIMIT].saturating_since(six[0]) > REQUEST_PERIOD, "{six:?}");
+        }
+    }
 }

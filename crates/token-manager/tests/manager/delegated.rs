@@ -11,8 +11,9 @@ use token_manager::{
 };
 
 use crate::endpoint::{Answer, CLIENT_ID, DELEGATED_SCOPE};
+use crate::entra::Entra;
 use crate::secrecy::listen;
-use crate::world::{Source, World, failure, until};
+use crate::world::{Source, World, endpoints, failure, until};
 
 const MAILBOX: &str = "scanner@contoso.com";
 const DAY: u64 = 24 * 60 * 60;
@@ -394,4 +395,37 @@ async fn the_end_of_a_refresh_token_is_told_30_7_and_1_days_before() {
     // It is not thrown away: only the endpoint knows.
     assert_eq!((seat.stored_token().as_str(), seat.stored().refused), ("r1", None));
     assert_eq!(seat.world.endpoint.requests(), 92);
+}
+
+#[tokio::test]
+async fn a_refused_grant_says_nothing_of_a_new_secret_that_was_shown_with_it() {
+    let (log, _guard) = listen();
+    let seat = Seat::new().await;
+    let entra = Entra::start(&["old", "new"]).await;
+    *seat.world.source.text.lock().unwrap() = Some("old".to_owned());
+    let grant = Grant::Delegated { vault: Arc::new(seat.vault()), name: name(), mailbox: "scanner".to_owned() };
+    let (endpoints, scope) = (endpoints(entra.url.clone()), DELEGATED_SCOPE.to_owned());
+    let manager = seat.world.start_as(Application { endpoints, scope, grant, ..seat.world.application() });
+    until(&manager, |status| status.last_success.is_some() && !status.fetching).await;
+    entra.script(revoked());
+    *seat.world.source.text.lock().unwrap() = Some("new".to_owned());
+    seat.world.pass(&manager, 30);
+    let status = until(&manager, |status| status.failures == 1 && !status.fetching).await;
+    assert_eq!(entra.shown(), ["old", "new"]);
+    assert_eq!(status.last_failure.unwrap().1.codes, [50_173]);
+    assert_eq!(status.credential.trouble, None);
+    assert!(seat.stored().refused.is_some() && status.sign_in.unwrap().refused.is_some());
+    assert_eq!((log.lines("WARN", ""), log.lines("WARN", "AADSTS50173")), (1, 1), "{}", log.text());
+    // More looks change nothing: nobody is asked with a refused refresh token, and the token that there is goes on.
+    for _ in 0..3 {
+        seat.world.pass(&manager, 30);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((manager.token().await.unwrap().expose(), manager.status().failures), ("t1", 1));
+    seat.sign_in("r1", MAILBOX);
+    seat.world.pass(&manager, 1);
+    let now = seat.world.clock.wall();
+    until(&manager, |status| status.last_success == Some(now) && !status.fetching).await;
+    assert_eq!(entra.shown(), ["old", "new", "new"], "the right secret did not wait for its next try");
+    assert_eq!((log.lines("INFO", "the new client secret brought a token"), log.lines("WARN", "")), (1, 1));
 }

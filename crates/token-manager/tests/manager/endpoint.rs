@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -50,6 +52,15 @@ impl Answer {
     pub(crate) fn token(token: &str, expires_in: u32) -> Self {
         let body = format!(
             r#"{{"token_type":"Bearer","expires_in":{expires_in},"ext_expires_in":{expires_in},"access_token":"{token}"}}"#
+        );
+        Self::json(200, &body)
+    }
+
+    /// The same with the id token of `account`.
+    pub(crate) fn token_of(token: &str, expires_in: u32, account: &str) -> Self {
+        let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"preferred_username":"{account}"}}"#));
+        let body = format!(
+            r#"{{"token_type":"Bearer","expires_in":{expires_in},"access_token":"{token}","id_token":"e30.{claims}.c2ln"}}"#
         );
         Self::json(200, &body)
     }

@@ -3,6 +3,7 @@
 // clippy's own exception sees only `#[test]` functions, not the helpers beside them.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod accounts;
 mod answers;
 mod budget;
 mod delegated;

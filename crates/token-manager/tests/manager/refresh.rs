@@ -26,6 +26,22 @@ async fn refreshed_before_expiry_without_anyone_asking() {
 }
 
 #[tokio::test]
+async fn the_endpoints_wish_for_a_refresh_is_met_soon_after_and_not_before() {
+    let world = World::new().await;
+    let body = r#"{"token_type":"Bearer","expires_in":3600,"refresh_in":900,"access_token":"t1"}"#;
+    world.endpoint.script([Answer::json(200, body), Answer::token("t2", 3600)]);
+    let manager = world.start();
+    manager.token().await.unwrap();
+    let due = until(&manager, |status| !status.fetching).await.next_attempt;
+    let after = due.saturating_since(world.clock.wall());
+    assert!((900..=990).contains(&after.as_secs()), "{after:?}");
+    world.pass(&manager, after.as_secs() - 1);
+    world.pass(&manager, 1);
+    until(&manager, |status| status.last_success == Some(due)).await;
+    assert_eq!(world.endpoint.requests(), 2);
+}
+
+#[tokio::test]
 async fn a_valid_token_outlives_failing_refreshes() {
     let world = World::new().await;
     world.endpoint.script([

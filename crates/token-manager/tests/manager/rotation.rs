@@ -2,10 +2,14 @@
 //! every 30 s, which here is whenever the clock was moved and the manager woken.
 
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use clock::Clock as _;
 use token_manager::{Algorithm, Application, Credential, FailureClass, SigningCertificate, TokenManager};
 
+use tokio::task::yield_now;
+
+use crate::endpoint::Answer;
 use crate::entra::{Entra, LIFETIME};
 use crate::secrecy::{Log, listen};
 use crate::world::{Source, World, endpoints, failure, until};
@@ -13,6 +17,7 @@ use crate::world::{Source, World, endpoints, failure, until};
 const OLD: &str = "the-old-one";
 const NEW: &str = "the-new-one";
 const WRONG: &str = "not-what-it-should-be";
+const DAY: u64 = 24 * 60 * 60;
 /// Between two looks.
 const LOOK: u64 = 30;
 /// When a token is refreshed, surely.
@@ -25,6 +30,7 @@ const IS_UNUSABLE: &str = "the credential cannot be used as it stands; the one b
 struct Scene {
     world: World,
     entra: Entra,
+    application: Application,
     manager: TokenManager,
     log: Log,
     _guard: tracing::subscriber::DefaultGuard,
@@ -40,11 +46,36 @@ impl Scene {
     }
 
     async fn of(world: World, credential: Credential, known: &[&str]) -> Self {
+        let application = Application { credential, ..world.application() };
+        Self::with(world, application, known).await
+    }
+
+    async fn with(world: World, application: Application, known: &[&str]) -> Self {
         let (log, guard) = listen();
         let entra = Entra::start(known).await;
-        let application = Application { endpoints: endpoints(entra.url.clone()), credential, ..world.application() };
-        let manager = world.start_as(application);
-        Self { world, entra, manager, log, _guard: guard }
+        let application = Application { endpoints: endpoints(entra.url.clone()), ..application };
+        let manager = world.start_as(application.clone());
+        Self { world, entra, application, manager, log, _guard: guard }
+    }
+
+    /// Another manager of the same application, as for another mailbox.
+    async fn kin(&self) -> TokenManager {
+        let manager = self.world.start_beside(self.application.clone(), "kin.ledger");
+        until(&manager, |status| status.next_attempt > self.world.clock.wall() && !status.fetching).await;
+        manager
+    }
+
+    /// The days, of so many from now on, on which a warning with `text` was told.
+    async fn days_with(&self, text: &str, days: u32) -> Vec<u32> {
+        let mut told = Vec::new();
+        for day in 1..=days {
+            let before = self.log.lines("WARN", text);
+            self.fetch(DAY).await;
+            for _ in before..self.log.lines("WARN", text) {
+                told.push(day);
+            }
+        }
+        told
     }
 
     /// The first token, without a caller who would have the manager look again.
@@ -265,6 +296,147 @@ async fn certificate_and_key_are_rotated_one_after_the_other() {
         assert_eq!((scene.entra.shown().as_slice(), scene.trouble()), (&thumbprints[..], None));
         assert_eq!((scene.log.lines("WARN", ""), scene.log.lines("INFO", IS_USED)), (0, 1), "{}", scene.log.text());
     }
+}
+
+impl Pair {
+    /// One that ends at the midnight before that day of 2027; the world begins on 15 January at eight in the morning.
+    fn until(month: u8, day: u8) -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let mut certificate = rcgen::CertificateParams::default();
+        certificate.not_after = rcgen::date_time_ymd(2027, month, day);
+        Self { certificate: certificate.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+}
+
+/// Of an end that is 40 days away: 30, 7 and 1 days before, and when it is over.
+const TOLD: [u32; 4] = [10, 33, 39, 40];
+
+async fn dated(days: u64) -> Scene {
+    let world = World::new().await;
+    put(&world.source, Some(OLD));
+    let ends = world.clock.wall() + Duration::from_secs(days * DAY);
+    let application = Application { secret_expires: Some(ends), ..world.application() };
+    let scene = Scene::with(world, application, &[OLD, NEW]).await;
+    scene.begin().await;
+    assert_eq!(scene.manager.status().credential.ends_at, Some(ends));
+    scene
+}
+
+#[tokio::test]
+async fn the_end_of_a_secret_is_told_30_7_and_1_days_before_and_when_it_is_over() {
+    let scene = dated(40).await;
+    assert_eq!(scene.days_with("", 45).await, TOLD, "{}", scene.log.text());
+    assert_eq!(scene.log.lines("WARN", "the client secret expires soon"), 3);
+    assert_eq!(scene.log.lines("WARN", "the client secret has expired by its date"), 1);
+    for left in ["days_left=30", "days_left=7", "days_left=1"] {
+        assert_eq!(scene.log.lines("WARN", left), 1, "{left}: {}", scene.log.text());
+    }
+    assert_eq!(scene.log.lines("WARN", "Certificates & secrets"), 4);
+}
+
+#[tokio::test]
+async fn the_end_of_a_secret_is_of_no_matter_once_another_took_its_place() {
+    let scene = dated(40).await;
+    assert_eq!(scene.days_with("", 20).await, [10]);
+    scene.put(Some(NEW));
+    scene.fetch(LOOK).await;
+    assert_eq!(scene.days_with("", 30).await, [0; 0], "{}", scene.log.text());
+    assert_eq!(scene.manager.status().credential.ends_at, None);
+    assert_eq!(scene.log.lines("INFO", "client_secret_expires"), 1, "where to write the new one's end");
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_told_by_its_own_date_until_another_took_its_place() {
+    let (old, new) = (Pair::until(2, 24), Pair::until(12, 31));
+    let source = |text: &str| Arc::new(Source { text: Mutex::new(Some(text.to_owned())) });
+    let (certificate, key) = (source(&old.certificate), source(&old.key));
+    let credential =
+        Credential::Certificate { certificate: certificate.clone(), key: key.clone(), algorithm: Algorithm::Ps256 };
+    let known = [old.thumbprint(), new.thumbprint()];
+    let scene = Scene::of(World::new().await, credential, &known.each_ref().map(String::as_str)).await;
+    scene.begin().await;
+    assert_eq!(scene.days_with("", 42).await, TOLD, "{}", scene.log.text());
+    assert_eq!(scene.log.lines("WARN", "the certificate expires soon"), 3);
+    assert_eq!(scene.log.lines("WARN", "the certificate has expired by its date"), 1);
+    put(&key, Some(&new.key));
+    put(&certificate, Some(&new.certificate));
+    scene.fetch(LOOK).await;
+    assert_eq!(scene.days_with("", 30).await, [0; 0], "{}", scene.log.text());
+    // It has an end as well: 31 December less 30 days.
+    assert_eq!(scene.days_with("the certificate expires soon", 250).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_kin_have_in_common_is_told_once() {
+    let scene = dated(40).await;
+    let kin = scene.kin().await;
+    let mut told = Vec::new();
+    for day in 1..=41 {
+        let before = scene.log.lines("WARN", "");
+        scene.world.clock.advance(Duration::from_secs(DAY));
+        let now = scene.world.clock.wall();
+        for manager in [&scene.manager, &kin] {
+            manager.wake();
+            until(manager, |status| status.last_success == Some(now) && !status.fetching).await;
+        }
+        told.extend((before..scene.log.lines("WARN", "")).map(|_| day));
+    }
+    assert_eq!(told, TOLD, "{}", scene.log.text());
+}
+
+#[tokio::test]
+async fn one_of_kin_tries_a_new_secret_and_the_others_use_what_it_proved() {
+    let scene = Scene::new(OLD, &[OLD]).await;
+    scene.begin().await;
+    let kin = scene.kin().await;
+    let pass = async |seconds| {
+        scene.world.clock.advance(Duration::from_secs(seconds));
+        for manager in [&scene.manager, &kin] {
+            manager.wake();
+        }
+    };
+    let at_rest = async || {
+        for manager in [&scene.manager, &kin] {
+            until(manager, |status| !status.fetching && status.next_attempt > scene.world.clock.wall()).await;
+        }
+    };
+    scene.put(Some(WRONG));
+    pass(LOOK).await;
+    while scene.log.lines("WARN", "was refused") == 0 {
+        yield_now().await;
+    }
+    at_rest().await;
+    assert_eq!(scene.entra.shown(), [OLD, OLD, WRONG]);
+    scene.entra.know(&[OLD, NEW]);
+    scene.put(Some(NEW));
+    pass(LOOK).await;
+    while scene.log.lines("INFO", IS_USED) == 0 {
+        yield_now().await;
+    }
+    at_rest().await;
+    assert_eq!(scene.entra.shown(), [OLD, OLD, WRONG, NEW]);
+    // It is what the other asks with when its own turn has come.
+    scene.entra.know(&[NEW]);
+    pass(REFRESH).await;
+    at_rest().await;
+    assert_eq!(scene.entra.shown(), [OLD, OLD, WRONG, NEW, NEW, NEW]);
+    assert_eq!((scene.log.lines("WARN", ""), scene.log.lines("INFO", IS_USED)), (1, 1), "{}", scene.log.text());
+}
+
+#[tokio::test]
+async fn a_pause_that_the_endpoint_asks_for_is_for_all_kin() {
+    let scene = Scene::new(OLD, &[OLD]).await;
+    scene.begin().await;
+    scene.entra.script(Answer::raw(429, &[("Retry-After", "120")], ""));
+    scene.world.pass(&scene.manager, REFRESH);
+    until(&scene.manager, |status| status.failures == 1 && !status.fetching).await;
+    let kin = scene.kin().await;
+    let (told, next) = failure(&kin).await;
+    assert_eq!((told.class, next), (FailureClass::Throttled, scene.world.clock.wall() + Duration::from_mins(2)));
+    assert_eq!(scene.entra.shown().len(), 2);
+    scene.world.pass(&kin, 120);
+    until(&kin, |status| status.last_success.is_some() && !status.fetching).await;
+    assert_eq!(scene.entra.shown().len(), 3);
 }
 
 /// Every mailbox asks every five minutes for a day.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clock::{ManualClock, WallTime};
 use tempfile::TempDir;
 use token_manager::{
-    Application, Credential, Endpoints, Grant, Kinship, Ledger, SecretError, SecretSource, TokenFailure, TokenManager,
-    TokenStatus, TokenUnavailable,
+    Application, Credential, Endpoints, Grant, Kinship, Ledger, SecretError, SecretSource, SignIn, TokenFailure,
+    TokenManager, TokenStatus, TokenUnavailable,
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -101,6 +101,17 @@ impl World {
     pub(crate) fn start_with(&self, application: Application, http: reqwest::Client) -> TokenManager {
         let ledger = Ledger::open(self.ledger_path(), &*self.clock);
         TokenManager::start(application, http, self.clock.clone(), ledger, self.stop.child_token())
+    }
+
+    /// One of several, whose ledger is the file called `ledger`.
+    pub(crate) fn start_beside(&self, application: Application, ledger: &str) -> TokenManager {
+        let ledger = Ledger::open(self.path(ledger), &*self.clock);
+        TokenManager::start(application, http(), self.clock.clone(), ledger, self.stop.child_token())
+    }
+
+    /// A sign-in for the mailbox whose ledger is the file called `ledger`.
+    pub(crate) fn sign_in(&self, application: Application, ledger: &str) -> SignIn {
+        SignIn::new(application, http(), self.clock.clone(), Ledger::open(self.path(ledger), &*self.clock))
     }
 
     /// Moves time on and has the manager look at it.
