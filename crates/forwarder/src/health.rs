@@ -127,30 +127,35 @@ pub(crate) enum Permission {
     WaitForProbe,
 }
 
-impl Permission {
-    /// Whether it is leave for the probe, or how long to wait for leave; none where only the probe's end can tell.
-    pub(crate) fn probing(self) -> Result<bool, Option<Duration>> {
-        match self {
-            Self::Well => Ok(false),
-            Self::Probe => Ok(true),
-            Self::Wait(wait) => Err(Some(wait)),
-            Self::WaitForProbe => Err(None),
-        }
-    }
-}
-
 impl Health {
     /// Whether the lane may be used at `now`. A [`Permission::Probe`] must be followed by one of the three reports.
     pub(crate) fn permission(&mut self, now: Monotonic) -> Permission {
-        match &mut self.illness {
+        let permission = self.outlook(now);
+        if let (Permission::Probe, Some(illness)) = (permission, &mut self.illness) {
+            illness.probing = true;
+        }
+        permission
+    }
+
+    /// What [`Self::permission`] would say, without taking the probe.
+    pub(crate) fn outlook(&self, now: Monotonic) -> Permission {
+        match &self.illness {
             None => Permission::Well,
             Some(illness) if illness.probing => Permission::WaitForProbe,
             Some(illness) if now < illness.until => Permission::Wait(illness.until.saturating_since(now)),
-            Some(illness) => {
-                illness.probing = true;
-                Permission::Probe
-            }
+            Some(_) => Permission::Probe,
         }
+    }
+
+    /// The trouble that withholds leave at `now`, and for how long if that is known.
+    pub(crate) fn withholds(&self, now: Monotonic) -> Option<(Trouble, Option<Duration>)> {
+        let wait = match self.outlook(now) {
+            Permission::Well | Permission::Probe => return None,
+            Permission::Wait(wait) => Some(wait),
+            // Its end will tell.
+            Permission::WaitForProbe => None,
+        };
+        self.illness.as_ref().map(|illness| (illness.trouble.clone(), wait))
     }
 
     /// The lane works. Gives the trouble that ended, if there was one.
@@ -190,6 +195,18 @@ impl Health {
     pub(crate) fn answered(&mut self, now: Monotonic, chance: f64) -> Option<Trouble> {
         let illness = self.illness.as_mut()?;
         if illness.trouble.kind != TroubleKind::Refused {
+            return self.well(now);
+        }
+        illness.probing = false;
+        illness.until = now + jitter(illness.trouble.kind.waits().0, 0.2, chance);
+        None
+    }
+
+    /// Upstream has let the probe in as far as to its content, which may take long: what kept everybody out is over, and of what
+    /// upstream may say at the end another probe tells after a first wait.
+    pub(crate) fn let_in(&mut self, now: Monotonic, chance: f64) -> Option<Trouble> {
+        let illness = self.illness.as_mut()?;
+        if matches!(illness.trouble.kind, TroubleKind::Unreachable | TroubleKind::NoToken) {
             return self.well(now);
         }
         illness.probing = false;

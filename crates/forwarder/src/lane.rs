@@ -1,6 +1,8 @@
 //! A lane: one login's road upstream. It gives turns within the login's limits, keeps connections warm, and stands
 //! still as a whole when the login is in trouble, which is no message's fault.
 
+mod retire;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use clock::{Clock, Monotonic};
 use mail::{LaneId, Outcome, Recipient, Scope};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 use wire::Reply;
 use zeroize::Zeroizing;
@@ -18,11 +20,12 @@ use crate::classify::{Stage, classify, is_about_the_dialog, may_be_the_token};
 use crate::connection::{Connection, Lost, OpenError};
 use crate::endpoint::Endpoint;
 use crate::health::{Pause, Trouble, TroubleKind, TroubleStatus};
+use crate::live::NoTurn;
 use crate::prove::{Unproven, prove};
 use crate::tenant::Tenant;
 use crate::token::{BearerToken, TokenSource, TokenTrouble};
 use crate::transfer::{Body, Ended, Message, transfer};
-use crate::turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};
+use crate::turns::{Allowance, Hindrance, Lesson, Mode, Moment, NoPlace, NoRoom, TenantTurns, Turn, Turns};
 
 /// Upstream is not asked for a fresh token in answer to a 535 more often than this: the token is rarely at fault.
 const FRESH_TOKEN_EVERY: Duration = Duration::from_mins(10);
@@ -68,6 +71,8 @@ pub struct Lane<T> {
     limits: ConnectionLimits,
     clock: Arc<dyn Clock>,
     connections: Arc<Semaphore>,
+    /// Clients that wait for a turn come one after the other: the first wakes alone, and none overtakes.
+    clients: tokio::sync::Mutex<()>,
     /// Each logged-in connection holds a clone, so that counting them is looking at it.
     open: Arc<()>,
     state: Mutex<State>,
@@ -82,6 +87,8 @@ struct State {
     idle: Vec<Connection>,
     /// When it was told last that the day is used up.
     day_told: Option<Monotonic>,
+    /// Since when the lane retires: live messages have an end then.
+    retires: Option<Monotonic>,
     fresh_token: Option<FreshToken>,
 }
 
@@ -122,9 +129,9 @@ pub struct Slot<T> {
     /// Taken at its end only.
     turn: Option<Turn>,
     /// Whether upstream may have seen a message in this turn.
-    seen: bool,
+    pub(crate) seen: bool,
     /// What upstream counts of it; all that was set aside while it is not known.
-    spent: Option<Spent>,
+    pub(crate) spent: Option<Spent>,
 }
 
 /// What upstream told.
@@ -165,6 +172,8 @@ pub struct LaneParts<T> {
     pub tenant: Arc<Tenant>,
     /// What the login may do.
     pub allowance: Allowance,
+    /// Connections that live messages leave to the queue: 0 or 1. One is theirs in any case.
+    pub kept_for_queue: usize,
     /// How long its connections live.
     pub limits: ConnectionLimits,
     /// Time.
@@ -174,11 +183,12 @@ pub struct LaneParts<T> {
 impl<T: TokenSource> Lane<T> {
     /// A lane that has done nothing yet.
     pub fn new(parts: LaneParts<T>) -> Arc<Self> {
-        let LaneParts { id, login, endpoint, tokens, tenant, allowance, limits, clock } = parts;
+        let LaneParts { id, login, endpoint, tokens, tenant, allowance, kept_for_queue, limits, clock } = parts;
         let state = State {
-            turns: Turns::new(login.clone(), allowance.clone()),
+            turns: Turns::new(login.clone(), allowance.clone(), kept_for_queue),
             idle: Vec::new(),
             day_told: None,
+            retires: None,
             fresh_token: None,
         };
         Arc::new(Self {
@@ -188,6 +198,7 @@ impl<T: TokenSource> Lane<T> {
             tokens,
             tenant,
             connections: Arc::new(Semaphore::new(allowance.connections.max(1))),
+            clients: tokio::sync::Mutex::new(()),
             open: Arc::default(),
             allowance,
             limits,
@@ -211,6 +222,12 @@ impl<T: TokenSource> Lane<T> {
     /// The server at its end.
     pub fn host(&self) -> &str {
         &self.endpoint.host
+    }
+
+    /// Live messages leave so many connections to the queue from now on; one is theirs in any case.
+    pub fn keep_for_queue(&self, connections: usize) {
+        self.state().turns.keep_for_queue(connections);
+        self.notify();
     }
 
     /// Counts messages of the last minute that an earlier run sent: upstream counts them too.
@@ -264,18 +281,14 @@ impl<T: TokenSource> Lane<T> {
     /// Safe to drop.
     pub async fn slot(self: &Arc<Self>) -> Slot<T> {
         loop {
-            // Given back while it waits: an idle connection that is to be closed needs a place meanwhile.
+            // Given back where there is no turn: an idle connection that is to be closed needs a place meanwhile.
             let permit = Arc::clone(&self.connections).acquire_owned().await;
             let permit = permit.expect("the semaphore of a lane is never closed");
             let (changed, tenant_changed) = (self.changed.notified(), self.tenant.changed.notified());
-            let wait = match self.turns(Turns::begin) {
-                Ok(turn) => {
-                    let lane = Arc::clone(self);
-                    return Slot { lane, _connection: permit, turn: Some(turn), seen: false, spent: None };
-                }
-                Err(wait) => wait,
+            let wait = match self.begin(permit, Mode::Queue) {
+                Ok(slot) => return slot,
+                Err(hindrance) => hindrance.wait(),
             };
-            drop(permit);
             self.tell_day();
             tokio::select! {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
@@ -283,6 +296,59 @@ impl<T: TokenSource> Lane<T> {
                 () = tenant_changed => {}
             }
         }
+    }
+
+    /// Waits for a turn as [`Lane::slot`] does, for a client that waits: not beyond `within`, and not at all where it is known
+    /// that there will be none by then. Leaves the connections that are kept for the queue. Clients have their turns in the
+    /// order in which they came. Safe to drop.
+    pub async fn live_slot(self: &Arc<Self>, within: Duration) -> Result<Slot<T>, NoTurn> {
+        let end = Instant::now() + within;
+        // Said at once, however many wait before.
+        if let Some(hindrance) = self.hindrance().filter(|hindrance| lasts_beyond(hindrance, end)) {
+            return Err(self.no_turn(hindrance));
+        }
+        let Ok(_first) = timeout_at(end, self.clients.lock()).await else {
+            return Err(self.no_turn(self.hindrance().unwrap_or(Hindrance::Busy)));
+        };
+        loop {
+            let (changed, tenant_changed) = (self.changed.notified(), self.tenant.changed.notified());
+            let Some(hindrance) = self.hindrance() else {
+                // A turn is free, its connection's place will be: a session that ends has it for a moment.
+                let Ok(permit) = timeout_at(end, Arc::clone(&self.connections).acquire_owned()).await else {
+                    return Err(NoTurn::Busy);
+                };
+                let permit = permit.expect("the semaphore of a lane is never closed");
+                match self.begin(permit, Mode::Direct) {
+                    Ok(slot) => return Ok(slot),
+                    Err(_another_was_first) => continue,
+                }
+            };
+            if lasts_beyond(&hindrance, end) {
+                return Err(self.no_turn(hindrance));
+            }
+            let wait = hindrance.wait();
+            tokio::select! {
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = changed => {}
+                () = tenant_changed => {}
+                () = sleep_until(end) => return Err(self.no_turn(self.hindrance().unwrap_or(hindrance))),
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, connection: OwnedSemaphorePermit, mode: Mode) -> Result<Slot<T>, Hindrance> {
+        let turn = self.turns(|turns, tenant, now| turns.begin(tenant, mode, now))?;
+        Ok(Slot { lane: Arc::clone(self), _connection: connection, turn: Some(turn), seen: false, spent: None })
+    }
+
+    /// Why a client has no turn now.
+    fn hindrance(&self) -> Option<Hindrance> {
+        self.turns(|turns, tenant, now| turns.hindrance(tenant, Mode::Direct, now))
+    }
+
+    fn no_turn(&self, hindrance: Hindrance) -> NoTurn {
+        self.tell_day();
+        NoTurn::from(hindrance)
     }
 
     /// Mail that waits for the day is no trouble of anybody, and must not wait unseen.
@@ -294,7 +360,7 @@ impl<T: TokenSource> Lane<T> {
             state.day_told = Some(now);
             drop(state);
             let recipients_per_day = self.allowance.recipients_per_day;
-            warn!(lane = %self.id, recipients_per_day, "the login's day is used up; its mail waits, and goes on as the day slides");
+            warn!(lane = %self.id, recipients_per_day, "the login's day is used up; what is queued for it waits, and goes on as the day slides");
         }
     }
 
@@ -310,7 +376,7 @@ impl<T: TokenSource> Lane<T> {
     }
 
     /// A warm connection, or a new one.
-    async fn connection(&self) -> Result<Connection, Trouble> {
+    pub(crate) async fn connection(&self) -> Result<Connection, Trouble> {
         while let Some(mut connection) = self.take_idle() {
             if !connection.is_quiet() {
                 // Upstream has ended it already.
@@ -425,7 +491,7 @@ impl<T: TokenSource> Lane<T> {
         }
     }
 
-    fn unreachable(&self, error: OpenError) -> Trouble {
+    pub(crate) fn unreachable(&self, error: OpenError) -> Trouble {
         match error {
             OpenError::Network(text) => Trouble { kind: TroubleKind::Unreachable, scope: Scope::Mailbox, text },
             OpenError::Refused(stage, reply) => self.refused(stage, &self.login, &reply),
@@ -468,9 +534,7 @@ impl<T: TokenSource> Lane<T> {
         let (open, moment) = (self.open(), self.moment());
         match self.turns(|turns, tenant, _| turns.learn(tenant, turn, outcomes, open, moment)) {
             Lesson::Well(ended) => {
-                for trouble in &ended {
-                    info!(lane = %self.id, scope = trouble.reach(), was = %trouble, "lane works again");
-                }
+                self.tell_ended(&ended);
                 if !ended.is_empty() {
                     self.notify();
                 }
@@ -480,6 +544,12 @@ impl<T: TokenSource> Lane<T> {
                 self.tell(&trouble, pause);
                 false
             }
+        }
+    }
+
+    fn tell_ended(&self, ended: &[Trouble]) {
+        for trouble in ended {
+            info!(lane = %self.id, scope = trouble.reach(), was = %trouble, "lane works again");
         }
     }
 
@@ -497,22 +567,30 @@ impl<T: TokenSource> Lane<T> {
             // Whoever gives tokens has warned, once, with the advice.
             info!(lane = %self.id, reason = %trouble, "lane waits for a token");
         } else if is_news {
-            warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; its mail stays queued and goes out by itself once this is mended");
+            warn!(lane = %self.id, scope = trouble.reach(), reason = %trouble, advice = trouble.advice(), probe_in_seconds = wait, "lane stands still; what is queued for it stays so and goes out by itself once this is mended");
         } else {
             debug!(lane = %self.id, reason = %trouble, probe_in_seconds = wait, "lane still stands still");
         }
         self.notify();
     }
 
-    /// Keeps a connection warm, unless there are more than upstream seems to allow.
-    async fn park(&self, mut connection: Connection) {
+    /// Keeps a connection warm, or says QUIT on one too many.
+    pub(crate) async fn park(&self, connection: Connection) {
+        if let Some(surplus) = self.keep(connection) {
+            surplus.quit().await;
+        }
+    }
+
+    /// Keeps a connection warm, unless there are more than upstream seems to allow: then it comes back.
+    pub(crate) fn keep(&self, mut connection: Connection) -> Option<Connection> {
         connection.used = self.clock.monotonic();
         let allowed = self.turns(|turns, _, now| turns.allowed(now).0);
         if self.open() > allowed {
-            return connection.quit().await;
+            return Some(connection);
         }
         self.state().idle.push(connection);
         self.parked.notify_one();
+        None
     }
 
     /// Closes connections that have been idle for too long; runs until dropped and sleeps while none is idle.
@@ -567,6 +645,17 @@ impl<T: TokenSource> Slot<T> {
         self.lane.turns(|turns, tenant, now| turns.admit(tenant, turn, recipients, now))
     }
 
+    /// The lane whose turn it is.
+    pub fn lane(&self) -> &Arc<Lane<T>> {
+        &self.lane
+    }
+
+    /// Sets another recipient of this turn's message aside, if there is a place for it.
+    pub(crate) fn add(&mut self, recipient: &Recipient) -> Result<(), NoPlace> {
+        let turn = self.turn.as_mut().expect("a turn ends with its slot only");
+        self.lane.turns(|turns, tenant, now| turns.add(tenant, turn, recipient, now))
+    }
+
     /// Sends a message in this turn. `started` is called right before upstream can see anything of it.
     pub async fn deliver<B: Body>(
         mut self,
@@ -597,14 +686,14 @@ impl<T: TokenSource> Slot<T> {
                 Ok(Ended::Confused(reply)) => {
                     connection.quit().await;
                     let outcomes = vec![classify(Stage::Mail, &reply); message.recipients.len()];
-                    self.told(message, &outcomes);
+                    self.told(message.recipients, &outcomes);
                     return Attempt::Told(Told { outcomes, spent: Spent::default(), takes_wishes });
                 }
                 Ok(Ended::Lost(text)) => {
                     return Attempt::NotTaken(self.failed(lane.unreachable(OpenError::Network(text))));
                 }
                 Ok(Ended::Told { outcomes, usable }) => {
-                    let is_well = self.told(message, &outcomes);
+                    let is_well = self.told(message.recipients, &outcomes);
                     // The trouble may be this connection's, as with one too many: the probe shall have another. What was
                     // accepted comes first, and shows that it is not.
                     if usable && (is_well || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(_)))) {
@@ -624,15 +713,40 @@ impl<T: TokenSource> Slot<T> {
         }
     }
 
-    /// What the lane learns of an answer; true if it is well.
-    fn told(&mut self, message: &Message<'_>, outcomes: &[Outcome]) -> bool {
-        let taken = message.recipients.iter().zip(outcomes);
+    /// What the lane learns of the last answer; true if it is well.
+    pub(crate) fn told(&mut self, recipients: &[Recipient], outcomes: &[Outcome]) -> bool {
+        let taken = recipients.iter().zip(outcomes);
         let taken = taken.filter(|(_, outcome)| matches!(outcome, Outcome::Accepted(_) | Outcome::Uncertain(_)));
-        self.spent = Some(self.lane.turns(|turns, _, _| turns.spent(taken.map(|(recipient, _)| recipient))));
+        self.spends(taken.map(|(recipient, _)| recipient));
+        self.learn(outcomes)
+    }
+
+    /// Upstream counts these, or may.
+    pub(crate) fn spends<'a>(&mut self, taken: impl Iterator<Item = &'a Recipient>) {
+        self.spent = Some(self.worth(taken));
+    }
+
+    /// What upstream counts of these.
+    pub(crate) fn worth<'a>(&self, taken: impl Iterator<Item = &'a Recipient>) -> Spent {
+        self.lane.turns(|turns, _, _| turns.spent(taken))
+    }
+
+    /// What the lane learns of what was heard; true if it is well.
+    pub(crate) fn learn(&mut self, outcomes: &[Outcome]) -> bool {
         self.turn.as_mut().is_some_and(|turn| self.lane.learn(turn, outcomes))
     }
 
-    fn failed(&mut self, trouble: Trouble) -> Trouble {
+    /// Upstream waits for the content: a probe has shown what it can, and others need not wait for its end.
+    pub(crate) fn let_in(&mut self) {
+        let Some(turn) = &mut self.turn else { return };
+        let moment = self.lane.moment();
+        let ended = self.lane.turns(|turns, tenant, _| turns.let_in(tenant, turn, moment));
+        self.lane.tell_ended(&ended);
+        self.lane.notify();
+    }
+
+    /// The message met the lane's trouble, and upstream counts nothing of it.
+    pub(crate) fn failed(&mut self, trouble: Trouble) -> Trouble {
         self.spent = Some(Spent::default());
         if let Some(turn) = &mut self.turn {
             self.lane.troubled(turn, &trouble);
@@ -655,6 +769,11 @@ impl<T> Drop for Slot<T> {
         lane.changed.notify_waiters();
         lane.tenant.changed.notify_waiters();
     }
+}
+
+/// Whether it is known that there is no turn until `end`.
+fn lasts_beyond(hindrance: &Hindrance, end: Instant) -> bool {
+    hindrance.wait().is_some_and(|wait| wait > end.saturating_duration_since(Instant::now()))
 }
 
 fn no_token(TokenTrouble { text, scope }: TokenTrouble) -> Trouble {

@@ -1,18 +1,21 @@
 //! The wire out: takes one message over one lane to Exchange Online by STARTTLS and AUTH XOAUTH2, and says for each
 //! recipient what became of it.
 //!
-//! A [`Lane`] is one login's road: its pace, its warm connections, its health. [`classify`] is the one table from reply
-//! to outcome. This crate knows no queue and no grant; it never speaks without verified TLS or with another mechanism.
+//! A [`Lane`] is one login's road: its pace, its warm connections, its health. A [`Slot`] of it delivers a message of the queue,
+//! or carries one live while its client waits ([`Live`]). [`classify`] is the one table from reply to outcome. This crate knows no queue and no grant; it never speaks without verified TLS or with another mechanism.
 
 mod advice;
 mod batch;
 mod classify;
 mod connection;
+mod content;
 mod dial;
+mod dialog;
 mod endpoint;
 mod governor;
 mod health;
 mod lane;
+mod live;
 mod pacer;
 mod prove;
 mod proxy;
@@ -30,9 +33,10 @@ pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
 pub use health::{Pause, Trouble, TroubleKind, TroubleStatus};
 pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot, Told};
+pub use live::{Ending, Live, LiveContent, NoTurn, Told as LiveTold};
 pub use prove::{Unproven, prove};
 pub use proxy::{Authorization, Proxy};
 pub use tenant::Tenant;
 pub use token::{BearerToken, TokenSource, TokenTrouble};
 pub use transfer::{Body, Message};
-pub use turns::{Allowance, Lesson, Moment, NoRoom, TenantTurns, Turn, Turns};
+pub use turns::{Allowance, Hindrance, Lesson, Mode, Moment, NoRoom, TenantTurns, Turn, Turns};

@@ -24,14 +24,20 @@ impl Pacer {
         self.ended.extend(std::iter::repeat_n(now, messages));
     }
 
-    /// Gives a turn, with at most `limit` in any minute, or says how long until the next may come free. With all turns
-    /// under way that is unknown (none): ask again when one ends.
+    /// Gives a turn where there is room for one.
     pub(crate) fn begin(&mut self, limit: usize, now: Monotonic) -> Result<(), Option<Duration>> {
+        self.room(limit, now)?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Whether there is room for a turn, with at most `limit` in any minute, or how long until the next may come free. With all
+    /// turns under way that is unknown (none): ask again when one ends.
+    pub(crate) fn room(&mut self, limit: usize, now: Monotonic) -> Result<(), Option<Duration>> {
         while self.ended.front().is_some_and(|ended| now >= *ended + WINDOW) {
             self.ended.pop_front();
         }
         if self.under_way + self.ended.len() < limit.max(1) {
-            self.under_way += 1;
             return Ok(());
         }
         // So many must end their minute before one more may begin.

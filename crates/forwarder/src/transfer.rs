@@ -1,24 +1,21 @@
-//! One message over an open session: MAIL, every RCPT and DATA in one flight, the body as a stream, and for each
+//! One message of the queue over an open session: MAIL, every RCPT and DATA in one flight, the body as a stream, and for each
 //! recipient what became of it (RFC 5321 section 3.3, RFC 2920).
 //!
 //! The line that matters most here is where the final dot goes out: before it a lost connection means not sent,
 //! after it nobody knows (invariant 5).
 
-use std::fmt::Display;
 use std::future::Future;
 
 use mail::{Diagnostic, Envelope, Outcome, Recipient};
 use wire::{DotStuffer, Reply};
 
-use crate::classify::{Stage, classify, is_about_the_dialog};
+use crate::classify::{Stage, classify};
 use crate::connection::{Connection, Lost};
+use crate::content::{self, Content};
+use crate::dialog::{Dialog, converse, mail_command, not_accepted, rcpt_command};
 
-/// Commands in one write. Their replies fit any socket's buffer, so that neither side can wait for the other for ever.
-const FLIGHT: usize = 100;
 /// Octets of the message in one write.
 const BLOCK: usize = 64 * 1024;
-/// How long a reply may take that would explain a connection lost in the middle of the message.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
@@ -93,124 +90,19 @@ pub(crate) async fn transfer<B: Body>(
     Ok(Ended::Told { outcomes: state.outcomes(), usable })
 }
 
-/// The replies to RSET, MAIL, RCPT and DATA, as far as they came.
-struct Dialog {
-    reset: bool,
-    replies: Vec<Reply>,
-    lost: Option<Lost>,
-}
-
 /// Says everything up to DATA.
 async fn envelope(connection: &mut Connection, message: &Message<'_>, body_len: u64) -> Dialog {
-    let mut commands = Vec::with_capacity(message.recipients.len() + 3);
-    let reset = connection.reset_first;
-    if reset {
-        commands.push("RSET\r\n".to_owned());
-    }
-    commands.push(mail_command(connection, message, body_len));
-    let dsn = connection.extensions.dsn;
-    commands.extend(message.recipients.iter().map(|recipient| rcpt_command(recipient, dsn)));
-    commands.push("DATA\r\n".to_owned());
-    let flight = if connection.extensions.pipelining { FLIGHT } else { 1 };
-    let mut dialog = Dialog { reset, replies: Vec::with_capacity(commands.len()), lost: None };
-    for commands in commands.chunks(flight) {
-        if dialog.is_over(commands) {
-            break;
-        }
-        if let Err(lost) = say(connection, commands, &mut dialog.replies).await {
-            dialog.lost = Some(lost);
-            break;
-        }
-    }
-    dialog
-}
-
-fn mail_command(connection: &Connection, message: &Message<'_>, body_len: u64) -> String {
-    let (envelope, offered) = (message.envelope, connection.extensions);
-    let declares_eight_bit = offered.eight_bit_mime && envelope.body_type == mail::BodyType::EightBitMime;
+    let offered = connection.extensions;
     // Exact: edited header, empty line, stored body.
-    let size = offered.size.then(|| format!(" SIZE={}", message.header.len() as u64 + 2 + body_len));
-    format!(
-        "MAIL FROM:<{}>{}{}{}{}{}\r\n",
-        envelope.reverse_path,
-        size.unwrap_or_default(),
-        if declares_eight_bit { " BODY=8BITMIME" } else { "" },
-        if envelope.smtputf8 { " SMTPUTF8" } else { "" },
-        asked(offered.dsn, "RET", envelope.ret.as_ref()),
-        asked(offered.dsn, "ENVID", envelope.envelope_id.as_ref()),
-    )
-}
-
-/// Of a recipient of which the client asked nothing, nothing is asked: upstream then reports a failure to the reverse-path.
-fn rcpt_command(recipient: &Recipient, dsn: bool) -> String {
-    let notify = asked(dsn, "NOTIFY", recipient.notify.as_ref());
-    let original = asked(dsn, "ORCPT", recipient.original.as_ref());
-    format!("RCPT TO:<{recipient}>{notify}{original}\r\n")
-}
-
-/// A parameter of RFC 3461 as the client wrote it, where upstream offers DSN.
-fn asked(dsn: bool, keyword: &str, value: Option<&impl Display>) -> String {
-    value.filter(|_| dsn).map(|value| format!(" {keyword}={value}")).unwrap_or_default()
-}
-
-/// One flight: all commands in one write, then their replies. After a 421 no more will come.
-async fn say(connection: &mut Connection, commands: &[String], replies: &mut Vec<Reply>) -> Result<(), Lost> {
-    let wait = connection.timeouts.command;
-    // What upstream said before it hung up is worth more than the error of our write.
-    let written = connection.write(commands.concat().as_bytes(), wait).await;
-    for _ in commands {
-        let wait = if written.is_ok() { wait } else { LAST_WORDS };
-        let reply = connection.read_reply(wait).await?;
-        let closing = reply.code() == 421;
-        replies.push(reply);
-        if closing {
-            return Err(Lost("upstream closed the connection".to_owned()));
-        }
-    }
-    written
+    let size = message.header.len() as u64 + 2 + body_len;
+    let mut commands = Vec::with_capacity(message.recipients.len() + 3);
+    commands.push(mail_command(offered, message.envelope, Some(size)));
+    commands.extend(message.recipients.iter().map(|recipient| rcpt_command(recipient, offered.dsn)));
+    commands.push("DATA\r\n".to_owned());
+    converse(connection, commands).await
 }
 
 impl Dialog {
-    /// Whether there is nothing more to say: MAIL was refused, or only DATA is left and nobody wants it.
-    fn is_over(&self, next: &[String]) -> bool {
-        let replies = self.transaction();
-        let refused = replies.first().is_some_and(|reply| !reply.is_positive());
-        let unwanted = !replies.is_empty() && !replies.iter().skip(1).any(Reply::is_positive);
-        refused || (unwanted && next.len() == 1 && next[0].starts_with("DATA"))
-    }
-
-    /// Whether upstream had given the session up before it heard of this message: by silence, or by a 421 in answer to
-    /// the first word. One that asks to slow down is heard all the same.
-    fn is_stale(&self) -> bool {
-        self.replies
-            .first()
-            .is_none_or(|reply| reply.code() == 421 && matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)))
-    }
-
-    /// The reply to MAIL, if it speaks of the dialog and the session is still there to be left in good order.
-    fn confusion(&self) -> Option<Reply> {
-        let mail = self.transaction().first().filter(|_| self.lost.is_none())?;
-        is_about_the_dialog(Stage::Mail, mail).then(|| mail.clone())
-    }
-
-    /// Why the session was lost, if no reply has decided anything by then. A 421 that asks to slow down has.
-    fn undecided(&self) -> Option<String> {
-        let reason = self.lost.as_ref()?;
-        let (farewell, before) = match self.transaction().split_last() {
-            Some((reply, before)) if reply.code() == 421 => (Some(reply), before),
-            _ => (None, self.transaction()),
-        };
-        let paced = farewell.is_some_and(|reply| !matches!(classify(Stage::Mail, reply), Outcome::Deferred(_)));
-        if paced || !before.iter().all(Reply::is_positive) {
-            return None;
-        }
-        Some(farewell.map_or_else(|| reason.to_string(), |reply| reply.diagnostic().to_string()))
-    }
-
-    fn transaction(&self) -> &[Reply] {
-        self.replies.get(usize::from(self.reset)..).unwrap_or_default()
-    }
-
     /// What the replies mean for each of `recipients`.
     fn read(self, recipients: usize) -> Transaction {
         let replies = self.transaction();
@@ -257,19 +149,10 @@ impl Transaction {
         self.recipients.contains(&None)
     }
 
-    fn content_ended(&mut self, result: &Content) {
-        let outcome = match result {
-            Content::Answered(reply) => classify(Stage::EndOfData, reply),
-            Content::Interrupted(Some(reply)) => not_accepted(classify(Stage::EndOfData, reply)),
-            Content::Interrupted(None) => {
-                Outcome::Deferred(Diagnostic::local("the connection was lost in the middle of the message"))
-            }
-            Content::Unanswered(lost) => {
-                Outcome::Uncertain(Diagnostic::local(format!("no reply after the final dot: {lost}")))
-            }
-        };
+    fn content_ended(&mut self, content: &Content) {
+        let outcome = content.outcome();
         self.clean = matches!(outcome, Outcome::Accepted(_));
-        self.usable = matches!(result, Content::Answered(reply) if reply.code() != 421);
+        self.usable = content.is_session_usable();
         for recipient in &mut self.recipients {
             recipient.get_or_insert_with(|| outcome.clone());
         }
@@ -279,24 +162,6 @@ impl Transaction {
         let unasked = || Outcome::Deferred(Diagnostic::local("upstream gave no reply"));
         self.recipients.into_iter().map(|recipient| recipient.unwrap_or_else(unasked)).collect()
     }
-}
-
-/// A positive reply out of its place is no acceptance.
-fn not_accepted(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Accepted(diagnostic) => Outcome::Deferred(diagnostic),
-        other => other,
-    }
-}
-
-/// How the message itself ended.
-enum Content {
-    /// Upstream's final reply.
-    Answered(Reply),
-    /// Broken off before the final dot, with upstream's last words if there were some.
-    Interrupted(Option<Reply>),
-    /// The final dot went out and no reply came.
-    Unanswered(Lost),
 }
 
 /// Streams header, empty line and body with dots stuffed, then the final dot.
@@ -310,19 +175,13 @@ async fn content<B: Body>(connection: &mut Connection, header: &[u8], body: &mut
         stuffer.stuff(octets, &mut block);
         if block.len() >= BLOCK {
             if connection.write(&block, wait).await.is_err() {
-                return Ok(Content::Interrupted(connection.read_reply(LAST_WORDS).await.ok()));
+                return Ok(content::interrupted(connection).await);
             }
             block.clear();
         }
     }
     stuffer.finish(&mut block);
-    // From here on upstream may have the whole message, even if the write fails.
-    let written = connection.write(&block, wait).await;
-    let wait = if written.is_ok() { connection.timeouts.final_dot } else { LAST_WORDS };
-    Ok(match connection.read_reply(wait).await {
-        Ok(reply) => Content::Answered(reply),
-        Err(lost) => Content::Unanswered(written.err().unwrap_or(lost)),
-    })
+    Ok(content::finish(connection, &block).await)
 }
 
 /// Every recipient was refused and 354 came all the same: a lone dot ends it, and its reply counts for nothing.

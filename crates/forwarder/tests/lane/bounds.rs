@@ -12,15 +12,15 @@ use crate::road::{Road, Sending, deliver, lane_with, mail};
 use crate::upstream::{Session, Tls, Upstream, within};
 
 #[derive(Default)]
-struct Counts {
-    open: AtomicUsize,
-    most_open: AtomicUsize,
-    messages: AtomicUsize,
+pub(crate) struct Counts {
+    pub(crate) open: AtomicUsize,
+    pub(crate) most_open: AtomicUsize,
+    pub(crate) messages: AtomicUsize,
 }
 
 /// Takes all connections and all messages. The first message of each connection ends when `together` of them have come
 /// so far, so that connections are surely used at the same time.
-fn take_all(upstream: Upstream, together: usize) -> Arc<Counts> {
+pub(crate) fn take_all(upstream: Upstream, together: usize) -> Arc<Counts> {
     let counts = Arc::new(Counts::default());
     let barrier = Arc::new(Barrier::new(together));
     let counting = Arc::clone(&counts);

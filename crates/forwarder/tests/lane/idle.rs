@@ -180,3 +180,27 @@ async fn a_lane_that_is_closed_says_quit_on_each_idle_connection() {
     two.say("221 2.0.0 bye").await;
     within(closing).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lane_that_retires_lets_turns_end_and_gives_no_more() {
+    let upstream = Upstream::start().await;
+    let road = lane_to(upstream.address());
+    let first = road.send(mail());
+    let mut session = upstream.logged_in().await;
+    let mut retired = std::pin::pin!(road.lane.retire());
+    assert!(is_pending(&mut retired).await, "a turn is under way");
+    assert!(!road.has_turn().await, "others are free, and are not given");
+    session.take().await;
+    assert_eq!(first.outcomes().await.len(), 1);
+    let ((), ()) = tokio::join!(within(retired), async {
+        session.expect("QUIT").await;
+        session.close().await;
+    });
+    assert!(!road.has_turn().await);
+    assert_eq!(road.lane.status().connections, 0);
+}
+
+/// Whether it has more to wait for, looked at once.
+async fn is_pending(future: &mut std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+    std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}

@@ -3,9 +3,13 @@
 
 // clippy's own exception sees only `#[test]` functions, not the helpers beside them.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::large_futures, reason = "they hold upstream's sessions, which no daemon has")]
 
 mod bounds;
 mod idle;
+mod live;
+mod live_breaks;
+mod live_turns;
 mod login;
 mod losses;
 mod paths;

@@ -79,6 +79,7 @@ impl TokenSource for Tokens {
 pub(crate) struct Plan {
     pub(crate) endpoint: Endpoint,
     pub(crate) allowance: Allowance,
+    pub(crate) kept_for_queue: usize,
     pub(crate) limits: ConnectionLimits,
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) login: &'static str,
@@ -127,17 +128,28 @@ pub(crate) fn make(
     let mut plan = Plan {
         endpoint,
         allowance: allowance(),
+        kept_for_queue: 0,
         limits: ConnectionLimits::default(),
         tenant: Arc::new(Tenant::new(None)),
         login: LOGIN,
         tokens: Tokens::default(),
     };
     change(&mut plan);
-    let Plan { endpoint, allowance, limits, tenant, login, tokens } = plan;
+    let Plan { endpoint, allowance, kept_for_queue, limits, tenant, login, tokens } = plan;
     let tokens = Arc::new(tokens);
     let (id, login) = (LaneId::new("tenant", login), login.to_owned());
-    let parts = LaneParts { id, login, endpoint, tokens: Arc::clone(&tokens), tenant, allowance, limits, clock };
-    (Lane::new(parts), tokens)
+    let lane = Lane::new(LaneParts {
+        id,
+        login,
+        endpoint,
+        tokens: Arc::clone(&tokens),
+        tenant,
+        allowance,
+        kept_for_queue,
+        limits,
+        clock,
+    });
+    (lane, tokens)
 }
 
 /// A lane, its tokens and its clock.
