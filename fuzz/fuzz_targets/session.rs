@@ -125,9 +125,13 @@ impl Play {
             }
             Step::Rcpt(recipient) => {
                 assert!(self.mail && self.recipients < 2);
-                let taken = !recipient.to_string().starts_with('r');
-                self.recipients += usize::from(taken);
-                self.session.rcpt_answered(taken);
+                let reply = match recipient.to_string().chars().next() {
+                    Some('r') => Reply::new(550, (5, 1, 1), "No"),
+                    Some('l') => Reply::new(451, (4, 4, 5), "Later"),
+                    _ => Reply::new(250, (2, 1, 5), "OK"),
+                };
+                self.recipients += usize::from(reply.is_positive());
+                self.session.rcpt_answered(&reply);
             }
             Step::Data => {
                 assert!(self.mail && self.recipients > 0);

@@ -1,19 +1,17 @@
 //! Drives one session over a stream: reads lines and bodies, asks the intake, writes replies. It decides nothing itself.
 //!
-//! Replies of pipelined commands leave in one write; reading stops while a hook works, so a client can never fill
-//! memory. A stop is seen between commands; a message that has begun is read to its end.
+//! Replies of pipelined commands leave in one write. While a hook works no more is read than shows that the client is still
+//! there, so a client can never fill memory; once it has gone for good, hook and transaction are dropped at once. A stop is
+//! seen between commands; a message that has begun is read to its end.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,16 +21,17 @@ use wire::{
 };
 
 use crate::client::Client;
+use crate::holding::Allowance;
+use crate::input::Input;
 use crate::intake::{Intake, MessageSink, Transaction};
 use crate::notice::Notice;
-use crate::progress::Progress;
+use crate::progress::{Pace, Progress};
 use crate::sasl::Credentials;
 use crate::server::Limits;
 use crate::session::{Profile, Session, Step, Tls, line_too_long, too_large};
 use crate::stream::{HandshakeError, Stream};
+use crate::watch::{Until, attend};
 
-/// Octets of one read. They come to the stack first, so that a session that waits holds no room for what has not come.
-const READ_ROOM: usize = 16 * 1024;
 /// How long a client that is cut off in the middle of sending may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is read of it meanwhile.
@@ -87,12 +86,12 @@ pub(crate) struct Connection<S, I> {
     terms: Terms<I>,
     stop: CancellationToken,
     framer: LineFramer,
-    input: Vec<u8>,
-    /// Where the octets not yet consumed start in `input`.
-    start: usize,
+    input: Input,
     output: Vec<u8>,
-    /// When the line that is awaited must be whole; a piece of it now and then does not put that off.
-    line_due: Option<Instant>,
+    /// Since when the next line is awaited; a piece of it now and then does not begin that anew.
+    awaited: Option<Instant>,
+    /// What a client that holds something of upstream's may still take for itself before its message.
+    allowance: Option<Allowance>,
     said_421: bool,
     /// Whether a message held a CR.
     saw_cr: bool,
@@ -114,10 +113,10 @@ where
             session,
             stop,
             framer: LineFramer::new(MAX_COMMAND_LEN, dialect),
-            input: Vec::new(),
-            start: 0,
+            input: Input::default(),
             output: Vec::new(),
-            line_due: None,
+            awaited: None,
+            allowance: None,
             said_421: false,
             saw_cr: false,
             fresh: true,
@@ -130,6 +129,11 @@ where
     pub(crate) async fn run(mut self) {
         let end = match self.converse().await {
             Ok(()) => End::Closed,
+            Err(End::Gone) => {
+                // It may have closed one side only, and is owed what was said before; nothing is held for it any more.
+                let _ = timeout(LINGER, self.flush()).await;
+                End::Gone
+            }
             Err(end) => end,
         };
         debug!(session = self.client.session, listener = %self.client.listener, client = %self.client.peer, %end, "session ended");
@@ -144,12 +148,19 @@ where
         loop {
             // Whoever answered, 421 says that the session is over (RFC 5321 section 3.8).
             if self.said_421 {
+                // Before the last word, which the client takes in its own time.
+                drop(transaction);
                 return self.finish().await;
             }
-            let Some(step) = self.next_step().await? else { return Ok(()) };
-            match step {
+            if transaction.is_none() {
+                self.allowance = None;
+            }
+            match self.next_step().await? {
                 Step::Reply(reply) | Step::Challenge(reply) => self.say(&reply),
-                Step::Close(reply) => return self.close(&reply).await,
+                Step::Close(reply) => {
+                    drop(transaction);
+                    return self.close(&reply).await;
+                }
                 Step::Reset(reply) => {
                     transaction = None;
                     self.say(&reply);
@@ -164,11 +175,17 @@ where
                         return Ok(());
                     }
                 }
-                Step::Mail(path, parameters) => transaction = self.mail(path, parameters).await,
+                Step::Mail(path, parameters) => transaction = self.mail(path, parameters).await?,
                 Step::Rcpt(recipient) => {
                     if let Some(transaction) = &mut transaction {
-                        let reply = transaction.rcpt(recipient).await;
-                        self.session.rcpt_answered(reply.is_positive());
+                        let is_live = transaction.is_live();
+                        let hook = pin!(transaction.rcpt(recipient));
+                        let reply = attend(hook, Until::Line, &mut self.stream, &mut self.input).await?;
+                        self.session.rcpt_answered(&reply);
+                        // Whatever the answer, something is held there from now on.
+                        if self.allowance.is_none() && is_live {
+                            self.allowance = Some(Allowance::new(self.terms.limits.holding));
+                        }
                         self.say(&reply);
                     }
                 }
@@ -182,12 +199,12 @@ where
         }
     }
 
-    /// What the session makes of the next line; none when the session is over.
-    async fn next_step(&mut self) -> Result<Option<Step>, End> {
+    /// What the session makes of the next line, or of its not coming.
+    async fn next_step(&mut self) -> Result<Step, End> {
         loop {
             // Short commands have long replies: one read of them must not become megabytes held back.
             self.flush_if_long().await?;
-            let (step, consumed) = match self.framer.next(&self.input[self.start..]) {
+            let (step, consumed) = match self.framer.next(self.input.rest()) {
                 Framed::Line { line, consumed } if self.session.awaits_response() => {
                     (self.session.response(line), consumed)
                 }
@@ -199,15 +216,17 @@ where
                 Framed::TooLong { consumed } => (self.session.line_too_long(), consumed),
                 Framed::BareLf { consumed } => (self.session.line_ended_in_lf(), consumed),
                 Framed::Incomplete { consumed } => {
-                    self.consume(consumed);
-                    if !self.more_commands().await? {
-                        return Ok(None);
+                    self.input.consume(consumed);
+                    if let Some(farewell) = self.more_commands().await? {
+                        return Ok(Step::Close(farewell));
                     }
                     continue;
                 }
             };
-            self.consume(consumed);
-            self.line_due = None;
+            self.input.consume(consumed);
+            if let Some(since) = self.awaited.take() {
+                self.spend(since.elapsed());
+            }
             self.fresh = false;
             if let Some(greeting) = self.session.greeting() {
                 self.client.esmtp = greeting.extended;
@@ -215,52 +234,59 @@ where
                     self.client.helo.clone_from(&greeting.name);
                 }
             }
-            return Ok(Some(step));
+            return Ok(step);
         }
     }
 
-    /// Waits for more octets of commands. False when the session is over: stopped, timed out, or no SMTP at all.
-    async fn more_commands(&mut self) -> Result<bool, End> {
+    /// Waits for more octets of commands; gives the last word when the session is over: stopped, timed out, or no SMTP at all.
+    async fn more_commands(&mut self) -> Result<Option<Reply>, End> {
         self.flush().await?;
         let stop = self.stop.clone();
-        let wait = self.terms.limits.command_timeout;
-        let due = *self.line_due.get_or_insert_with(|| Instant::now() + wait);
+        let due = *self.awaited.get_or_insert_with(Instant::now) + self.patience();
         tokio::select! {
             biased;
-            () = stop.cancelled() => {
-                self.close(&self.session.shutting_down()).await?;
-                Ok(false)
-            }
+            () = stop.cancelled() => Ok(Some(self.session.shutting_down())),
             read = timeout_at(due, self.read()) => match read {
                 Ok(read) => {
                     read?;
-                    Ok(!self.is_no_smtp().await?)
+                    self.no_smtp()
                 }
                 Err(_elapsed) => {
                     self.terms.intake.noticed(&self.client, &Notice::TimedOut);
-                    self.close(&self.session.timed_out()).await?;
-                    Ok(false)
+                    Ok(Some(self.session.timed_out()))
                 }
             },
         }
     }
 
-    /// Whether the first octets are those of another protocol: the client is closed at once, since many a device tries TLS
-    /// first and the plain port again when that fails quickly.
-    async fn is_no_smtp(&mut self) -> Result<bool, End> {
+    /// How long the client may take for one thing, from now on.
+    fn patience(&self) -> Duration {
+        let wait = self.terms.limits.command_timeout;
+        self.allowance.map_or(wait, |allowance| wait.min(allowance.left()))
+    }
+
+    /// The client took so much for itself.
+    fn spend(&mut self, time: Duration) {
+        if let Some(allowance) = &mut self.allowance {
+            allowance.spend(time);
+        }
+    }
+
+    /// Whether the first octets are those of another protocol: the client is closed at once, with a word if it understands
+    /// one, since many a device tries TLS first and the plain port again when that fails quickly.
+    fn no_smtp(&self) -> Result<Option<Reply>, End> {
         if !self.fresh || self.client.tls.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
-        if looks_like_tls(&self.input).is_some() {
+        if looks_like_tls(self.input.rest()).is_some() {
             self.terms.intake.noticed(&self.client, &Notice::TlsInTheClear);
-            return Ok(true);
+            return Err(End::Closed);
         }
-        if starts_like_proxy_header(&self.input) {
+        if starts_like_proxy_header(self.input.rest()) {
             self.terms.intake.noticed(&self.client, &Notice::ProxyHeaderRefused);
-            self.close(&Reply::new(554, (5, 5, 1), "No PROXY header is taken from your address")).await?;
-            return Ok(true);
+            return Ok(Some(Reply::new(554, (5, 5, 1), "No PROXY header is taken from your address")));
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// What the client sent behind STARTTLS came in the clear, perhaps from somebody else: it is forgotten (RFC 3207
@@ -268,8 +294,7 @@ where
     async fn start_tls(&mut self, reply: &Reply) -> Result<(), End> {
         let (Tls::StartTls(config) | Tls::RequireStartTls(config)) = &self.terms.profile.tls else { return Ok(()) };
         let config = Arc::clone(config);
-        self.input = Vec::new();
-        self.start = 0;
+        self.input = Input::default();
         self.say(reply);
         self.flush().await?;
         self.encrypt(config).await?;
@@ -334,28 +359,43 @@ where
         }
     }
 
-    async fn mail(&mut self, path: mail::ReversePath, parameters: MailParameters) -> Option<I::Transaction> {
+    async fn mail(
+        &mut self,
+        path: mail::ReversePath,
+        parameters: MailParameters,
+    ) -> Result<Option<I::Transaction>, End> {
         let smtputf8 = parameters.smtputf8;
-        match self.terms.intake.mail(&self.client, path, parameters).await {
+        let answer = {
+            let hook = pin!(self.terms.intake.mail(&self.client, path, parameters));
+            attend(hook, Until::Line, &mut self.stream, &mut self.input).await?
+        };
+        match answer {
             Ok(transaction) => {
                 self.session.mail_answered(None, smtputf8);
                 self.say(&Reply::new(250, (2, 1, 0), "Sender OK"));
-                Some(transaction)
+                Ok(Some(transaction))
             }
             Err(refusal) => {
                 self.session.mail_answered(Some(&refusal), smtputf8);
                 self.say(&refusal);
-                None
+                Ok(None)
             }
         }
     }
 
     async fn data(&mut self, transaction: I::Transaction) -> Result<(), End> {
-        let reply = match transaction.data().await {
+        let limits = &self.terms.limits;
+        let pace = if transaction.is_live() { limits.live_pace } else { limits.body_pace };
+        let answer = {
+            let hook = pin!(transaction.data());
+            attend(hook, Until::Line, &mut self.stream, &mut self.input).await?
+        };
+        let reply = match answer {
             Ok(sink) => {
                 self.say(&Reply::plain(354, vec!["Start mail input; end with <CRLF>.<CRLF>".into()]));
                 self.flush().await?;
-                self.message(sink).await?
+                self.allowance = None;
+                self.message(sink, pace).await?
             }
             Err(refusal) => refusal,
         };
@@ -366,16 +406,16 @@ where
 
     /// Reads a message to its final dot and gives the final reply. What was refused on the way is still read, so that the
     /// client hears why, up to a bound.
-    async fn message(&mut self, sink: impl MessageSink) -> Result<Reply, End> {
+    async fn message(&mut self, sink: impl MessageSink, pace: Pace) -> Result<Reply, End> {
         let limit = self.terms.profile.max_message_size;
         let mut decoder = self.decoder();
-        let mut progress = Progress::new(self.terms.limits.body_pace, Instant::now().into_std());
+        let mut progress = Progress::new(pace, Instant::now().into_std());
         let mut size = 0u64;
         let mut taking = Ok(sink);
         loop {
-            let mut content = Vec::with_capacity(self.input.len() - self.start);
-            let read = decoder.decode(&self.input[self.start..], &mut content);
-            self.consume(read.consumed);
+            let mut content = Vec::with_capacity(self.input.rest().len());
+            let read = decoder.decode(self.input.rest(), &mut content);
+            self.input.consume(read.consumed);
             size += content.len() as u64;
             if taking.is_ok() && size > limit {
                 taking = Err(too_large(limit));
@@ -384,7 +424,16 @@ where
                 && !content.is_empty()
             {
                 let begun = Instant::now();
-                if let Err(refusal) = sink.write(&content).await {
+                let written = {
+                    let hook = pin!(sink.write(&content));
+                    // Behind the final dot, all that this message needs has come.
+                    if read.done {
+                        hook.await
+                    } else {
+                        attend(hook, Until::Octets, &mut self.stream, &mut self.input).await?
+                    }
+                };
+                if let Err(refusal) = written {
                     taking = Err(refusal);
                 }
                 progress.resumed(begun.elapsed(), Instant::now().into_std());
@@ -401,7 +450,13 @@ where
                 self.linger().await;
                 return Err(End::Closed);
             }
-            self.more_body(&mut progress).await?;
+            if !self.more_body(&mut progress).await? {
+                // Before the last word, which the client takes in its own time.
+                drop(taking);
+                self.terms.intake.noticed(&self.client, &Notice::TimedOut);
+                self.close(&self.session.timed_out()).await?;
+                return Err(End::Closed);
+            }
         }
         self.saw_cr |= decoder.saw_cr();
         if self.terms.profile.dialect == Dialect::Strict && decoder.longest_line() > MAX_LINE_LEN {
@@ -422,44 +477,23 @@ where
         }
     }
 
-    async fn more_body(&mut self, progress: &mut Progress) -> Result<(), End> {
-        match timeout_at(progress.deadline().into(), self.read()).await {
-            Ok(read) => {
-                progress.came(read? as u64, Instant::now().into_std());
-                Ok(())
-            }
-            Err(_elapsed) => {
-                self.terms.intake.noticed(&self.client, &Notice::TimedOut);
-                self.close(&self.session.timed_out()).await?;
-                Err(End::Closed)
+    /// More of a message, unless it came while the last of it was written. False if it makes no progress.
+    async fn more_body(&mut self, progress: &mut Progress) -> Result<bool, End> {
+        if self.input.is_empty() {
+            match timeout_at(progress.deadline().into(), self.read()).await {
+                Ok(read) => read?,
+                Err(_elapsed) => return Ok(false),
             }
         }
+        progress.came(self.input.rest().len() as u64, Instant::now().into_std());
+        Ok(true)
     }
 
-    /// Reads once; gives how many octets came.
-    async fn read(&mut self) -> Result<usize, End> {
-        self.input.drain(..self.start);
-        self.start = 0;
-        let (stream, input) = (&mut self.stream, &mut self.input);
-        poll_fn(|context| {
-            let mut room = [MaybeUninit::uninit(); READ_ROOM];
-            let mut room = ReadBuf::uninit(&mut room);
-            ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
-            input.extend_from_slice(room.filled());
-            Poll::Ready(match room.filled().len() {
-                0 => Err(End::Gone),
-                octets => Ok(octets),
-            })
-        })
-        .await
-    }
-
-    fn consume(&mut self, octets: usize) {
-        self.start += octets;
-        if self.start == self.input.len() {
-            // The room goes too: most sessions wait for something most of the time.
-            self.input = Vec::new();
-            self.start = 0;
+    /// Reads once.
+    async fn read(&mut self) -> Result<(), End> {
+        match self.input.fill(&mut self.stream).await? {
+            0 => Err(End::Gone),
+            _ => Ok(()),
         }
     }
 
@@ -477,12 +511,14 @@ where
         if self.output.is_empty() {
             return Ok(());
         }
-        let written = timeout(self.terms.limits.command_timeout, async {
+        let begun = Instant::now();
+        let written = timeout(self.patience(), async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         });
         written.await.unwrap_or_else(|_elapsed| Err(std::io::ErrorKind::TimedOut.into()))?;
         self.output = Vec::new();
+        self.spend(begun.elapsed());
         Ok(())
     }
 
@@ -494,10 +530,12 @@ where
 
     /// Closes behind what was said.
     async fn finish(&mut self) -> Result<(), End> {
+        // Nothing is held any more: the last word is taken like any other.
+        self.allowance = None;
         self.flush().await?;
         // The client may be gone by now; its going is no trouble of ours.
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
-        if self.start < self.input.len() {
+        if !self.input.is_empty() {
             self.linger().await;
         }
         Ok(())
@@ -514,12 +552,15 @@ where
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::pin::Pin;
     use std::sync::Mutex;
-    use std::task::Context;
+    use std::task::{Context, Poll};
 
     use mail::{Recipient, ReversePath};
+    use tokio::io::ReadBuf;
 
     use super::*;
+    use crate::input::READ_ROOM;
 
     /// Brings all of `input` at once, then its end; notes the length of each write.
     struct Flood {

@@ -1,7 +1,11 @@
 //! The seam between the wire and whoever takes the mail: a hook for each verb that needs a decision.
 //!
-//! A hook answers with a reply for the client; its text is for outside. Sequence, syntax and the listener's own limits
-//! have been checked before a hook is called.
+//! A hook answers with a reply for the client; its text is for outside. A 421 of any hook is sent and the connection closed,
+//! whatever the client sent behind its command (RFC 5321 section 3.8). Sequence, syntax and the listener's own limits have
+//! been checked before a hook is called.
+//!
+//! The futures of `mail`, `rcpt`, `data` and `write` are dropped at any point where they wait, with the transaction or the
+//! sink, when the client has gone and nothing is left of what it sent: nobody would hear their answer.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -16,7 +20,7 @@ use crate::sasl::Credentials;
 
 /// Decides what comes in. One for each listener, shared by its connections.
 pub trait Intake: Send + Sync + 'static {
-    /// One mail transaction; dropped by RSET, EHLO or the client's going.
+    /// One mail transaction; dropped by RSET, EHLO or the client's going, before the client takes our last word.
     type Transaction: Transaction;
 
     /// Whether a connection from this address is a load balancer's, whose PROXY header says who the client is.
@@ -56,6 +60,12 @@ pub trait Transaction: Send + 'static {
     /// Takes the message.
     type Sink: MessageSink;
 
+    /// Whether the message is carried while its client waits: from the first recipient's answer on it holds something of
+    /// upstream's, and its client must be quick.
+    fn is_live(&self) -> bool {
+        false
+    }
+
     /// RCPT: a positive reply takes the recipient.
     fn rcpt(&mut self, recipient: Recipient) -> impl Future<Output = Reply> + Send;
 
@@ -70,6 +80,6 @@ pub trait MessageSink: Send + 'static {
     fn write(&mut self, chunk: &[u8]) -> impl Future<Output = Result<(), Reply>> + Send;
 
     /// The final dot came. The reply is the promise: a positive one means the message is safe (invariant 1).
-    /// Never run under a timeout.
+    /// Never run under a timeout, nor dropped because the client went.
     fn end(self) -> impl Future<Output = Reply> + Send;
 }

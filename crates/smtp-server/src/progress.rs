@@ -21,6 +21,14 @@ impl Default for Pace {
     }
 }
 
+impl Pace {
+    /// For a message that goes straight through: it holds one of the three connections that a mailbox has at a time, for as long
+    /// as its client takes. A thousand octets a second are a tenth of what a scanner on a slow line brings.
+    pub fn live() -> Self {
+        Self { silence: Duration::from_secs(30), window: Duration::from_secs(30), octets: 30_000 }
+    }
+}
+
 /// The progress of one message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
@@ -66,8 +74,12 @@ mod tests {
 
     /// The second at which a message that brings (second, octets) is cut, or none if all of it arrives.
     fn cut(pieces: impl IntoIterator<Item = (u64, u64)>) -> Option<u64> {
+        cut_at(PACE, pieces)
+    }
+
+    fn cut_at(pace: Pace, pieces: impl IntoIterator<Item = (u64, u64)>) -> Option<u64> {
         let start = Instant::now();
-        let mut progress = Progress::new(PACE, start);
+        let mut progress = Progress::new(pace, start);
         for (second, octets) in pieces {
             let now = start + Duration::from_secs(second);
             if now > progress.deadline() {
@@ -91,6 +103,18 @@ mod tests {
         assert_eq!(cut([(181, 1_000_000)]), Some(180));
         // Much at first buys no right to drip later.
         assert_eq!(cut(std::iter::once((0, 10_000_000)).chain(every(1, 1))), Some(300));
+    }
+
+    #[test]
+    fn a_message_that_goes_straight_through_must_be_quick() {
+        let cut = |seconds: u64, octets: u64| cut_at(Pace::live(), (1..=1000u64).map(|at| (at * seconds, octets)));
+        // A scanner on a slow line, what is asked, a page now and then.
+        assert_eq!(cut(1, 10_000), None);
+        assert_eq!(cut(1, 1_000), None);
+        assert_eq!(cut(29, 100_000), None);
+        assert_eq!(cut(1, 999), Some(30));
+        assert_eq!(cut(29, 20_000), Some(30));
+        assert_eq!(cut(31, 100_000), Some(30));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use wire::{ProxyHeader, ProxyProgress, Reply};
 use crate::admission::{Admission, Full, SessionWatch, Ticket};
 use crate::client::Client;
 use crate::connection::{Connection, Terms};
+use crate::holding::Holding;
 use crate::intake::Intake;
 use crate::notice::Notice;
 use crate::progress::Pace;
@@ -57,6 +58,10 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// What keeps a message alive while it comes.
     pub body_pace: Pace,
+    /// The same for a message that is carried while its client waits.
+    pub live_pace: Pace,
+    /// What the client of such a message may take for itself before it comes.
+    pub holding: Holding,
     /// Octets read of a message that is already refused, at least; the client is cut off beyond.
     pub max_refused_octets: u64,
 }
@@ -69,6 +74,8 @@ impl Default for Limits {
             command_timeout: Duration::from_mins(5),
             handshake_timeout: Duration::from_mins(1),
             body_pace: Pace::default(),
+            live_pace: Pace::live(),
+            holding: Holding::default(),
             max_refused_octets: 512 * 1024 * 1024,
         }
     }

@@ -138,7 +138,17 @@ pub struct Greeting {
 struct Recipients {
     taken: usize,
     refused: usize,
+    /// The last refusal, as long as all of them are for now only.
+    not_now: Option<Reply>,
     smtputf8: bool,
+}
+
+impl Recipients {
+    fn refuse(&mut self, reply: &Reply) {
+        let are_all_for_now = self.refused == 0 || self.not_now.is_some();
+        self.refused += 1;
+        self.not_now = (are_all_for_now && reply.code() / 100 == 4).then(|| reply.clone());
+    }
 }
 
 impl Session {
@@ -243,7 +253,7 @@ impl Session {
         let reply = bad_command(error);
         match (&mut self.transaction, error) {
             (Some(recipients), CommandError::Recipient(_)) => {
-                recipients.refused += 1;
+                recipients.refuse(&reply);
                 self.refused_recipient(reply)
             }
             (None, CommandError::Recipient(_)) if self.refused_mail.is_some() => self.out_of_order(""),
@@ -323,9 +333,11 @@ impl Session {
     }
 
     /// The transaction answered RCPT.
-    pub fn rcpt_answered(&mut self, taken: bool) {
-        if let Some(recipients) = &mut self.transaction {
-            *(if taken { &mut recipients.taken } else { &mut recipients.refused }) += 1;
+    pub fn rcpt_answered(&mut self, reply: &Reply) {
+        match &mut self.transaction {
+            Some(recipients) if reply.is_positive() => recipients.taken += 1,
+            Some(recipients) => recipients.refuse(reply),
+            None => {}
         }
     }
 
@@ -490,7 +502,7 @@ impl Session {
         } else {
             return Step::Rcpt(recipient);
         };
-        recipients.refused += 1;
+        recipients.refuse(&refusal);
         self.refused_recipient(refusal)
     }
 
@@ -500,6 +512,8 @@ impl Session {
             Some(Recipients { taken: 0, refused: 0, .. }) => {
                 self.error(Reply::new(503, (5, 5, 1), "Need RCPT before DATA"))
             }
+            // Who minds this reply alone shall come again where everybody may be taken later.
+            Some(Recipients { taken: 0, not_now: Some(refusal), .. }) => Step::Reply(refusal.clone()),
             // The client pipelined DATA behind recipients that were refused: its mistake is none (RFC 2920 section 3.1).
             Some(Recipients { taken: 0, .. }) => Step::Reply(Reply::new(554, (5, 5, 1), "No valid recipients")),
             Some(_) => Step::Data,
@@ -644,9 +658,13 @@ mod tests {
                 refusal.map_or(250, |refusal| refusal.code())
             }
             Step::Rcpt(recipient) => {
-                let taken = recipient.to_string() != "refused@x.y";
-                session.rcpt_answered(taken);
-                if taken { 250 } else { 550 }
+                let reply = match recipient.to_string().as_str() {
+                    "refused@x.y" => Reply::new(550, (5, 1, 1), "No such user"),
+                    "later@x.y" => Reply::new(451, (4, 4, 5), "Not now"),
+                    _ => Reply::new(250, (2, 1, 5), "OK"),
+                };
+                session.rcpt_answered(&reply);
+                reply.code()
             }
             Step::Data => {
                 session.data_ended(true);
@@ -665,6 +683,11 @@ mod tests {
             (&["RCPT TO:<c@d>", "DATA", "MAIL FROM:<a@b>", "MAIL FROM:<a@b>", "DATA"], &[503, 503, 250, 503, 503]),
             (&["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>", "DATA"], &[250, 550, 554]),
             (&["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>", "RCPT TO:<c@d>", "DATA"], &[250, 550, 250, 354]),
+            // Where everybody may be taken later, DATA says no "never".
+            (&["MAIL FROM:<a@b>", "RCPT TO:<later@x.y>", "DATA"], &[250, 451, 451]),
+            (&["MAIL FROM:<a@b>", "RCPT TO:<later@x.y>", "RCPT TO:<refused@x.y>", "DATA"], &[250, 451, 550, 554]),
+            (&["MAIL FROM:<a@b>", "RCPT TO:<refused@x.y>", "RCPT TO:<later@x.y>", "DATA"], &[250, 550, 451, 554]),
+            (&["MAIL FROM:<a@b>", "RCPT TO:<later@x.y>", "RCPT TO:<c@d>", "DATA"], &[250, 451, 250, 354]),
             // After a message the next transaction starts anew.
             (&["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", "RCPT TO:<c@d>", "DATA"], &[250, 250, 354, 503, 503]),
             // RSET and EHLO drop the transaction, NOOP and VRFY do not.

@@ -6,6 +6,9 @@ use std::fmt;
 
 use mail::{Diagnostic, EnhancedCode};
 
+/// Longest line of a reply with code and CRLF (RFC 5321 section 4.5.3.1.5); what is longer is written as several.
+const MAX_LINE_LEN: usize = 512;
+
 /// One reply of one or more lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -66,18 +69,36 @@ impl Reply {
 
     /// Appends the reply as it stands on the wire.
     pub fn write_to(&self, output: &mut Vec<u8>) {
-        let last = self.lines.len().saturating_sub(1);
-        for (at, line) in self.lines.iter().enumerate() {
+        let enhanced = self.enhanced.map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
+        // Text may quote what a client sent: nothing in it may end the line or reach a terminal.
+        let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c as u8 } else { b'?' };
+        let lines = self.lines.iter().map(|line| line.chars().map(printable).collect::<Vec<u8>>());
+        let room = MAX_LINE_LEN - "250 \r\n".len() - enhanced.len();
+        let pieces: Vec<Vec<u8>> = lines.flat_map(|line| pieces(&line, room)).collect();
+        let last = pieces.len().saturating_sub(1);
+        for (at, piece) in pieces.iter().enumerate() {
             output.extend_from_slice(self.code.to_string().as_bytes());
             output.push(if at == last { b' ' } else { b'-' });
-            if let Some(enhanced) = self.enhanced {
-                output.extend_from_slice(format!("{enhanced} ").as_bytes());
-            }
-            // Text may quote what a client sent: nothing in it may end the line or reach a terminal.
-            output.extend(line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c as u8 } else { b'?' }));
+            output.extend_from_slice(enhanced.as_bytes());
+            output.extend_from_slice(piece);
             output.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// A line in pieces of at most `room` octets, parted at blanks where there are some: Exchange's diagnostics run to thousands.
+fn pieces(line: &[u8], room: usize) -> Vec<Vec<u8>> {
+    let (mut pieces, mut rest) = (Vec::new(), line);
+    while rest.len() > room {
+        let (end, next) = match rest[..=room].iter().rposition(|octet| *octet == b' ') {
+            Some(blank) if blank > 0 => (blank, blank + 1),
+            _ => (room, room),
+        };
+        pieces.push(rest[..end].to_vec());
+        rest = &rest[next..];
+    }
+    pieces.push(rest.to_vec());
+    pieces
 }
 
 /// `250 2.1.0 Sender OK`, lines joined.
@@ -101,6 +122,23 @@ mod tests {
     fn replies_on_the_wire() {
         assert_eq!(written(&Reply::new(250, (2, 1, 0), "Sender OK")), "250 2.1.0 Sender OK\r\n");
         assert_eq!(written(&Reply::plain(250, vec!["host".into(), "SIZE 1".into()])), "250-host\r\n250 SIZE 1\r\n");
+    }
+
+    #[test]
+    fn a_long_line_is_written_as_several() {
+        let words = "word ".repeat(300);
+        let text = written(&Reply::new(554, (5, 2, 252), words.trim_end().to_owned()));
+        assert!(text.lines().all(|line| line.len() <= 510), "{text}");
+        let (before, last) = text.trim_end().rsplit_once("\r\n").unwrap();
+        assert!(
+            before.lines().all(|line| line.starts_with("554-5.2.252 word")) && last.starts_with("554 5.2.252 word")
+        );
+        assert_eq!(text.matches("word").count(), 300);
+        let unbroken = written(&Reply::new(250, (2, 0, 0), "x".repeat(1000)));
+        assert_eq!(unbroken.matches('x').count(), 1000);
+        assert!(unbroken.lines().all(|line| line.len() <= 510), "{unbroken}");
+        let exact = written(&Reply::plain(250, vec!["x".repeat(506).into()]));
+        assert_eq!((exact.lines().count(), exact.len()), (1, 512));
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Client {
         within(self.stream.flush()).await.expect("the server takes what is sent");
     }
 
+    /// Says that nothing more will be sent, and listens on.
+    pub(crate) async fn close_its_side(&mut self) {
+        within(self.stream.shutdown()).await.expect("the server is there");
+    }
+
     /// Sends as much as the server takes, and says whether it still does.
     pub(crate) async fn try_send(&mut self, octets: &[u8]) -> io::Result<()> {
         within(self.stream.write_all(octets)).await

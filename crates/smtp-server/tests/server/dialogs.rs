@@ -1,7 +1,10 @@
 //! Whole dialogs: greeting, transactions, pipelining, and clients that are none.
 
+use wire::Reply;
+
 use crate::client::{Client, TO_DATA};
 use crate::intake::{Event, start};
+use crate::patient::{Hook, refusing};
 
 #[tokio::test]
 async fn banner_and_ehlo_say_who_we_are_and_what_we_offer() {
@@ -145,6 +148,51 @@ async fn a_421_of_the_intake_ends_the_session() {
     client.send(b"MAIL FROM:<closing@b.c>\r\nRCPT TO:<d@b.c>\r\nDATA\r\n").await;
     client.play("S: 421 4.3.2").await;
     client.is_closed().await;
+}
+
+/// Also of the hooks behind MAIL, whatever stands behind the command in the same packet; said for a message, the rest of that
+/// is read before.
+#[tokio::test]
+async fn a_421_of_any_hook_is_the_last_word() {
+    let to_data: &[u8] = b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@b.c>\r\nRCPT TO:<e@b.c>\r\nDATA\r\n";
+    let message = [b"A: b\r\n\r\n", &vec![b'x'; 50_000][..], b"\r\n.\r\nMAIL FROM:<a@b.c>\r\nQUIT\r\n"].concat();
+    for (hook, before) in [
+        (Hook::Mail, &[][..]),
+        (Hook::Rcpt, &["250"]),
+        (Hook::Data, &["250", "250", "250"]),
+        (Hook::Write, &["250", "250", "250", "354"]),
+        (Hook::End, &["250", "250", "250", "354"]),
+    ] {
+        let server = refusing(hook, Reply::new(421, (4, 3, 2), "Service not active")).await;
+        let mut client = Client::greeted(server.address).await;
+        client.send(to_data).await;
+        for code in before {
+            client.play(&format!("S: {code}")).await;
+        }
+        if before.contains(&"354") {
+            client.send(&message).await;
+        }
+        client.play("S: 421 4.3.2 Service not active").await;
+        client.is_closed().await;
+        let seen = server.until(|seen| seen.dropped == 1).await;
+        assert!(seen.messages.is_empty(), "{hook:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_other_refusal_leaves_the_session_as_it_is() {
+    for (hook, replies) in [
+        (Hook::Rcpt, "S: 250\nS: 452\nS: 452\nS: 452 4.3.1 Not now"),
+        (Hook::Data, "S: 250\nS: 250\nS: 250\nS: 452"),
+        (Hook::Write, "S: 250\nS: 250\nS: 250\nS: 354\nC: A: b\nC: RCPT TO:<f@b.c>\nC: .\nS: 452"),
+        (Hook::End, "S: 250\nS: 250\nS: 250\nS: 354\nC: A: b\nC: .\nS: 452"),
+    ] {
+        let server = refusing(hook, Reply::new(452, (4, 3, 1), "Not now")).await;
+        let mut client = Client::greeted(server.address).await;
+        client.send(b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@b.c>\r\nRCPT TO:<e@b.c>\r\nDATA\r\n").await;
+        client.play(replies).await;
+        client.play("C: RSET\nS: 250\nC: MAIL FROM:<a@b.c>\nS: 250 2.1.0").await;
+    }
 }
 
 #[tokio::test]

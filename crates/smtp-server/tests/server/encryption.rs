@@ -10,7 +10,7 @@ use crate::client::{Client, within};
 use crate::intake::{Event, LOAD_BALANCER, Running, SHORT, start, start_as};
 
 /// A certificate for `relay.test`, and clients that trust it.
-fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+pub(crate) fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
