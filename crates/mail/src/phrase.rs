@@ -34,6 +34,9 @@ pub fn name_in(value: &[u8], left_out: Range<usize>) -> Name {
 
 /// Encoded words stand between blanks, also where a program put quotes, brackets or separators at them.
 fn apart(line: &str) -> String {
+    if !line.contains("=?") {
+        return line.to_owned();
+    }
     let mut line = line.replace("?==?", "?= =?");
     for c in "\"(<,;".chars() {
         line = line.replace(&format!("{c}=?"), &format!("{c} =?"));
@@ -128,6 +131,7 @@ mod tests {
             (b" \"HP Scanner\" <>\r\n", 0..0, "HP Scanner"),
             (b"M\xfcller, Hans <h@b.c>", 14..19, "M\u{fc}ller, Hans"),
             (b"=?utf-8?Q?M=C3=BCller,?= Hans", 0..0, "M\u{fc}ller, Hans"),
+            (b"\"A?=,a\"", 0..0, "A?=,a"),
             (b"=?utf-8?Q?a=0D=0ABcc:_b?=", 0..0, "a Bcc: b"),
             (b"HP\x1b[1m\0,", 0..0, "HP [1m"),
             (b",;<>", 0..0, ""),

@@ -9,6 +9,7 @@ mod error;
 mod id;
 mod list;
 mod message;
+mod passage;
 mod progress;
 mod report;
 mod rerouting;
@@ -29,6 +30,7 @@ pub use error::{OpenError, PeekError, StoreError};
 pub use id::{DeliveryId, ParseQueueIdError, QueueId};
 pub use list::{DeliveryState, ListFilter, Listed, Page};
 pub use message::{NewDelivery, NewMessage, Origin};
+pub use passage::Passage;
 pub use progress::Progress;
 pub use report::{NewReport, ReportGroup};
 pub use rerouting::{Place, Placed, Rerouting};
@@ -143,6 +145,15 @@ pub trait Spool: Send + Sync + 'static {
         claim: Claim<Self::Source>,
         settlement: Settlement<Self::Sink>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// An id for a message that goes straight through and is never stored: of the same numbers as those of stored ones, and
+    /// never used twice, as long as the numbers of a start last (4,294,967,295).
+    fn passing_id(&self) -> QueueId;
+
+    /// Writes down what became of a message that went straight through: its history, and what its lane used, once for each id.
+    /// Rides in the next group commit and is not awaited, since whoever sent it has been told already. Kept, as a settlement
+    /// is, while the store is reopened; what finds no room among those that wait, or the store closed, is only logged.
+    fn record(&self, passage: Passage);
 
     /// Gives the recipients of a claim new places, in one transaction. `Ok` means durable, and whoever waits for the new
     /// lanes is woken. Refused, and the claim dropped, if not every recipient has one place, if the claim is marked as in

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::Stored;
 use super::claims::Arrival;
-use super::job::{Batch, Commit, Incoming, Mark, Quarantine, Settle, Task};
+use super::job::{Batch, Commit, Incoming, Mark, Quarantine, Record, Settle, Task};
 use super::schema::State;
 use super::split::{self, Remainder};
 use super::totals::Totals;
@@ -16,6 +16,7 @@ use super::usage::{self, Used};
 use super::{digest, fetch, recipients};
 use crate::id::QueueId;
 use crate::message::Origin;
+use crate::passage::Passage;
 use crate::progress::millis;
 use crate::settlement::{Next, Part};
 
@@ -277,10 +278,10 @@ impl Applier<'_> {
         for part in &settle.parts {
             let reply = part.outcome.diagnostic().to_string();
             let event = event(part);
-            // Our own pace is no event.
-            let is_ours = event == "paced" && part.outcome.diagnostic().code.is_none();
             let may_repeat = matches!(event, "held" | "paced");
-            if is_ours || may_repeat && known.is_some_and(|known| is_same_trouble(known, &reply)) {
+            if is_our_pace(event, &part.outcome)
+                || may_repeat && known.is_some_and(|known| is_same_trouble(known, &reply))
+            {
                 continue;
             }
             let paths = part.recipients.iter().filter_map(|position| settle.recipients.get(*position));
@@ -302,6 +303,44 @@ impl Applier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What became of a message that went straight through: a line for each recipient, and what its lane used. Does nothing if
+    /// the log had it all the same, though its transaction failed.
+    pub(super) fn record(&self, record: &Record, effects: &mut Effects) -> rusqlite::Result<()> {
+        let passage = record.passage();
+        if record.is_doubtful && self.has_history(passage)? {
+            return Ok(());
+        }
+        effects.used.add(&passage.lane, passage.at, passage.usage);
+        let sender = passage.sender.to_string();
+        for (recipient, outcome) in &passage.outcomes {
+            if is_our_pace(outcome.name(), outcome) {
+                continue;
+            }
+            self.write_event(&Event {
+                at: passage.at,
+                message: passage.id,
+                name: outcome.name(),
+                lane: passage.lane.as_str(),
+                tenant: &passage.tenant,
+                mailbox: &passage.mailbox,
+                sender: &sender,
+                recipient: &recipient.to_string(),
+                client: &passage.client,
+                message_id: &passage.message_id,
+                reply: &outcome.diagnostic().to_string(),
+                attempt: 1,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether history tells of it; by the index of times.
+    fn has_history(&self, passage: &Passage) -> rusqlite::Result<bool> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT 1 FROM history WHERE at = ?1 AND message = ?2 LIMIT 1")?;
+        statement.exists(params![passage.at.unix_millis(), passage.id.to_i64()])
     }
 
     /// A line of history.
@@ -418,6 +457,9 @@ impl Applier<'_> {
         for reroute in &batch.reroutes {
             self.reroute(reroute, effects)?;
         }
+        for record in &batch.records {
+            self.record(record, effects)?;
+        }
         let pruned = batch.chores.iter().map(|chore| self.chore(chore.task, effects)).collect::<Result<_, _>>()?;
         for commit in &batch.commits {
             self.commit(commit, effects)?;
@@ -433,6 +475,11 @@ fn event(part: &Part) -> &'static str {
         (_, Next::Finished) => "expired",
         (outcome, _) => outcome.name(),
     }
+}
+
+/// Our own pace is no event; upstream's is one.
+fn is_our_pace(event: &str, outcome: &Outcome) -> bool {
+    event == "paced" && outcome.diagnostic().code.is_none()
 }
 
 /// The recipients of a remainder as their row stores them.

@@ -37,7 +37,7 @@ fn strike(count: &AtomicU32, what: &str) -> Result<(), Trouble> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use clock::{ManualClock, WallTime};
@@ -46,8 +46,8 @@ mod tests {
     use super::super::{SpoolOptions, SqliteSink, SqliteSpool};
     use super::*;
     use crate::{
-        BodySink, BodySource, DeliveryState, ListFilter, NewDelivery, NewMessage, NewReport, Next, Origin, Part, Place,
-        Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool, StoreError, Usage,
+        BodySink, BodySource, DeliveryState, ListFilter, NewDelivery, NewMessage, NewReport, Next, Origin, Part,
+        Passage, Place, Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool, StoreError, Usage,
     };
 
     const NOW: WallTime = WallTime::from_unix_millis(1_795_247_640_000);
@@ -336,6 +336,128 @@ mod tests {
             let listed = spool.list(&ListFilter::default(), None, 1).await.unwrap().deliveries.remove(0);
             assert_eq!(listed.progress.uncertain, 1, "and once in the next");
         }
+    }
+
+    fn passage(spool: &SqliteSpool) -> Passage {
+        Passage {
+            id: spool.passing_id(),
+            at: NOW,
+            lane: lane(),
+            tenant: "t".to_owned(),
+            mailbox: String::new(),
+            sender: ReversePath::Null,
+            client: String::new(),
+            message_id: String::new(),
+            outcomes: vec![(ForwardPath::Postmaster.into(), Outcome::Accepted(Diagnostic::local("ok")))],
+            usage: Usage { messages: 1, recipients: 1, external: 0 },
+        }
+    }
+
+    /// Lines of history of what passed, and messages that the lane has used.
+    async fn passed(spool: &SqliteSpool, directory: &Path) -> (u32, u32) {
+        let other = rusqlite::Connection::open(directory.join("queue.db")).unwrap();
+        let sql = "SELECT count(*) FROM history WHERE event = 'accepted'";
+        let told = other.query_row(sql, [], |row| row.get(0)).unwrap();
+        let used = spool.usage_since(&lane(), NOW).await.unwrap();
+        (told, used.into_iter().map(|(_, usage)| usage.messages).sum())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_passed_while_a_sync_failed_is_written_once_after_all() {
+        for (log_has_it, again) in [(false, 0), (true, 0), (false, 2), (true, 2)] {
+            let directory = tempfile::tempdir().unwrap();
+            let spool = open(directory.path());
+            let faults = &spool.shared.faults;
+            let counter = if log_has_it { &faults.syncs } else { &faults.commits };
+            counter.store(1 + again, Ordering::Relaxed);
+            let pause = spool.shared.inbox.pause();
+            spool.record(passage(&spool));
+            spool.record(passage(&spool));
+            let (pruned, ()) = tokio::join!(spool.prune_history(NOW), async { drop(pause) });
+            assert!(pruned.is_err());
+            // Nothing is taken in now, but what has passed has passed.
+            spool.record(passage(&spool));
+            until_reopened(&spool).await;
+            spool.prune_history(NOW).await.unwrap();
+            assert_eq!(passed(&spool, directory.path()).await, (3, 3), "{log_has_it} {again}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_passes_never_fills_memory_and_what_is_lost_of_it_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path());
+        let told = Arc::new(Told::default());
+        let _told = tracing::subscriber::set_default(Arc::clone(&told));
+        let pause = spool.shared.inbox.pause();
+        let mut ids = Vec::new();
+        for _ in 0..10_000 {
+            let passage = passage(&spool);
+            ids.push(passage.id.to_string());
+            spool.record(passage);
+        }
+        let kept = spool.shared.inbox.waiting_records();
+        let weight = spool.shared.inbox.weight_of_records();
+        assert!(kept > 1_000 && weight <= super::super::RECORD_BYTES as usize, "{kept} of {weight} octets wait");
+        assert_eq!(told.messages(), ids[kept..], "each that is lost is named, once");
+        let (pruned, ()) = tokio::join!(spool.prune_history(NOW), async { drop(pause) });
+        pruned.unwrap();
+        // More than one transaction; what the last one holds waits no more before it is written.
+        while spool.shared.inbox.waiting_records() > 0 {
+            spool.prune_history(NOW).await.unwrap();
+        }
+        spool.prune_history(NOW).await.unwrap();
+        let kept = u32::try_from(kept).unwrap();
+        assert_eq!(passed(&spool, directory.path()).await, (kept, kept));
+        spool.record(passage(&spool));
+        spool.prune_history(NOW).await.unwrap();
+        assert_eq!(passed(&spool, directory.path()).await, (kept + 1, kept + 1), "there is room again");
+        spool.close().await;
+        let late = passage(&spool);
+        ids.push(late.id.to_string());
+        spool.record(late);
+        assert_eq!(told.messages().last(), ids.last(), "nothing is written behind the end");
+        assert_eq!(told.messages().len(), 10_001 - kept as usize);
+    }
+
+    /// The messages that the log names.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        fn messages(&self) -> Vec<String> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    impl tracing::field::Visit for &Told {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "id" {
+                self.0.lock().unwrap().push(format!("{value:?}"));
+            }
+        }
+    }
+
+    impl tracing::Subscriber for Told {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::ERROR
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut &*self);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
     }
 
     #[tokio::test(flavor = "multi_thread")]

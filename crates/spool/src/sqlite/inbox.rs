@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use mail::LaneId;
 
 use super::claims::ClaimGuard;
-use super::job::{Batch, Chore, Commit, Mark, Quarantine, Reroute, Settle};
+use super::job::{Batch, Chore, Commit, Mark, Quarantine, Record, Reroute, Settle};
 use crate::error::StoreError;
 
 /// Jobs of one kind in a transaction: enough to make a sync cheap, few enough to answer soon.
 const BATCH_JOBS: usize = 1024;
 /// Octets of one transaction: it stands in the log twice at most, and in memory once.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// How long settlements and marks wait for others to share their sync with, unless a message that a client waits for takes
+/// How long settlements, marks and records wait for others to share their sync with, unless a message that a client waits for takes
 /// them along. Upstream's answer to the envelope alone usually takes longer, and nobody waits for a mark in any case.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -34,6 +34,7 @@ struct InboxState {
     settles: VecDeque<Settle>,
     marks: BTreeMap<i64, Mark>,
     reroutes: VecDeque<Reroute>,
+    records: VecDeque<Record>,
     quarantines: Vec<Quarantine>,
     chores: VecDeque<Chore>,
     commits: VecDeque<Commit>,
@@ -66,6 +67,7 @@ pub(super) struct Kept {
     pub(super) settles: Vec<Settle>,
     pub(super) marks: Vec<Mark>,
     pub(super) reroutes: Vec<Reroute>,
+    pub(super) records: Vec<Record>,
     pub(super) quarantines: Vec<Quarantine>,
 }
 
@@ -134,9 +136,22 @@ impl Inbox {
         }
     }
 
+    /// Kept like a settlement while the store is reopened; nothing is written behind the end.
+    pub(super) fn push_record(&self, record: Record) {
+        let mut state = self.state();
+        if state.closing || state.health == Health::Dead {
+            // What it says as it is dropped is said outside the lock.
+            drop(state);
+            drop(record);
+            return;
+        }
+        state.records.push_back(record);
+        self.gather(state);
+    }
+
     /// The writer hears of the first; the others join it.
     fn gather(&self, mut state: MutexGuard<'_, InboxState>) {
-        if state.marks.len() + state.settles.len() + state.reroutes.len() == 1 {
+        if state.marks.len() + state.settles.len() + state.reroutes.len() + state.records.len() == 1 {
             state.gathering = Some(Instant::now() + GATHER);
             self.filled.notify_one();
         }
@@ -233,7 +248,8 @@ impl Inbox {
         }
     }
 
-    /// Refuses all that is new, answers all that waits with the failure. Settlements, marks and reroutings stay, for later.
+    /// Refuses all that is new, answers all that waits with the failure. Settlements, marks, reroutings and records stay, for
+    /// later.
     pub(super) fn refuse(&self, reason: &str) {
         let mut state = self.state();
         state.health = Health::Reopening(reason.to_owned());
@@ -256,7 +272,7 @@ impl Inbox {
 
     /// Puts back what a failed transaction held, before what came since.
     pub(super) fn put_back(&self, kept: Kept) {
-        let Kept { settles, marks, reroutes, quarantines } = kept;
+        let Kept { settles, marks, reroutes, records, quarantines } = kept;
         let mut state = self.state();
         let settled: BTreeSet<i64> = state.settles.iter().map(|settle| settle.guard.delivery()).collect();
         let unsettled = marks.into_iter().filter(|mark| !settled.contains(&mark.delivery));
@@ -268,9 +284,13 @@ impl Inbox {
         for reroute in reroutes.into_iter().rev() {
             state.reroutes.push_front(reroute);
         }
+        for mut record in records.into_iter().rev() {
+            record.is_doubtful = true;
+            state.records.push_front(record);
+        }
     }
 
-    /// All settlements, marks, reroutings and quarantines that wait.
+    /// All settlements, marks, reroutings, records and quarantines that wait.
     pub(super) fn take_kept(&self) -> Batch {
         self.state().take_all()
     }
@@ -315,6 +335,18 @@ impl Inbox {
     #[cfg(test)]
     pub(super) fn waiting_commits(&self) -> usize {
         self.state().commits.len()
+    }
+
+    /// What went straight through and waits to be written down.
+    #[cfg(test)]
+    pub(super) fn waiting_records(&self) -> usize {
+        self.state().records.len()
+    }
+
+    /// Its octets.
+    #[cfg(test)]
+    pub(super) fn weight_of_records(&self) -> usize {
+        self.state().records.iter().map(Record::weight).sum()
     }
 
     fn state(&self) -> MutexGuard<'_, InboxState> {
@@ -373,12 +405,14 @@ impl InboxState {
     fn take_batch(&mut self) -> Batch {
         let settles = share(self.settles.iter().map(Settle::weight), BATCH_BYTES);
         let reroutes = share(self.reroutes.iter().map(Reroute::weight), BATCH_BYTES);
+        let records = share(self.records.iter().map(Record::weight), BATCH_BYTES);
         let commits = share(self.commits.iter().map(|commit| commit.incoming.weight()), BATCH_BYTES);
         self.gathering = None;
         Batch {
             settles: self.settles.drain(..settles).collect(),
             marks: std::mem::take(&mut self.marks).into_values().collect(),
             reroutes: self.reroutes.drain(..reroutes).collect(),
+            records: self.records.drain(..records).collect(),
             quarantines: std::mem::take(&mut self.quarantines),
             // One at a time: each may delete a thousand rows.
             chores: self.chores.pop_front().into_iter().collect(),
@@ -391,6 +425,7 @@ impl InboxState {
             settles: std::mem::take(&mut self.settles).into(),
             marks: std::mem::take(&mut self.marks).into_values().collect(),
             reroutes: std::mem::take(&mut self.reroutes).into(),
+            records: std::mem::take(&mut self.records).into(),
             quarantines: std::mem::take(&mut self.quarantines),
             chores: std::mem::take(&mut self.chores).into(),
             commits: std::mem::take(&mut self.commits).into(),

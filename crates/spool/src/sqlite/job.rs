@@ -1,7 +1,7 @@
 //! What callers ask of the writer, each with the place where its answer goes. Not here: how it is written.
 
 use clock::WallTime;
-use mail::{LaneId, Recipient};
+use mail::{LaneId, Outcome, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::body::{BodyFile, Finished, Stored};
@@ -10,6 +10,7 @@ use super::space::{Memory, Reservation};
 use crate::error::StoreError;
 use crate::id::QueueId;
 use crate::message::NewMessage;
+use crate::passage::Passage;
 use crate::report::NewReport;
 use crate::rerouting::Rerouting;
 use crate::settlement::Part;
@@ -152,6 +153,57 @@ impl Mark {
     }
 }
 
+/// Write down what became of a message that went straight through. Nobody waits for it: dropped unwritten, the log says so.
+pub(super) struct Record {
+    passage: Passage,
+    /// Whether a transaction that held it failed, of which nobody knows whether the log has it.
+    pub(super) is_doubtful: bool,
+    is_written: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Record {
+    /// Octets of a passage, for the bound of what waits and of a transaction.
+    pub(super) fn weight_of(passage: &Passage) -> usize {
+        let reply = |(_, outcome): &(Recipient, Outcome)| 256 + outcome.diagnostic().text.len();
+        1024 + passage.message_id.len() + passage.outcomes.iter().map(reply).sum::<usize>()
+    }
+
+    pub(super) fn new(passage: Passage, permit: OwnedSemaphorePermit) -> Self {
+        Self { passage, is_doubtful: false, is_written: false, _permit: permit }
+    }
+
+    pub(super) fn passage(&self) -> &Passage {
+        &self.passage
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        Self::weight_of(&self.passage)
+    }
+
+    /// It is durable.
+    pub(super) fn written(mut self) {
+        self.is_written = true;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.is_written {
+            not_recorded(&self.passage);
+        }
+    }
+}
+
+/// Tells of a passage that history and the lane's usage will never know.
+pub(super) fn not_recorded(passage: &Passage) {
+    tracing::error!(
+        id = %passage.id,
+        lane = %passage.lane,
+        "what became of this message, which went straight through, could not be recorded"
+    );
+}
+
 /// Set a delivery aside that does not decode.
 pub(super) struct Quarantine {
     pub(super) guard: ClaimGuard,
@@ -179,6 +231,7 @@ pub(super) struct Batch {
     pub(super) settles: Vec<Settle>,
     pub(super) marks: Vec<Mark>,
     pub(super) reroutes: Vec<Reroute>,
+    pub(super) records: Vec<Record>,
     pub(super) quarantines: Vec<Quarantine>,
     pub(super) chores: Vec<Chore>,
     pub(super) commits: Vec<Commit>,
@@ -189,6 +242,7 @@ impl Batch {
         self.settles.is_empty()
             && self.marks.is_empty()
             && self.reroutes.is_empty()
+            && self.records.is_empty()
             && self.quarantines.is_empty()
             && self.chores.is_empty()
             && self.commits.is_empty()

@@ -47,6 +47,7 @@ use crate::error::{OpenError, PeekError, StoreError};
 use crate::id::{DeliveryId, QueueId};
 use crate::list::{ListFilter, Page};
 use crate::message::NewMessage;
+use crate::passage::Passage;
 use crate::report::{NewReport, ReportGroup};
 use crate::rerouting::{Place, Placed, Rerouting};
 use crate::selection::{Selected, Selection};
@@ -61,13 +62,16 @@ use claims::Claims;
 use fetch::Fetch;
 use inbox::Inbox;
 use janitor::Janitor;
-use job::{Answer, Chore, Commit, Incoming, Mark, Reroute, Settle, Task};
+use job::{Answer, Chore, Commit, Incoming, Mark, Record, Reroute, Settle, Task};
 use readers::Readers;
 use space::{Kind, Space};
 use writer::Writer;
 
 /// Octets that may wait for the writer, commits and settlements each: a few transactions' worth.
 const GATE_BYTES: u32 = 16 * 1024 * 1024;
+/// Octets of what went straight through that may wait for the writer: thousands of messages, many more than there are lanes
+/// to carry them in the time of a sync. Beyond it, while the store is being reopened, they go to the log alone.
+const RECORD_BYTES: u32 = 4 * 1024 * 1024;
 /// How long it is known what the lanes have used: the day that upstream counts, and something for clocks that differ.
 const USAGE_KEPT: Duration = Duration::from_hours(25);
 const READER_THREADS: usize = 2;
@@ -104,9 +108,11 @@ pub struct Recovered {
 pub struct SqliteSpool {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
-    /// Octets on their way to the writer: messages, and settlements apart, so that they never wait behind messages.
+    /// Octets on their way to the writer: messages, and settlements apart, so that they never wait behind messages; and what
+    /// never waits at all.
     commit_gate: Arc<Semaphore>,
     settle_gate: Arc<Semaphore>,
+    record_gate: Arc<Semaphore>,
     running: Mutex<Option<Running>>,
     died: watch::Receiver<Option<&'static str>>,
 }
@@ -177,10 +183,10 @@ impl SqliteSpool {
             readers.close();
         })?;
         shared.janitor.begin();
-        let gate = || Arc::new(Semaphore::new(GATE_BYTES as usize));
-        let (commit_gate, settle_gate) = (gate(), gate());
+        let gate = |octets: u32| Arc::new(Semaphore::new(octets as usize));
+        let (commit_gate, settle_gate, record_gate) = (gate(GATE_BYTES), gate(GATE_BYTES), gate(RECORD_BYTES));
         let running = Mutex::new(Some(running));
-        Ok((Self { shared, readers, commit_gate, settle_gate, running, died: death }, recovered))
+        Ok((Self { shared, readers, commit_gate, settle_gate, record_gate, running, died: death }, recovered))
     }
 
     /// What is in the queue in `directory` while no daemon has it, without changing anything there. Blocks for a moment.
@@ -464,6 +470,19 @@ impl Spool for SqliteSpool {
 
     async fn settle(&self, claim: Claim<SqliteSource>, settlement: Settlement<SqliteSink>) -> Result<(), StoreError> {
         self.settle_claim(claim, settlement).await
+    }
+
+    fn passing_id(&self) -> QueueId {
+        // Messages are named from 1 on. Once no number is left, none can be received either, and 0 stands for all the rest.
+        self.shared.name_message().unwrap_or(QueueId::new(self.shared.boot, 0))
+    }
+
+    fn record(&self, passage: Passage) {
+        let weight = u32::try_from(Record::weight_of(&passage)).unwrap_or(u32::MAX).min(RECORD_BYTES);
+        match Arc::clone(&self.record_gate).try_acquire_many_owned(weight) {
+            Ok(permit) => self.shared.inbox.push_record(Record::new(passage, permit)),
+            Err(_) => job::not_recorded(&passage),
+        }
     }
 
     async fn reroute(&self, claim: Claim<SqliteSource>, rerouting: Rerouting) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use super::claims::ClaimGuard;
 use super::connection::{self, Purpose, Trouble};
 use super::fetch;
 use super::inbox::{Kept, Work};
-use super::job::{Answer, Batch, Chore, Commit, Incoming, Quarantine, Reroute, Settle};
+use super::job::{Answer, Batch, Chore, Commit, Incoming, Quarantine, Record, Reroute, Settle};
 use super::rerouting;
 use super::totals::Totals;
 use crate::error::StoreError;
@@ -192,12 +192,13 @@ impl Writer {
     /// It is durable: acts upon it and answers.
     fn finish(&mut self, batch: Batch, done: Done) {
         self.note_logged(&batch);
-        let Batch { settles, marks: _, reroutes, quarantines, chores, commits } = batch;
+        let Batch { settles, marks: _, reroutes, records, quarantines, chores, commits } = batch;
         let Effects { totals, used: _, arrivals, stirred, unfiled, unstored } = done.effects;
         self.shared.space.add_stored(totals);
         self.shared.janitor.unlink(unfiled);
         let settled: Vec<_> = settles.into_iter().map(settled).chain(reroutes.into_iter().map(rerouted)).collect();
         let stored: Vec<_> = commits.into_iter().map(|commit| stored(commit, &unstored)).collect();
+        records.into_iter().for_each(Record::written);
         quarantines.into_iter().for_each(was_set_aside);
         self.shared.claims.arrived(&arrivals);
         for lanes in stirred {
@@ -218,7 +219,8 @@ impl Writer {
         let settles: usize = batch.settles.iter().map(|settle| settle.weight() + ROW_BYTES).sum();
         let reroutes: usize = batch.reroutes.iter().map(|reroute| reroute.weight() + ROW_BYTES).sum();
         let commits: usize = batch.commits.iter().map(|commit| commit.incoming.weight() + ROW_BYTES).sum();
-        self.note_octets(settles + reroutes + commits + ROW_BYTES * batch.marks.len());
+        let records: usize = batch.records.iter().map(|record| record.weight() + ROW_BYTES).sum();
+        self.note_octets(settles + reroutes + records + commits + ROW_BYTES * batch.marks.len());
     }
 
     fn note_octets(&mut self, octets: usize) {
@@ -233,14 +235,14 @@ impl Writer {
     fn fail(&mut self, batch: Batch, reason: &str) {
         let inbox = &self.shared.inbox;
         inbox.refuse(reason);
-        let Batch { mut settles, marks, mut reroutes, quarantines, chores, commits } = batch;
+        let Batch { mut settles, marks, mut reroutes, records, quarantines, chores, commits } = batch;
         for settle in &mut settles {
             settle.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
         for reroute in &mut reroutes {
             reroute.answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
-        inbox.put_back(Kept { settles, marks, reroutes, quarantines });
+        inbox.put_back(Kept { settles, marks, reroutes, records, quarantines });
         for Chore { mut answer, .. } in chores {
             answer.give(Err(StoreError::Failed(reason.to_owned())));
         }
@@ -298,8 +300,8 @@ impl Writer {
                 Ok(())
             }
             Err(trouble) => {
-                let Batch { settles, marks, reroutes, quarantines, .. } = kept;
-                self.shared.inbox.put_back(Kept { settles, marks, reroutes, quarantines });
+                let Batch { settles, marks, reroutes, records, quarantines, .. } = kept;
+                self.shared.inbox.put_back(Kept { settles, marks, reroutes, records, quarantines });
                 Err(trouble)
             }
         }
@@ -361,7 +363,7 @@ impl Writer {
             self.shared.inbox.abandon(reroute.guard, None);
         }
         for settle in kept.settles {
-            tracing::error!(message = %settle.message, "what became of this message could not be recorded");
+            tracing::error!(id = %settle.message, "what became of this message could not be recorded");
             self.shared.inbox.abandon(settle.guard, Some(&settle.lane));
         }
     }
@@ -436,6 +438,13 @@ fn one_by_one(
                 reroute.answer.give(Err(StoreError::Failed(text)));
                 spoiled.push((reroute.guard, None));
             }
+        }
+    }
+    for record in mem::take(&mut batch.records) {
+        match alone(applier, effects, |applier, effects| applier.record(&record, effects))? {
+            Ok(()) => batch.records.push(record),
+            // It tells of itself.
+            Err(_) => drop(record),
         }
     }
     let mut chored = Vec::new();

@@ -12,5 +12,6 @@ mod listing;
 mod migrating;
 mod model;
 mod opening;
+mod passing;
 mod rerouting;
 mod settling;

@@ -9,7 +9,7 @@ use clock::WallTime;
 use mail::{LaneId, LaneSet, Outcome};
 use proptest::prelude::*;
 use spool::{
-    BodySink, Claim, Next, Part, Place, Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool,
+    BodySink, Claim, Next, Part, Passage, Place, Placed, Progress, QueueId, Rerouting, Selection, Settlement, Spool,
     SqliteSource, SqliteSpool, Usage,
 };
 
@@ -34,6 +34,8 @@ enum Step {
     Settle(usize, Vec<u8>),
     /// All of a selection, and one of them goes where these say, recipient by recipient; with an operator's word or without.
     Reroute(Which, usize, Vec<u8>, bool),
+    /// Something went straight through by one of the lanes, for so many.
+    Pass(bool, usize),
     Advance(u8),
     Close,
     Crash,
@@ -60,6 +62,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (any::<usize>(), proptest::collection::vec(0..5_u8, 3)).prop_map(|(claim, ways)| Step::Settle(claim, ways)),
         4 => (which, any::<usize>(), proptest::collection::vec(0..5_u8, 3), any::<bool>())
             .prop_map(|(which, at, ways, spoken)| Step::Reroute(which, at, ways, spoken)),
+        2 => (any::<bool>(), 1..4_usize).prop_map(|(first, recipients)| Step::Pass(first, recipients)),
         2 => (1..5_u8).prop_map(Step::Advance),
         1 => Just(Step::Close),
         1 => Just(Step::Crash),
@@ -110,6 +113,8 @@ struct World {
     /// How often transfers were cut in this boot.
     cuts: BTreeMap<Key, u32>,
     usage: BTreeMap<LaneId, Usage>,
+    /// For how many each of those went that went straight through.
+    passed: BTreeMap<QueueId, usize>,
     now: WallTime,
 }
 
@@ -128,6 +133,7 @@ impl World {
             flying: BTreeSet::new(),
             cuts: BTreeMap::new(),
             usage: BTreeMap::new(),
+            passed: BTreeMap::new(),
             now: NOW,
         }
     }
@@ -143,6 +149,7 @@ impl World {
             Step::Drop(at) if !self.claims.is_empty() => self.drop(at % self.claims.len()).await,
             Step::Settle(at, ways) if !self.claims.is_empty() => self.settle(at % self.claims.len(), &ways).await,
             Step::Reroute(which, at, ways, spoken) => self.reroute(which, at, &ways, spoken).await,
+            Step::Pass(first, recipients) => self.pass(if first { one() } else { two() }, recipients),
             Step::Advance(seconds) => self.now = self.now + Duration::from_secs(seconds.into()),
             Step::Close => self.close().await,
             Step::Crash => self.crash().await,
@@ -294,6 +301,28 @@ impl World {
         self.claims.push(claim);
     }
 
+    /// Nobody waits for it to be written.
+    fn pass(&mut self, lane: LaneId, recipients: usize) {
+        let id = self.spool.passing_id();
+        assert!(!self.bodies.contains_key(&id), "{id} is the name of another");
+        assert_eq!(self.passed.insert(id, recipients), None, "{id} is the name of another");
+        let names: Vec<String> = (0..recipients).map(|at| format!("r{at}@b.c")).collect();
+        let usage = Usage { messages: 1, recipients: u32::try_from(recipients).unwrap(), external: 0 };
+        self.add_usage(&lane, usage);
+        self.spool.record(Passage {
+            id,
+            at: self.now,
+            lane,
+            tenant: "contoso".to_owned(),
+            mailbox: "scanner".to_owned(),
+            sender: message(&[]).envelope.reverse_path,
+            client: "192.0.2.7".to_owned(),
+            message_id: String::new(),
+            outcomes: names.iter().map(|name| (path(name), Outcome::Accepted(said("p")))).collect(),
+            usage,
+        });
+    }
+
     fn mark(&mut self, at: usize, lane: usize) {
         let claim = &self.claims[at];
         let lanes: Vec<LaneId> = claim.lanes.lanes().collect();
@@ -418,13 +447,19 @@ impl World {
         let mut ids: Vec<_> = self.model.keys().map(|(id, _)| *id).collect();
         ids.dedup();
         assert_eq!(counts.messages, ids.len() as u64);
+        // Marks of claims in hand have moved their rows, and what passed is written.
+        self.barrier().await;
         for lane in [one(), two()] {
             let found = self.spool.usage_since(&lane, WallTime::default()).await.unwrap();
             let sum = found.into_iter().fold(Usage::default(), |sum, (_, usage)| sum.plus(usage));
             assert_eq!(sum, self.usage.get(&lane).copied().unwrap_or_default(), "{lane}");
         }
-        // Marks of claims in hand have moved their rows.
-        self.barrier().await;
+        let connection = database(self.directory.path());
+        for (id, recipients) in &self.passed {
+            let sql = "SELECT count(*) FROM history WHERE message = ?1 AND event = 'accepted' AND reply = 'p'";
+            let told: u32 = connection.query_row(sql, [id.to_i64()], |row| row.get(0)).unwrap();
+            assert_eq!(told as usize, *recipients, "{id}");
+        }
         let mut model = self.model.clone();
         for (keys, lane) in &self.marked {
             for key in keys {
