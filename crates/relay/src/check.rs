@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cli::Check;
-use crate::config::{self, Configuration, Mistakes};
+use crate::config::{self, Configuration, Mistakes, Settings};
 use crate::exit::Exit;
 use crate::output;
 
@@ -31,7 +31,16 @@ pub(crate) fn check(options: &Check) -> Exit {
 fn print(configuration: &Configuration, as_json: bool) -> Exit {
     let doubts = configuration.doubts();
     if as_json {
-        return output::print(&format!("{:#}\n", json!({ "configuration": configuration.json(), "doubts": doubts })));
+        let settings = &configuration.settings;
+        return output::print(&format!(
+            "{:#}\n",
+            json!({
+                "configuration": configuration.json(),
+                "state_directory": settings.state_directory(),
+                "control_socket": settings.control_socket(),
+                "doubts": doubts,
+            })
+        ));
     }
     let verdict = match doubts.len() {
         0 => "right".to_owned(),
@@ -39,11 +48,24 @@ fn print(configuration: &Configuration, as_json: bool) -> Exit {
         count => format!("right, with {count} warnings at the end"),
     };
     let head = format!("# The configuration is {verdict}. In effect, with where each value comes from:");
-    let exit = output::print(&format!("{head}\n{configuration}"));
+    let absent = absent(&configuration.settings);
+    let exit = output::print(&format!("{head}\n{absent}{configuration}"));
     for doubt in doubts {
         output::complain(&format!("warning: {doubt}"));
     }
     exit
+}
+
+/// What this relay runs without, in comments.
+fn absent(settings: &Settings) -> String {
+    let mut lines = String::new();
+    if settings.state_directory().is_none() {
+        lines += "# No state directory: every listener is direct and no user signs in, so nothing is stored.\n";
+    }
+    if settings.control_socket().is_none() {
+        lines += "# No control socket: status and reload cannot reach this relay; control.socket gives it one.\n";
+    }
+    lines
 }
 
 /// Tells every mistake.

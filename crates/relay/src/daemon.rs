@@ -9,47 +9,36 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use clock::{Clock, WallTime};
+use clock::Clock;
 use mail::LaneSet;
-use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
+use spool::Spool;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use crate::clock_watch::ClockWatch;
 use crate::config::{Configuration, Mistakes, Settings};
 use crate::control::{Service, SocketError};
 use crate::crew::Crew;
 use crate::current::Current;
-use crate::delivery::{Road, give_up_held};
+use crate::direct::Direct;
 use crate::intake::{Paces, Rooms};
-use crate::lanes::{Lanes, LanesError, Plan};
+use crate::lanes::{Lanes, LanesError, Means, Plan};
 use crate::listener_certificate::{CertificateError, ListenerCertificates};
 use crate::listeners::{Listeners, Prepared, SharedRooms, Terms, Trouble};
 use crate::logging::Threshold;
 use crate::recent::Recent;
-use crate::registration;
+use crate::registration::{self, Ledgers};
 use crate::reload::{self, Mistake, Outcome};
 use crate::requests::Requests;
 use crate::rules::Rules;
 use crate::sign_ins::SignIns;
 use crate::status::{Opened, Overview};
+use crate::store::{Common, Store, StoreOpenError, open_spool};
 use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
 use crate::tls::Trust;
-use crate::unknown_mailboxes::UnknownMailboxes;
 use crate::users::Users;
-use crate::wanted_lanes::WantedLanes;
-
-/// Octets of bodies in memory, all together; beyond that they go to files at once.
-const MEMORY_BUDGET: u64 = 16 << 20;
-/// How often the clock is looked at.
-const CLOCK_LOOK: Duration = Duration::from_secs(30);
-/// How often failures that were gathered are told.
-const DIGEST_EVERY: Duration = Duration::from_mins(15);
-/// How often old history is forgotten.
-const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
 /// Why the daemon did not start. One plain sentence each, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +77,12 @@ pub(crate) enum StartError {
     Control(#[from] SocketError),
     /// The state directory.
     #[error("{0}")]
-    Spool(#[from] OpenError),
+    Store(#[from] StoreOpenError),
     /// What the lanes need.
     #[error("{0}")]
     Lanes(#[from] LanesError),
     /// A fault of ours.
-    #[error("opening the queue ended by a fault of ours: {0}")]
+    #[error("the start ended by a fault of ours: {0}")]
     Internal(#[from] tokio::task::JoinError),
 }
 
@@ -133,8 +122,8 @@ pub(crate) struct Surroundings {
 /// A running daemon.
 pub(crate) struct Daemon {
     inner: Arc<Inner>,
-    /// Goes down last: a stop can be watched.
-    control: Service,
+    /// Goes down last: a stop can be watched. None where commands have no place to find it.
+    control: Option<Service>,
 }
 
 /// What runs, and what a reload changes of it.
@@ -143,14 +132,14 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// What is in effect.
     settings: watch::Sender<Arc<Settings>>,
-    max_hold: watch::Sender<Duration>,
     rules: Arc<Current<Rules>>,
     users: Current<Arc<Users>>,
     certificates: Current<Arc<ListenerCertificates>>,
     listeners: Arc<Listeners>,
     lanes: Arc<Lanes>,
     sign_ins: Arc<OnceLock<SignIns>>,
-    spool: Arc<SqliteSpool>,
+    /// None where nothing is stored.
+    store: Option<Store>,
     /// Sessions and deliveries: what a stop waits for.
     crew: Arc<Crew>,
     /// What a stop cuts.
@@ -228,50 +217,62 @@ impl Daemon {
         );
         let control = open_control(&settings, requests, &clock).await?;
         let trust = tokio::task::spawn_blocking(Trust::of_this_machine).await?;
-        let spool = open_spool(&settings, Arc::clone(&clock)).await?;
-        bring_forward(&spool, rules.get().plan.longest_wait(), clock.wall()).await;
-        let road = Arc::new(Road {
-            spool: Arc::clone(&spool),
+        let common = Common {
             rules: Arc::clone(&rules),
-            unknown: Arc::new(UnknownMailboxes::default()),
-            wanted: Arc::new(WantedLanes::default()),
+            unknown: Arc::default(),
+            wanted: Arc::default(),
             clock: Arc::clone(&clock),
+        };
+        let store = if let Some(directory) = settings.state_directory() {
+            Some(Store::open(directory, &settings, common.clone()).await?)
+        } else {
+            info!("this relay has no state directory: every listener is direct, and nothing is stored");
+            None
+        };
+        let road = store.as_ref().map(|store| Arc::clone(store.road()));
+        let lanes = Lanes::new(Means {
+            road: road.clone(),
+            unknown: Arc::clone(&common.unknown),
+            wanted: Arc::clone(&common.wanted),
+            ledgers: Arc::new(Ledgers::new(settings.state_directory())),
+            trust,
+            crew: Arc::clone(&crew),
+            clock: Arc::clone(&clock),
+            stop: stop.clone(),
+            stop_tokens: stop_tokens.clone(),
         });
-        let lanes = Lanes::new(Arc::clone(&road), trust, Arc::clone(&crew), stop.clone(), stop_tokens.clone());
         let plan = tokio::task::block_in_place(|| lanes.plan(&settings));
         let plan = plan.map_err(|errors| errors.into_iter().next().expect("what cannot be planned has a reason").1)?;
-        let stored = stored_lanes(&spool).await;
+        let stored = stored_lanes(store.as_ref()).await;
         let seats = lanes.follow(plan, &rules.get().routing, &stored).await;
-        let max_hold = watch::Sender::new(settings.retry.max_hold.duration());
-        let running = Arc::clone(&lanes);
-        attendants.spawn(give_up_held(move || running.deliveries(), max_hold.subscribe()));
+        let spool = store.as_ref().map(|store| Arc::clone(store.spool()));
         let _ = rooms.set(Arc::new(Rooms {
-            spool: Arc::clone(&spool),
+            spool: spool.clone(),
+            direct: Some(Direct::new(Arc::clone(&lanes), spool.clone(), Arc::clone(&clock), stop.clone())),
             rules: Arc::clone(&rules),
-            unknown: Arc::clone(&road.unknown),
-            wanted: Arc::clone(&road.wanted),
+            unknown: common.unknown,
+            wanted: common.wanted,
             clock: Arc::clone(&clock),
             paces: Paces::default(),
         }));
-        let _ = opened_road.set(Arc::clone(&road));
+        let _ = opened_road.set(road);
         let _ = sign_ins.set(SignIns::new(seats, Arc::clone(&clock)));
-        overview.opened(Opened { spool: Arc::clone(&spool), lanes: Arc::clone(&lanes) });
-        attendants.spawn(follow(Arc::clone(&road), in_effect.subscribe()));
+        overview.opened(Opened { spool, lanes: Arc::clone(&lanes) });
         attendants.spawn(Arc::clone(&lanes).keep_wildcards());
-        attendants.spawn(send_digests(Arc::clone(&road), stop.clone()));
-        attendants.spawn(keep_house(road, in_effect.subscribe()));
+        if let Some(store) = &store {
+            store.attend(&mut attendants, &lanes, &in_effect, stop.clone());
+        }
         let inner = Arc::new(Inner {
             source,
             clock,
             settings: in_effect,
-            max_hold,
             rules,
             users: Current::new(users),
             certificates: Current::new(certificates),
             listeners,
             lanes,
             sign_ins,
-            spool,
+            store,
             crew,
             attendants: Mutex::new(attendants),
             watching: Mutex::new(Some(watching)),
@@ -300,8 +301,14 @@ impl Daemon {
 
     /// Resolves when a part has died that mail needs: the daemon must stop. Never resolves otherwise.
     pub(crate) async fn failed(&self) -> &'static str {
+        let store = async {
+            match &self.inner.store {
+                Some(store) => store.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            thread = self.inner.spool.failed() => thread,
+            thread = store => thread,
             () = self.inner.crew.failed() => "a listener or a delivery loop",
         }
     }
@@ -327,9 +334,12 @@ impl Daemon {
         }
         let mut attendants = std::mem::take(&mut *inner.attendants());
         attendants.shutdown().await;
-        inner.spool.close().await;
-        debug!("the queue is closed");
-        control.stop().await;
+        if let Some(store) = &inner.store {
+            store.close().await;
+        }
+        if let Some(control) = control {
+            control.stop().await;
+        }
     }
 }
 
@@ -357,7 +367,8 @@ impl Inner {
         };
         let old = Arc::clone(&self.settings.borrow());
         let mut changes = reload::changes(&old, &configuration.settings);
-        let prepared = tokio::task::block_in_place(|| self.prepare(&configuration.settings, &changes));
+        let unchangeable = reload::unchangeable(&old, &configuration.settings, &changes);
+        let prepared = tokio::task::block_in_place(|| self.prepare(&configuration.settings, unchangeable));
         let ready = match prepared {
             Ok(ready) => ready,
             Err(mistakes) => {
@@ -365,7 +376,7 @@ impl Inner {
                 return Ok(refused(who, mistakes));
             }
         };
-        let stored = stored_lanes(&self.spool).await;
+        let stored = stored_lanes(self.store.as_ref()).await;
         if self.stop.is_cancelled() {
             return Err(CannotReload::Stopping);
         }
@@ -383,8 +394,8 @@ impl Inner {
     }
 
     /// Everything that may fail. Reads files and binds sockets.
-    fn prepare(&self, settings: &Settings, changes: &[String]) -> Result<Ready, Vec<Mistake>> {
-        let mut mistakes = reload::unchangeable(changes);
+    fn prepare(&self, settings: &Settings, unchangeable: Vec<Mistake>) -> Result<Ready, Vec<Mistake>> {
+        let mut mistakes = unchangeable;
         if !mistakes.is_empty() {
             // What follows makes the vault's directory, and that of another spool is not to be made.
             return Err(mistakes);
@@ -434,12 +445,9 @@ impl Inner {
         }
         self.users.set(users);
         contents.extend(self.follow_certificates(certificates));
-        let limits = &settings.spool;
-        self.spool.set_limits(limits.max_messages.get(), limits.max_bytes.octets(), limits.min_free_bytes.octets());
-        self.max_hold.send_if_modified(|now| {
-            let wanted = settings.retry.max_hold.duration();
-            std::mem::replace(now, wanted) != wanted
-        });
+        if let Some(store) = &self.store {
+            store.take_up(&settings);
+        }
         self.settings.send_replace(Arc::new(settings));
         contents
     }
@@ -486,127 +494,34 @@ fn first(troubles: Vec<Trouble>) -> StartError {
     first.expect("what cannot be prepared has a reason").error
 }
 
-/// Where the state directory is at fault, or another daemon has it, the queue's own words say it better.
-async fn open_control(settings: &Settings, requests: Requests, clock: &Arc<dyn Clock>) -> Result<Service, StartError> {
-    let path = settings.control_socket();
-    let error = match Service::start(&path, Arc::new(requests)).await {
-        Ok(service) => return Ok(service),
+/// The sets of lanes that have mail now.
+async fn stored_lanes(store: Option<&Store>) -> Vec<LaneSet> {
+    match store {
+        Some(store) => store.lanes().await,
+        None => Vec::new(),
+    }
+}
+
+/// Where the state directory is at fault, or another daemon has it, the queue's own words say it better. None where there is
+/// no place for it.
+async fn open_control(
+    settings: &Settings,
+    requests: Requests,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Service>, StartError> {
+    let Some(path) = settings.control_socket() else {
+        info!(
+            "this relay has no control socket: status and reload cannot reach it; control.socket gives it one, SIGHUP reloads"
+        );
+        return Ok(None);
+    };
+    let error = match Service::start(path, Arc::new(requests)).await {
+        Ok(service) => return Ok(Some(service)),
         Err(error) => error,
     };
     let of_place = matches!(error, SocketError::Failed { .. } | SocketError::InUse { .. });
-    if of_place && path.starts_with(settings.spool.directory.as_path()) {
-        open_spool(settings, Arc::clone(clock)).await?.close().await;
+    if let Some(directory) = settings.state_directory().filter(|directory| of_place && path.starts_with(directory)) {
+        open_spool(directory, settings, Arc::clone(clock)).await?.close().await;
     }
     Err(error.into())
-}
-
-async fn open_spool(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<SqliteSpool>, StartError> {
-    let options = SpoolOptions {
-        directory: settings.spool.directory.as_path().to_owned(),
-        max_messages: settings.spool.max_messages.get(),
-        max_bytes: settings.spool.max_bytes.octets(),
-        min_free_bytes: settings.spool.min_free_bytes.octets(),
-        memory_budget: MEMORY_BUDGET,
-    };
-    let (spool, recovered) = tokio::task::spawn_blocking(move || SqliteSpool::open(options, clock)).await??;
-    tell(&recovered);
-    Ok(Arc::new(spool))
-}
-
-/// What waits in the queue at the start: what nobody looks for is not found.
-fn tell(recovered: &Recovered) {
-    let Recovered { boot, uncertain, counts } = recovered;
-    info!(
-        boot,
-        messages = counts.messages,
-        queued = counts.queued,
-        held = counts.held,
-        quarantined = counts.quarantined,
-        "queue opened"
-    );
-    if *uncertain > 0 {
-        warn!(
-            deliveries = uncertain,
-            "in flight when the last run was cut: upstream may have them; they are sent again"
-        );
-    }
-    if counts.held + counts.quarantined > 0 {
-        warn!(
-            held = counts.held,
-            quarantined = counts.quarantined,
-            "the queue holds mail that does not go out by itself"
-        );
-    }
-}
-
-/// The sets of lanes that have mail now.
-async fn stored_lanes(spool: &SqliteSpool) -> Vec<LaneSet> {
-    spool.lanes().await.unwrap_or_else(|error| {
-        warn!(%error, "the lanes of the queue cannot be listed");
-        Vec::new()
-    })
-}
-
-/// Mail in the queue follows the routes, from the start on and after each reload.
-async fn follow(road: Arc<Road<SqliteSpool>>, mut settings: watch::Receiver<Arc<Settings>>) {
-    loop {
-        settings.borrow_and_update();
-        let changed = tokio::select! {
-            changed = settings.changed() => changed,
-            () = road.follow() => settings.changed().await,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-/// Failures that were gathered rather than told one by one.
-async fn send_digests(road: Arc<Road<SqliteSpool>>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        road.rules.get().reporting.send_digests(&*road.spool, &*road.clock).await;
-        sleep(DIGEST_EVERY).await;
-    }
-}
-
-/// Follows the clock, and forgets history that is too old.
-async fn keep_house(road: Arc<Road<SqliteSpool>>, settings: watch::Receiver<Arc<Settings>>) {
-    let Road { spool, rules, clock, .. } = &*road;
-    let mut watch = ClockWatch::new(clock.wall(), clock.monotonic());
-    let mut pruned = clock.monotonic();
-    loop {
-        sleep(CLOCK_LOOK).await;
-        let now = clock.monotonic();
-        if watch.was_set_back(clock.wall(), now) {
-            warn!("the machine's clock was set back; what would be due too late is due now");
-            bring_forward(spool, rules.get().plan.longest_wait(), clock.wall()).await;
-        }
-        if now.saturating_since(pruned) >= HOUSEKEEPING {
-            pruned = now;
-            let keep = settings.borrow().history.keep.duration();
-            forget_history(spool, clock.wall() - keep).await;
-        }
-    }
-}
-
-/// What is due later than any wait could make it is due now.
-async fn bring_forward(spool: &SqliteSpool, longest_wait: Duration, now: WallTime) {
-    match spool.bring_forward(now + longest_wait, now).await {
-        Ok(0) => {}
-        Ok(deliveries) => warn!(deliveries, "mail was queued while the machine's clock ran ahead; it is due now"),
-        Err(error) => warn!(%error, "due times could not be looked through"),
-    }
-}
-
-async fn forget_history(spool: &SqliteSpool, before: WallTime) {
-    loop {
-        match spool.prune_history(before).await {
-            Ok(0) => break,
-            Ok(rows) => debug!(rows, "old history forgotten"),
-            Err(error) => {
-                debug!(%error, "old history could not be forgotten now");
-                break;
-            }
-        }
-    }
 }

@@ -526,7 +526,8 @@ impl Fate {
     }
 }
 
-fn usage(spent: Spent) -> Usage {
+/// A message, with what upstream counts of its recipients.
+pub(crate) fn usage(spent: Spent) -> Usage {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Usage { messages: 1, recipients: count(spent.recipients), external: count(spent.external) }
 }
@@ -576,7 +577,7 @@ impl<B: BodySource> Body for StoredBody<'_, B> {
 
 /// Whether two recipients met the same. Exchange ends each refusal with the time, so that no two texts are alike; only
 /// those that are to be reported are kept apart by their texts.
-fn is_same(one: &Outcome, other: &Outcome) -> bool {
+pub(crate) fn is_same(one: &Outcome, other: &Outcome) -> bool {
     let alike = |one: &Diagnostic, other: &Diagnostic| {
         (one.code, one.enhanced) == (other.code, other.enhanced) && (one.code.is_some() || one.text == other.text)
     };

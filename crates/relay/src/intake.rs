@@ -1,4 +1,5 @@
-//! Takes mail from the wire in to the spool: who may submit, what is added to the header, and the 250 that is a promise.
+//! Takes mail from the wire in to the spool, or to a direct road: who may submit, what is added to the header, and the 250
+//! that is a promise.
 //!
 //! Client, recipients and tenant are decided here and do not change afterwards (invariant 7).
 
@@ -6,9 +7,11 @@ pub(crate) mod acceptance;
 pub(crate) mod addressing;
 pub(crate) mod completion;
 mod door;
+mod incoming;
 pub(crate) mod login;
 mod notice;
 mod pace;
+mod queued;
 pub(crate) mod repair;
 mod submission;
 pub(crate) mod terms;
@@ -17,30 +20,37 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use clock::Clock;
-use mail::{Envelope, HeaderBlock, LaneId, Recipient, ReversePath};
+use mail::{Envelope, Recipient, ReversePath};
 use smtp_server::{Client, Credentials, Intake, Notice, Transaction};
 use spool::Spool;
 use wire::{MailParameters, Reply};
 
+use crate::config::DeliveryMode;
 use crate::current::Current;
-use crate::routing::{Sender, Taken};
+use crate::direct::{Carriage, Direct};
+use crate::routing::Taken;
 use crate::rules::Rules;
 use crate::unknown_mailboxes::UnknownMailboxes;
 use crate::wanted_lanes::WantedLanes;
 
-use acceptance::{Acceptance, Refusal, check_size};
+use acceptance::Acceptance;
 use door::Door;
 pub(crate) use door::ListenerPolicy;
+pub(crate) use incoming::Incoming;
 #[cfg(test)]
 use login::Logins;
 pub(crate) use pace::Paces;
-use repair::Repair;
-pub(crate) use submission::Submission;
+use queued::Queued;
+pub(crate) use queued::shown;
+use submission::Destination;
+pub(crate) use submission::{Submission, tell_repairs};
 
 /// What is open once the spool is: shared by all listeners.
 pub(crate) struct Rooms<S> {
-    /// The queue.
-    pub(crate) spool: Arc<S>,
+    /// The queue; none where nothing is stored.
+    pub(crate) spool: Option<Arc<S>>,
+    /// The road of direct listeners; none where there are no lanes to go by.
+    pub(crate) direct: Option<Arc<Direct<S>>>,
     /// What a reload replaces.
     pub(crate) rules: Arc<Current<Rules>>,
     /// Senders whose own mailbox Exchange does not know.
@@ -104,14 +114,25 @@ impl<S: Spool> Intake for ListenerIntake<S> {
         let acceptance = Acceptance { policy: &door.policy, rules: &rules, client };
         let sender = acceptance.mail(&reverse_path);
         let sender = sender.map_err(|refusal| door.refused(client, &reverse_path, &refusal))?;
-        let room = rooms.spool.check_room(parameters.size.unwrap_or(0));
-        room.map_err(|error| door.store_failed(&error))?;
+        let road = match door.policy.delivery {
+            DeliveryMode::Queue => {
+                let spool = rooms.spool.as_ref().ok_or_else(starting)?;
+                let room = spool.check_room(parameters.size.unwrap_or(0));
+                room.map_err(|error| door.store_failed(&error))?;
+                Road::Queue(Arc::clone(spool), Arc::clone(&rooms.wanted))
+            }
+            DeliveryMode::Direct => {
+                let direct = rooms.direct.as_ref().ok_or_else(starting)?;
+                Road::Direct(Box::new(Carriage::new(Arc::clone(direct), parameters.size)))
+            }
+        };
         // Last, so that what is refused for another reason does not count.
         door.within_limits(client, &rooms.paces)?;
-        Ok(MailTransaction {
+        let incoming = Incoming {
             door,
-            rooms,
             rules,
+            unknown: Arc::clone(&rooms.unknown),
+            clock: Arc::clone(&rooms.clock),
             client: client.clone(),
             size: parameters.size.unwrap_or(0),
             sender,
@@ -123,7 +144,8 @@ impl<S: Spool> Intake for ListenerIntake<S> {
                 reverse_path,
             },
             recipients: Vec::new(),
-        })
+        };
+        Ok(MailTransaction { incoming, road })
     }
 }
 
@@ -131,18 +153,18 @@ fn starting() -> Reply {
     Reply::new(421, (4, 3, 2), "Starting, try again in a moment")
 }
 
-/// A transaction between MAIL and DATA. One reading of the rules holds for all of it.
-pub(crate) struct MailTransaction<S> {
-    door: Arc<Door>,
-    rooms: Arc<Rooms<S>>,
-    rules: Arc<Rules>,
-    client: Client,
-    /// What the client said the message would have, in octets; 0 if nothing.
-    size: u64,
-    /// Whom routes are asked about.
-    sender: Sender,
-    envelope: Envelope,
-    recipients: Vec<Addressed>,
+/// A transaction between MAIL and DATA.
+pub(crate) struct MailTransaction<S: Spool> {
+    incoming: Incoming,
+    road: Road<S>,
+}
+
+/// Which way its listener sends what it takes.
+enum Road<S: Spool> {
+    /// Into the queue.
+    Queue(Arc<S>, Arc<WantedLanes>),
+    /// Straight to Exchange.
+    Direct(Box<Carriage<S>>),
 }
 
 /// A recipient that was taken.
@@ -154,58 +176,39 @@ pub(crate) struct Addressed {
     pub(crate) way: Option<Taken>,
 }
 
-impl<S: Spool> MailTransaction<S> {
-    fn acceptance(&self) -> Acceptance<'_> {
-        Acceptance { policy: &self.door.policy, rules: &self.rules, client: &self.client }
-    }
-
-    fn refused(&self, refusal: &Refusal) -> Reply {
-        self.door.refused(&self.client, &self.envelope.reverse_path, refusal)
-    }
-
-    /// Which way a recipient goes; none if that depends on the From field, which has not come.
-    fn way(&self, given: &Recipient) -> Result<Option<Taken>, Reply> {
-        let now = self.rooms.clock.monotonic();
-        let is_unknown = |lane: &LaneId| self.rooms.unknown.contains(lane, now);
-        let way = self.acceptance().way(self.sender.clone(), &given.path, &is_unknown);
-        way.map_err(|refusal| self.refused(&refusal))
-    }
-
-    /// What becomes of the header: every recipient's way is known then, or the message is refused.
-    fn header(&mut self, block: &mut HeaderBlock) -> Result<Option<Repair>, Reply> {
-        let Self { door, rooms, rules, client, size, envelope, recipients, .. } = self;
-        let now = rooms.clock.monotonic();
-        let is_unknown = |lane: &LaneId| rooms.unknown.contains(lane, now);
-        let acceptance = Acceptance { policy: &door.policy, rules, client };
-        let repair = acceptance.header(envelope, *size, recipients, block, &is_unknown);
-        repair.map_err(|refusal| self.refused(&refusal))
-    }
-
-    /// What no mailbox would take is refused here rather than hours later.
-    fn check_size(&self, octets: u64) -> Result<(), Reply> {
-        check_size(&self.recipients, octets).map_err(|refusal| self.refused(&refusal))
-    }
-}
-
 impl<S: Spool> Transaction for MailTransaction<S> {
     type Sink = Submission<S>;
 
+    fn is_live(&self) -> bool {
+        matches!(self.road, Road::Direct(_))
+    }
+
     async fn rcpt(&mut self, recipient: Recipient) -> Reply {
-        let way = match self.way(&recipient) {
-            Ok(way) => way,
-            Err(refused) => return refused,
+        let addressed = match self.incoming.addressed(recipient) {
+            Ok(addressed) => addressed,
+            Err(refusal) => return refusal,
         };
-        let addressed = Addressed { given: recipient, way };
-        if let Err(refusal) = check_size(std::slice::from_ref(&addressed), self.size) {
-            return self.refused(&refusal);
+        let reply = match &mut self.road {
+            Road::Queue(..) => Reply::new(250, (2, 1, 5), "Recipient OK"),
+            // Boxed, as DATA's: sessions that queue do not hold the room that this takes.
+            Road::Direct(carriage) => Box::pin(carriage.rcpt(&self.incoming, &addressed)).await,
+        };
+        if reply.is_positive() {
+            self.incoming.recipients.push(addressed);
         }
-        self.recipients.push(addressed);
-        Reply::new(250, (2, 1, 5), "Recipient OK")
+        reply
     }
 
     async fn data(self) -> Result<Submission<S>, Reply> {
-        let sink = self.rooms.spool.receive().map_err(|error| self.door.store_failed(&error))?;
-        Ok(Submission::new(self, sink))
+        let Self { incoming, road } = self;
+        let destination = match road {
+            Road::Queue(spool, wanted) => {
+                let sink = spool.receive().map_err(|error| incoming.door.store_failed(&error))?;
+                Destination::Queue(Queued::new(spool, wanted, sink))
+            }
+            Road::Direct(carriage) => Destination::Direct(Box::new(Box::pin(carriage.data()).await?)),
+        };
+        Ok(Submission::new(incoming, destination))
     }
 }
 

@@ -7,14 +7,17 @@
 mod wildcard;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use clock::Clock;
 use forwarder::{Allowance, ConnectionLimits, Endpoint, Lane, LaneParts, Timeouts};
 use mail::{Domain, LaneId, LaneSet};
 use spool::{Spool, SqliteSpool, StoreError};
 use token_manager::{Vault, VaultError};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -22,13 +25,15 @@ use crate::config::{self, FilePath, Mailbox, MailboxAddress, ProxyUrl, Settings,
 use crate::crew::Crew;
 use crate::delivery::{Delivery, Duty, Road};
 use crate::refused_senders::RefusedSenders;
-use crate::registration::{self, Registration};
+use crate::registration::{self, Ledgers, Registration};
 use crate::reload::is_same_tenant;
 use crate::routing::{self, Routing};
 use crate::sign_ins::Seat;
 use crate::status::LaneView;
 use crate::tls::{CaFileError, Trust};
 use crate::tokens::Tokens;
+use crate::unknown_mailboxes::UnknownMailboxes;
+use crate::wanted_lanes::WantedLanes;
 
 use wildcard::Wildcard;
 
@@ -36,6 +41,9 @@ use wildcard::Wildcard;
 const DAY: Duration = Duration::from_mins(24 * 60 + 1);
 /// The window of `messages_per_minute`.
 const MINUTE: Duration = Duration::from_mins(1);
+
+/// How long a client that waits is kept for a lane of its login that comes after another.
+const OPENING: Duration = Duration::from_secs(5);
 
 /// The keys of a tenant that name CA files, in the order of [`Application::authorities`].
 const CA_FILES: [&str; 2] = ["authority_ca_file", "smtp.ca_file"];
@@ -51,17 +59,36 @@ pub(crate) enum LanesError {
     Vault(#[from] VaultError),
 }
 
+/// What lanes are run with.
+pub(crate) struct Means {
+    /// The queue, and what brings its mail to the lanes; none where nothing is stored.
+    pub(crate) road: Option<Arc<Road<SqliteSpool>>>,
+    /// Senders whose own mailbox Exchange does not know.
+    pub(crate) unknown: Arc<UnknownMailboxes>,
+    /// Lanes of wildcard mailboxes that mail has come for.
+    pub(crate) wanted: Arc<WantedLanes>,
+    /// What was asked of Entra ID lately.
+    pub(crate) ledgers: Arc<Ledgers>,
+    /// Whom upstream's certificates are believed by.
+    pub(crate) trust: Trust,
+    /// Has their tasks.
+    pub(crate) crew: Arc<Crew>,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Ends them.
+    pub(crate) stop: CancellationToken,
+    /// Tokens outlive the deliveries that need them.
+    pub(crate) stop_tokens: CancellationToken,
+}
+
 /// All lanes.
 pub(crate) struct Lanes {
-    road: Arc<Road<SqliteSpool>>,
-    trust: Trust,
-    crew: Arc<Crew>,
-    stop: CancellationToken,
-    /// Tokens outlive the deliveries that need them.
-    stop_tokens: CancellationToken,
+    means: Means,
     state: Mutex<State>,
     /// Held by whoever makes the lanes another set: what is planned is started before something else is planned.
     changing: tokio::sync::Mutex<()>,
+    /// Connections of each that live messages leave to the queue.
+    kept_for_queue: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -82,7 +109,7 @@ struct Place {
     wanted: watch::Sender<Wanted>,
     duty: watch::Sender<Arc<Duty>>,
     refused_senders: Arc<RefusedSenders>,
-    running: Running,
+    running: watch::Sender<Running>,
 }
 
 /// What shall be at a place.
@@ -106,8 +133,31 @@ enum Ended {
 /// A lane at work.
 #[derive(Clone)]
 struct Running {
+    design: Arc<Design>,
     lane: Arc<Lane<Tokens>>,
-    delivery: Arc<Delivery<SqliteSpool, Tokens>>,
+    /// Brings it the queue's mail, where there is a queue.
+    delivery: Option<Arc<Delivery<SqliteSpool, Tokens>>>,
+    /// Whether it takes nothing more, for another that comes or for none.
+    is_ending: bool,
+}
+
+impl Running {
+    /// Until `end`, then until what is under way has come to its end. Nothing is connected any more afterwards.
+    async fn run(&self, end: CancellationToken) {
+        let carry = async {
+            match &self.delivery {
+                Some(delivery) => Arc::clone(delivery).run(end).await,
+                None => end.cancelled().await,
+            }
+        };
+        tokio::select! {
+            () = carry => {}
+            // Never ends by itself.
+            () = self.lane.sweep() => {}
+        }
+        // Clients that wait may still have turns.
+        self.lane.retire().await;
+    }
 }
 
 /// What makes a lane what it is: another design is another lane.
@@ -174,6 +224,7 @@ pub(crate) struct Plan {
     contents: Vec<String>,
     /// Shared parts that begin anew, by Entra tenant: what was used of their day is to be counted.
     uncounted: BTreeMap<String, Arc<forwarder::Tenant>>,
+    kept_for_queue: usize,
 }
 
 struct Planned {
@@ -184,22 +235,13 @@ struct Planned {
 }
 
 impl Lanes {
-    /// None yet. Their tasks are `crew`'s.
-    pub(crate) fn new(
-        road: Arc<Road<SqliteSpool>>,
-        trust: Trust,
-        crew: Arc<Crew>,
-        stop: CancellationToken,
-        stop_tokens: CancellationToken,
-    ) -> Arc<Self> {
+    /// None yet.
+    pub(crate) fn new(means: Means) -> Arc<Self> {
         Arc::new(Self {
-            road,
-            trust,
-            crew,
-            stop,
-            stop_tokens,
+            means,
             state: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            kept_for_queue: AtomicUsize::new(0),
         })
     }
 
@@ -218,6 +260,7 @@ impl Lanes {
             fresh: Vec::new(),
             contents: Vec::new(),
             uncounted: BTreeMap::new(),
+            kept_for_queue: settings.kept_for_queue(),
         };
         let mut errors: Vec<(String, LanesError)> = Vec::new();
         for (name, mailbox) in &settings.mailboxes {
@@ -266,8 +309,9 @@ impl Lanes {
         };
         let is_delegated = tenant.grant == config::Grant::Delegated;
         if is_delegated && plan.vault.is_none() {
-            let vault = registration::vault(settings).map_err(|error| ("spool.directory".to_owned(), error.into()))?;
-            plan.vault = Some(vault);
+            let directory = settings.state_directory().expect("where users sign in there is a state directory");
+            let vault = registration::vault(directory, settings.vault.key.as_ref());
+            plan.vault = Some(vault.map_err(|error| ("spool.directory".to_owned(), error.into()))?);
         }
         let hostname = settings.hostname.as_str().to_owned();
         let design = Design {
@@ -312,9 +356,9 @@ impl Lanes {
         let application = match same {
             Some(same) => same,
             None => Arc::new(Application {
-                registration: Registration::new(name, tenant, settings.spool.directory.as_path(), &self.trust)
+                registration: Registration::new(name, tenant, &self.means.ledgers, &self.means.trust)
                     .map_err(failed(&keys[0]))?,
-                endpoint: endpoint(settings, &self.trust, tenant).map_err(failed(&keys[1]))?,
+                endpoint: endpoint(settings, &self.means.trust, tenant).map_err(failed(&keys[1]))?,
                 shared: shared(plan, running, tenant),
                 tenant: tenant.clone(),
                 authorities,
@@ -331,8 +375,9 @@ impl Lanes {
     /// Follows `plan`: when it returns, what is new runs, and what is to end takes no more mail and ends by itself. Gives the
     /// places where users sign in. `stored` are the sets of lanes that have mail.
     pub(crate) async fn follow(self: &Arc<Self>, plan: Plan, routing: &Routing, stored: &[LaneSet]) -> Vec<Seat> {
-        let Plan { applications, mut lanes, wildcards, vault, fresh: _, contents: _, uncounted } = plan;
+        let Plan { applications, mut lanes, wildcards, vault, fresh: _, contents: _, uncounted, kept_for_queue } = plan;
         let _changing = self.changing.lock().await;
+        self.kept_for_queue.store(kept_for_queue, Ordering::Relaxed);
         let named = lanes.keys().cloned().collect();
         let needed = wildcards.iter().map(|wildcard| Arc::clone(&wildcard.application)).collect::<Vec<_>>();
         // Senders' own mailboxes that have mail stay open, as long as some wildcard mailbox has them.
@@ -343,6 +388,9 @@ impl Lanes {
             (state.named, state.wildcards) = (named, wildcards);
         }
         let kept = self.end_others(&lanes);
+        for place in self.state().places.values() {
+            place.running.borrow().lane.keep_for_queue(kept_for_queue);
+        }
         self.replace_tokens(&applications, &lanes, &needed).await;
         self.state().vault.clone_from(&vault);
         if let Err(error) = self.count_external(&uncounted).await {
@@ -426,7 +474,7 @@ impl Lanes {
     ) -> Arc<Tokens> {
         let mut tokens = application.tokens();
         let held = tokens.entry(whose).or_insert_with(|| {
-            let (clock, stop) = (Arc::clone(&self.road.clock), self.stop_tokens.child_token());
+            let (clock, stop) = (Arc::clone(&self.means.clock), self.means.stop_tokens.child_token());
             let registration = &application.registration;
             let tokens = match of_user() {
                 Some((mailbox, lane, vault)) => {
@@ -464,15 +512,15 @@ impl Lanes {
         let tokens = self.tokens(&design, state.vault.as_ref());
         let running = self.open(&design, tokens, duty.subscribe(), Arc::clone(&refused_senders));
         let keeping = Arc::clone(self).keep(id.clone(), wanted.subscribe(), running.clone());
-        state.places.insert(id, Place { wanted, duty, refused_senders, running });
+        state.places.insert(id, Place { wanted, duty, refused_senders, running: watch::Sender::new(running) });
         drop(state);
-        self.crew.spawn(keeping);
+        self.means.crew.spawn(keeping);
     }
 
     /// Nothing is connected yet.
     fn open(
         &self,
-        design: &Design,
+        design: &Arc<Design>,
         tokens: Arc<Tokens>,
         duty: watch::Receiver<Arc<Duty>>,
         refused_senders: Arc<RefusedSenders>,
@@ -485,10 +533,12 @@ impl Lanes {
             tenant: Arc::clone(&design.application.shared),
             allowance: design.allowance.clone(),
             limits: ConnectionLimits::default(),
-            clock: Arc::clone(&self.road.clock),
+            kept_for_queue: self.kept_for_queue.load(Ordering::Relaxed),
+            clock: Arc::clone(&self.means.clock),
         });
-        let delivery = Delivery::new(Arc::clone(&self.road), Arc::clone(&lane), duty, refused_senders);
-        Running { lane, delivery }
+        let road = self.means.road.as_ref();
+        let delivery = road.map(|road| Delivery::new(Arc::clone(road), Arc::clone(&lane), duty, refused_senders));
+        Running { design: Arc::clone(design), lane, delivery, is_ending: false }
     }
 
     /// Runs what is wanted at one place, one lane after the other, until none is or the daemon stops.
@@ -496,9 +546,9 @@ impl Lanes {
         let mut design = wanted.borrow_and_update().design().cloned();
         while let Some(now) = design {
             self.remember(&running.lane).await;
-            let end = self.stop.child_token();
+            let end = self.means.stop.child_token();
             self.run_until_other(&mut wanted, &now, &running, &end).await;
-            if self.stop.is_cancelled() {
+            if self.means.stop.is_cancelled() {
                 return;
             }
             design = self.next(&id, &mut wanted, &mut running);
@@ -512,17 +562,15 @@ impl Lanes {
         running: &Running,
         end: &CancellationToken,
     ) {
-        let work = async {
+        let mut work = std::pin::pin!(running.run(end.clone()));
+        loop {
             tokio::select! {
-                () = Arc::clone(&running.delivery).run(end.clone()) => {}
-                // Never ends by itself.
-                () = running.lane.sweep() => {}
+                () = &mut work => return,
+                Ok(_) = wanted.wait_for(|other| !other.is(now)) => {}
             }
-        };
-        let mut work = std::pin::pin!(work);
-        tokio::select! {
-            () = &mut work => return,
-            Ok(_) = wanted.wait_for(|other| !other.is(now)) => {}
+            if self.is_to_end(now) {
+                break;
+            }
         }
         debug!(lane = %now.id, "the lane ends; what is under way comes to its end first");
         end.cancel();
@@ -536,6 +584,18 @@ impl Lanes {
         }
     }
 
+    /// Whether another than the lane of `design` is wanted in its place, or none. Whoever looks for a lane then waits for that.
+    fn is_to_end(&self, design: &Design) -> bool {
+        // Under the lock what is wanted cannot change.
+        let state = self.state();
+        let Some(place) = state.places.get(&design.id) else { return true };
+        let is_to_end = !place.is_to_be(design);
+        if is_to_end {
+            place.running.send_modify(|running| running.is_ending = true);
+        }
+        is_to_end
+    }
+
     /// What comes after a lane that has ended, made and shown; none, and the place is gone, when nothing does.
     fn next(&self, id: &LaneId, wanted: &mut watch::Receiver<Wanted>, running: &mut Running) -> Option<Arc<Design>> {
         // Under the lock what is wanted cannot change.
@@ -546,8 +606,14 @@ impl Lanes {
         };
         let tokens = self.tokens(&design, state.vault.as_ref());
         let place = state.places.get_mut(id)?;
+        let before = running.lane.status();
         *running = self.open(&design, tokens, place.duty.subscribe(), Arc::clone(&place.refused_senders));
-        place.running = running.clone();
+        if self.means.road.is_none() {
+            // Nobody else has counted what the login used. Rather too late than too early, all of it counts from now on.
+            running.lane.assume_sent(before.sent_in_last_minute);
+            running.lane.assume_used(before.recipients_in_last_day, Duration::ZERO);
+        }
+        place.running.send_replace(running.clone());
         Some(design)
     }
 
@@ -567,7 +633,28 @@ impl Lanes {
 
     /// The lane of a login, as it runs now.
     pub(crate) fn lane(&self, id: &LaneId) -> Option<Arc<Lane<Tokens>>> {
-        self.state().places.get(id).map(|place| Arc::clone(&place.running.lane))
+        self.state().places.get(id).map(|place| Arc::clone(&place.running.borrow().lane))
+    }
+
+    /// The lane of a login for a client that waits: at once, unless an earlier one of the login has to end first, and that for
+    /// [`OPENING`] at most. A sender's own is opened where it is of a wildcard mailbox and there is room, and does not end as
+    /// idle for a while. None when there is no such lane or it ends, and when its mailbox is remembered as unknown. Safe to
+    /// drop.
+    pub(crate) async fn open_for(self: &Arc<Self>, id: &LaneId) -> Option<Arc<Lane<Tokens>>> {
+        let opening = async {
+            if self.state().is_wildcard(id) && !self.open_own(id).await {
+                return None;
+            }
+            let (mut running, design) = {
+                let state = self.state();
+                let place = state.places.get(id)?;
+                let design = place.wanted.borrow().design().cloned()?;
+                (place.running.subscribe(), design)
+            };
+            let ready = running.wait_for(|running| !running.is_ending && running.design.is_same(&design));
+            Some(Arc::clone(&ready.await.ok()?.lane))
+        };
+        timeout(OPENING, opening).await.ok().flatten()
     }
 
     /// The tokens of what a user signed in for: those that the lane has as the configuration is now. None while they are
@@ -597,16 +684,16 @@ impl Lanes {
                 tenant: duty.tenant.clone(),
                 mailbox: duty.mailboxes.join(", "),
                 queues: duty.queues.clone(),
-                lane: Arc::clone(&place.running.lane),
+                lane: Arc::clone(&place.running.borrow().lane),
                 refused_senders: Arc::clone(&place.refused_senders),
             }
         });
         views.collect()
     }
 
-    /// What they deliver by.
+    /// What they deliver the queue's mail by.
     pub(crate) fn deliveries(&self) -> Vec<Arc<Delivery<SqliteSpool, Tokens>>> {
-        self.state().places.values().map(|place| Arc::clone(&place.running.delivery)).collect()
+        self.state().places.values().filter_map(|place| place.running.borrow().delivery.clone()).collect()
     }
 
     /// All tokens: of tenants, and of mailboxes that users sign in for.
@@ -617,36 +704,22 @@ impl Lanes {
         held.map(|held| held.tokens).collect()
     }
 
-    /// Upstream's minute and day do not begin anew with a lane or a run of ours.
+    /// Upstream's minute and day do not begin anew with a lane or a run of ours, where that was written down.
     async fn remember(&self, lane: &Lane<Tokens>) {
-        if let Err(error) = self.count_used(lane).await {
+        let Some(road) = &self.means.road else { return };
+        if let Err(error) = count_used(road, lane).await {
             warn!(lane = %lane.id(), %error, "what was used of the last minute and day cannot be counted; both start anew");
         }
     }
 
-    async fn count_used(&self, lane: &Lane<Tokens>) -> Result<(), StoreError> {
-        let now = self.road.clock.wall();
-        let mut lately = 0;
-        for (minute, usage) in self.road.spool.usage_since(lane.id(), now - DAY).await? {
-            let ago = now.saturating_since(minute);
-            lane.assume_used(u64::from(usage.recipients), ago);
-            // This minute and the one before: rather too many.
-            lately += if ago < 2 * MINUTE { usage.messages as usize } else { 0 };
-        }
-        lane.assume_sent(lately);
-        Ok(())
-    }
-
     /// Lanes that no mailbox has any more count for their tenant all the same.
     async fn count_external(&self, tenants: &BTreeMap<String, Arc<forwarder::Tenant>>) -> Result<(), StoreError> {
-        if tenants.is_empty() {
-            return Ok(());
-        }
-        let (now, monotonic) = (self.road.clock.wall(), self.road.clock.monotonic());
+        let Some(road) = self.means.road.as_ref().filter(|_| !tenants.is_empty()) else { return Ok(()) };
+        let (now, monotonic) = (road.clock.wall(), road.clock.monotonic());
         let mut external: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for id in self.road.spool.used_lanes(now - DAY).await? {
+        for id in road.spool.used_lanes(now - DAY).await? {
             let Some((entra_tenant, _)) = tenants.get_key_value(id.tenant_id()) else { continue };
-            for (minute, usage) in self.road.spool.usage_since(&id, now - DAY).await? {
+            for (minute, usage) in road.spool.usage_since(&id, now - DAY).await? {
                 external.entry(entra_tenant).or_default().push((minute, u64::from(usage.external)));
             }
         }
@@ -712,6 +785,19 @@ impl Application {
     fn tokens(&self) -> MutexGuard<'_, BTreeMap<TokensOf, Held>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn count_used(road: &Road<SqliteSpool>, lane: &Lane<Tokens>) -> Result<(), StoreError> {
+    let now = road.clock.wall();
+    let mut lately = 0;
+    for (minute, usage) in road.spool.usage_since(lane.id(), now - DAY).await? {
+        let ago = now.saturating_since(minute);
+        lane.assume_used(u64::from(usage.recipients), ago);
+        // This minute and the one before: rather too many.
+        lately += if ago < 2 * MINUTE { usage.messages as usize } else { 0 };
+    }
+    lane.assume_sent(lately);
+    Ok(())
 }
 
 fn entra_tenant(tenant: &Tenant) -> String {
@@ -787,3 +873,6 @@ pub(crate) fn internal_domains<'a>(settings: &'a Settings, tenant: &str) -> Vec<
     }
     domains
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod crew;
 mod current;
 mod daemon;
 mod delivery;
+mod direct;
 mod exit;
 mod explain;
 mod following;
@@ -49,6 +50,7 @@ mod sign_ins;
 #[cfg(test)]
 mod simulation;
 mod status;
+mod store;
 mod systemd_sockets;
 mod tls;
 mod tokens;
@@ -63,7 +65,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, QueueAction};
-use crate::config::{Configuration, Mistakes};
+use crate::config::{Configuration, Mistakes, Places};
 use crate::exit::Exit;
 use crate::systemd_sockets::SystemdSockets;
 
@@ -86,7 +88,15 @@ fn main() -> ExitCode {
         }
         Command::Check(options) => check::check(&options),
         Command::Status(options) => {
-            at_daemon(&options.configured.config, options.socket.as_deref(), |socket, directory| {
+            let file = &options.configured.config;
+            if options.check
+                && options.socket.is_none()
+                && let Ok(Places { socket: None, livez: Some(livez), .. }) = config::places(file, environment())
+            {
+                // A health check has an answer all the same.
+                return status::check_livez(livez).into();
+            }
+            at_daemon(file, options.socket.as_deref(), |socket, directory| {
                 in_runtime(status::status(socket, directory, &options))
             })
         }
@@ -142,7 +152,14 @@ fn at_daemon(file: &Path, named: Option<&Path>, command: impl FnOnce(&Path, Opti
             "{file} is wrong now (see xoauth2-relay check); asking the daemon that runs all the same"
         ));
     }
-    command(&places.socket, Some(&places.directory))
+    let Some(socket) = &places.socket else {
+        check::complain(
+            "this relay runs without a control socket, since it has no state directory: set control.socket to a path, or start it \
+             with $RUNTIME_DIRECTORY; or name a running daemon's socket with --socket",
+        );
+        return Exit::Unavailable;
+    };
+    command(socket, places.directory.as_deref())
 }
 
 fn load(file: &Path) -> Result<Configuration, Mistakes> {

@@ -3,17 +3,18 @@
 //!
 //! It asks for nothing; who does has one of these.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clock::Clock;
 use mail::LaneId;
 use token_manager::{
     Algorithm, Application, BadCertificate, Credential, Endpoints, Grant, Kinship, Ledger, ManagedIdentity,
-    SecretSource, SigningCertificate, Vault, VaultError, VaultName,
+    MemoryLedger, SecretSource, SigningCertificate, Vault, VaultError, VaultName,
 };
 
-use crate::config::{self, FilePath, SecretReference, Settings, Tenant};
+use crate::config::{self, FilePath, SecretReference, Tenant};
 use crate::secret::ReferencedSecret;
 use crate::tls::{CaFileError, Trust};
 
@@ -25,12 +26,36 @@ const REFRESH_TOKENS: &str = "refresh-tokens";
 pub(crate) struct Registration {
     application: Application,
     http: reqwest::Client,
-    state_directory: PathBuf,
+    ledgers: Arc<Ledgers>,
+}
+
+/// The records of token requests, one for each budget of Entra ID's: whoever asks within the same has the same.
+pub(crate) enum Ledgers {
+    /// Files of the state directory: they outlive the process, and other processes count in them.
+    OnDisk(PathBuf),
+    /// By the name that the file would have; as many as applications were configured since the start.
+    InMemory(Mutex<BTreeMap<String, MemoryLedger>>),
+}
+
+impl Ledgers {
+    /// Those in `state_directory`; in memory without one.
+    pub(crate) fn new(state_directory: Option<&Path>) -> Self {
+        state_directory.map_or_else(|| Self::InMemory(Mutex::default()), |directory| Self::OnDisk(directory.to_owned()))
+    }
+
+    fn open(&self, name: String, clock: &dyn Clock) -> Ledger {
+        match self {
+            Self::OnDisk(directory) => Ledger::open(directory.join(name), clock),
+            Self::InMemory(ledgers) => {
+                ledgers.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().ledger()
+            }
+        }
+    }
 }
 
 impl Registration {
     /// That of the tenant called `name`.
-    pub(crate) fn new(name: &str, tenant: &Tenant, state_directory: &Path, trust: &Trust) -> Result<Self, CaFileError> {
+    pub(crate) fn new(name: &str, tenant: &Tenant, ledgers: &Arc<Ledgers>, trust: &Trust) -> Result<Self, CaFileError> {
         let tls = trust.client(tenant.authority_ca_file.as_ref().map(FilePath::as_path))?;
         let proxy = tenant.https_proxy.as_ref();
         let http = proxy.into_iter().fold(client(&tls), |http, proxy| http.proxy(proxy.for_https()));
@@ -46,7 +71,7 @@ impl Registration {
             grant: Grant::ClientCredentials,
             kinship: Kinship::default(),
         };
-        Ok(Self { application, http: built(http), state_directory: state_directory.to_owned() })
+        Ok(Self { application, http: built(http), ledgers: Arc::clone(ledgers) })
     }
 
     /// The client that reaches its endpoints.
@@ -75,15 +100,14 @@ impl Registration {
     /// The record of what it asked lately; by `lane` where users sign in, since Entra ID counts by user then.
     pub(crate) fn ledger(&self, lane: Option<&LaneId>, clock: &dyn Clock) -> Ledger {
         let Application { tenant_id, client_id, scope, .. } = &self.application;
-        let file = Ledger::file_name(tenant_id, client_id, scope, lane.map(LaneId::login));
-        Ledger::open(self.state_directory.join(file), clock)
+        self.ledgers.open(Ledger::file_name(tenant_id, client_id, scope, lane.map(LaneId::login)), clock)
     }
 }
 
-/// The vault of refresh tokens.
-pub(crate) fn vault(settings: &Settings) -> Result<Arc<Vault>, VaultError> {
-    let key = settings.vault.key.as_ref().map(|key| source("vault.key", key));
-    Vault::open(settings.spool.directory.as_path().join(REFRESH_TOKENS), key).map(Arc::new)
+/// The vault of refresh tokens in `state_directory`, encrypted with `vault.key` where there is one.
+pub(crate) fn vault(state_directory: &Path, key: Option<&SecretReference>) -> Result<Arc<Vault>, VaultError> {
+    let key = key.map(|key| source("vault.key", key));
+    Vault::open(state_directory.join(REFRESH_TOKENS), key).map(Arc::new)
 }
 
 fn client(tls: &rustls::ClientConfig) -> reqwest::ClientBuilder {
@@ -179,4 +203,30 @@ fn is_of_key(error: &BadCertificate) -> bool {
 /// What `key` of the configuration refers to.
 fn source(key: &str, reference: &SecretReference) -> Arc<dyn SecretSource> {
     Arc::new(ReferencedSecret::new(key, reference.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clock::{ManualClock, WallTime};
+
+    use super::*;
+
+    #[test]
+    fn without_a_state_directory_nothing_is_written_and_one_budget_is_one_record() {
+        let clock = ManualClock::at(WallTime::from_unix_millis(1_800_000_000_000));
+        let place = tempfile::tempdir().unwrap();
+        let held = |ledgers: &Ledgers| match ledgers {
+            Ledgers::OnDisk(_) => std::fs::read_dir(place.path()).unwrap().count(),
+            Ledgers::InMemory(ledgers) => ledgers.lock().unwrap().len(),
+        };
+        let memory = Ledgers::new(None);
+        for name in ["one", "one", "other"] {
+            drop(memory.open(name.to_owned(), &clock));
+        }
+        assert_eq!(held(&memory), 2);
+        let disk = Ledgers::new(Some(place.path()));
+        assert_eq!(held(&disk), 0, "nothing was written before");
+        drop(disk.open("one".to_owned(), &clock));
+        assert!(held(&disk) > 0);
+    }
 }

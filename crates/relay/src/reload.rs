@@ -221,8 +221,32 @@ pub(crate) fn is_same_tenant(one: &Tenant, other: &Tenant) -> bool {
     values(one) == values(other) && one.https_proxy == other.https_proxy && one.smtp_proxy == other.smtp_proxy
 }
 
-/// What of `changes` only a restart can follow.
-pub(crate) fn unchangeable(changes: &[String]) -> Vec<Mistake> {
+/// What of `changes` from `old` to `new` only a restart can follow.
+pub(crate) fn unchangeable(old: &Settings, new: &Settings, changes: &[String]) -> Vec<Mistake> {
+    let Some(mistake) = another_state(old, new) else { return fixed(changes) };
+    // The socket's default goes with the directory.
+    let of_state = |mistake: &Mistake| ["spool.directory", "control.socket"].contains(&mistake.key.as_str());
+    std::iter::once(mistake).chain(fixed(changes).into_iter().filter(|mistake| !of_state(mistake))).collect()
+}
+
+/// That one of the two stores nothing and the other does.
+fn another_state(old: &Settings, new: &Settings) -> Option<Mistake> {
+    match (old.why_state(), new.why_state()) {
+        (None, Some(key)) => Some(Mistake::new(
+            key,
+            "needs a state directory, and the daemon runs without one: nothing is stored; restart to change it",
+        )),
+        (Some(key), None) => Some(Mistake::new(
+            key,
+            "needed the state directory that the daemon has open, and nothing does any more: mail in its queue must not be left \
+             behind; restart to change it, or keep the directory by naming it in spool.directory",
+        )),
+        _ => None,
+    }
+}
+
+/// The keys of [`FIXED`] among `changes`.
+fn fixed(changes: &[String]) -> Vec<Mistake> {
     let refused = FIXED.iter().filter(|(key, _)| {
         let is_it =
             |change: &String| change == key || change.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));

@@ -34,8 +34,8 @@ pub(crate) struct Requests {
     sign_ins: Arc<OnceLock<SignIns>>,
     /// The same.
     reloader: Arc<OnceLock<Reloader>>,
-    /// The same.
-    road: Arc<OnceLock<Arc<Road<SqliteSpool>>>>,
+    /// The same; none in it where there is no queue.
+    road: Arc<OnceLock<Option<Arc<Road<SqliteSpool>>>>>,
 }
 
 /// Parameters of a request that has none.
@@ -49,7 +49,7 @@ impl Requests {
         overview: Arc<Overview>,
         sign_ins: Arc<OnceLock<SignIns>>,
         reloader: Arc<OnceLock<Reloader>>,
-        road: Arc<OnceLock<Arc<Road<SqliteSpool>>>>,
+        road: Arc<OnceLock<Option<Arc<Road<SqliteSpool>>>>>,
     ) -> Self {
         Self { overview, sign_ins, reloader, road }
     }
@@ -57,6 +57,12 @@ impl Requests {
     /// Moves mail that waits by an operator's word.
     async fn reroute(&self, wish: &Rerouting, peer: Peer) -> Result<Rerouted, Refusal> {
         let road = self.road.get().ok_or_else(starting)?;
+        let road = road.as_ref().ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::Unavailable,
+                "this relay has no queue: every listener is direct, and nothing is stored",
+            )
+        })?;
         let bad = |text: String| Refusal::new(RefusalCode::BadRequest, text);
         if let Some(tenant) = wish.tenant.as_ref().filter(|name| !road.rules.get().routing.has_tenant(name)) {
             return Err(bad(format!("no mailbox of the running configuration is in a tenant called {tenant:?}")));

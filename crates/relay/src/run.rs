@@ -13,6 +13,7 @@ use crate::daemon::{Daemon, Source, StartError, Surroundings};
 use crate::exit::Exit;
 use crate::lanes::LanesError;
 use crate::logging;
+use crate::store::StoreOpenError;
 use crate::systemd_sockets::SystemdSockets;
 
 /// Runs the daemon of the configuration in `file` on its own sockets and those that were `handed` over.
@@ -86,14 +87,14 @@ async fn serve(daemon: &Daemon, signals: &mut Signals, hangup: &mut Hangup) -> E
 /// The exit code of a daemon that did not start.
 pub(crate) fn exit(error: &StartError) -> Exit {
     match error {
-        StartError::Internal(_) => Exit::Internal,
+        StartError::Internal(_) | StartError::Store(StoreOpenError::Internal(_)) => Exit::Internal,
         StartError::Lanes(LanesError::CaFile(_)) | StartError::Certificate(_) => Exit::Usage,
         StartError::Lanes(LanesError::Vault(_))
         | StartError::Listen { .. }
         | StartError::Overlap { .. }
         | StartError::HandedOver { .. }
         | StartError::Control(_)
-        | StartError::Spool(_) => Exit::Unavailable,
+        | StartError::Store(StoreOpenError::Spool(_)) => Exit::Unavailable,
     }
 }
 

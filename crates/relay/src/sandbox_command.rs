@@ -34,6 +34,9 @@ use crate::systemd_sockets::SystemdSockets;
 
 /// Somebody to write to; nothing is ever delivered to anybody.
 const RECIPIENT: &str = "someone@example.com";
+/// The control socket's name, and the configuration's.
+const SOCKET: &str = "control.sock";
+const CONFIGURATION: &str = "xoauth2-relay.toml";
 /// How long the one message of `--send` may take for the whole road.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -204,9 +207,9 @@ level = "{level}"
         secret = secret.display().to_string(),
         ca_file = ca_file.display().to_string(),
         state = directory.join("state").display().to_string(),
-        socket = directory.join("control.sock").display().to_string(),
+        socket = directory.join(SOCKET).display().to_string(),
     );
-    let file = directory.join("xoauth2-relay.toml");
+    let file = directory.join(CONFIGURATION);
     fs::write(&file, text)?;
     config::load(&file, std::iter::empty())
         .map(|read| read.settings)
@@ -277,8 +280,8 @@ The configuration in use is {config}; Ctrl-C ends it all and removes its files.
             authority = self.tenant.authority(),
             program = program(),
             port_option = if port == DEFAULT_PORT { String::new() } else { format!(" --port {port}") },
-            socket = self.settings.control_socket().display(),
-            config = self.settings.spool.directory.as_path().with_file_name("xoauth2-relay.toml").display(),
+            socket = self.directory.path().join(SOCKET).display(),
+            config = self.directory.path().join(CONFIGURATION).display(),
         ));
     }
 

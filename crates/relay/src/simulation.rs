@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use clock::{Monotonic, WallTime};
-use forwarder::{Allowance, Moment, NoRoom, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify};
+use forwarder::{
+    Allowance, Mode, Moment, NoRoom, Spent, Stage, TenantTurns, Trouble, TroubleKind, Turn, Turns, classify,
+};
 use mail::{Diagnostic, Domain, ForwardPath, Outcome, Recipient, Scope};
 use spool::Progress;
 use wire::{Reply, ReplyParser};
@@ -226,7 +228,7 @@ fn turns(login: usize) -> Turns {
         recipients_per_message: 50,
         internal_domains: vec![Domain::parse("contoso.com").unwrap()],
     };
-    Turns::new(format!("login{login}@contoso.com"), allowance)
+    Turns::new(format!("login{login}@contoso.com"), allowance, 0)
 }
 
 impl World {
@@ -413,14 +415,16 @@ impl World {
     fn serve(&mut self, lane: usize) {
         loop {
             let Some(set) = self.due_set(lane) else { return self.wake_when_due(lane) };
-            let turn = match self.turns[lane].begin(&mut self.tenant, monotonic(self.now)) {
+            let turn = match self.turns[lane].begin(&mut self.tenant, Mode::Queue, monotonic(self.now)) {
                 Ok(turn) => turn,
-                Err(Some(wait)) => {
-                    let wait = u64::try_from(wait.as_millis()).unwrap() + 1;
-                    return self.at(wait, Event::Wake(lane));
+                Err(hindrance) => {
+                    // Else the end of another turn wakes it.
+                    if let Some(wait) = hindrance.wait() {
+                        let wait = u64::try_from(wait.as_millis()).unwrap() + 1;
+                        self.at(wait, Event::Wake(lane));
+                    }
+                    return;
                 }
-                // The end of another turn wakes it.
-                Err(None) => return,
             };
             if !self.attempt(lane, &set, turn) {
                 return;

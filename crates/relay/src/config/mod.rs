@@ -25,6 +25,7 @@ mod value;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use address::{AddressMap, AddressPattern, MailboxAddress, Place};
@@ -38,8 +39,8 @@ pub use reference::{example, reference};
 pub(crate) use relations::overlap;
 pub use secret_reference::SecretReference;
 pub use settings::{
-    Algorithm, Authentication, BounceContent, Encryption, Grant, Listener, Log, LogFormat, Mailbox, MailboxChoice,
-    ReceivedDetail, Retry, Route, SenderPolicy, Settings, Tenant, User,
+    Algorithm, Authentication, BounceContent, DeliveryMode, Encryption, Grant, Listener, Log, LogFormat, Mailbox,
+    MailboxChoice, ReceivedDetail, Retry, Route, SenderPolicy, Settings, Tenant, User,
 };
 
 use layers::{Environment, File};
@@ -101,10 +102,12 @@ pub(crate) fn settings_unchecked(text: &str) -> Settings {
 /// Where a daemon is found.
 #[derive(Debug)]
 pub struct Places {
-    /// Its control socket.
-    pub socket: PathBuf,
-    /// Its state directory.
-    pub directory: PathBuf,
+    /// Its control socket; none where it has none.
+    pub socket: Option<PathBuf>,
+    /// Its state directory; none where it stores nothing.
+    pub directory: Option<PathBuf>,
+    /// Where it serves `/livez`; none where it does not.
+    pub livez: Option<SocketAddr>,
     /// Whether the file would be refused as it is now.
     pub is_wrong: bool,
 }
@@ -116,8 +119,9 @@ pub fn places(file: &Path, environment: impl Iterator<Item = (String, String)>) 
     let demand = Demand { built: true, relations: true, files: false };
     match interpret(&file.display().to_string(), &text, &variables, demand, &mistakes) {
         Some((settings, _)) => Ok(Places {
-            socket: settings.control_socket(),
-            directory: settings.spool.directory.as_path().to_owned(),
+            socket: settings.control_socket().map(Path::to_owned),
+            directory: settings.state_directory().map(Path::to_owned),
+            livez: settings.http.address.0,
             is_wrong: !mistakes.is_empty(),
         }),
         None => Err(mistakes),

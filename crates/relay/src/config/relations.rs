@@ -169,6 +169,9 @@ impl Relations<'_> {
 
     /// A message that a listener takes must have room in the queue.
     fn check_sizes(&self, name: &str, listener: &Listener) {
+        if listener.delivery == DeliveryMode::Direct {
+            return;
+        }
         let advertised = Routing::new(self.settings).largest_message(name, listener);
         let room = self.settings.spool.max_bytes.octets();
         if room < advertised {
@@ -401,12 +404,12 @@ impl Relations<'_> {
         }
     }
 
-    /// What Exchange counts by: directory and login.
     /// Whether users sign in for it.
     fn is_delegated(&self, mailbox: &Mailbox) -> bool {
         self.settings.tenant_of(mailbox).is_some_and(|(_, tenant)| tenant.grant == Grant::Delegated)
     }
 
+    /// What Exchange counts by: directory and login.
     fn lane(&self, mailbox: &Mailbox) -> Option<(String, String)> {
         let (_, tenant) = self.settings.tenant_of(mailbox)?;
         let login = mailbox.login.as_ref()?.to_string();

@@ -682,3 +682,105 @@ fn check_override(section: &Section, path: &str, key: &Key) {
     // An empty map or list shows nothing to point at below it.
     assert_eq!(source, Some(json!({ "environment": variable })), "{full}");
 }
+
+/// With a listener `local` and one `lan` of these modes, and the tenant's grant.
+fn with_modes(local: &str, lan: &str, delegated: bool) -> String {
+    let lan = if lan.is_empty() {
+        String::new()
+    } else {
+        format!("[listener.lan]\naddress = \"127.0.0.1:2526\"\ndelivery = {lan:?}\n")
+    };
+    let grant = if delegated { "grant = \"delegated\"\n[mailbox" } else { "[mailbox" };
+    let tenant = SMALLEST.replace("[mailbox", grant);
+    format!("{tenant}[listener.local]\ndelivery = {local:?}\n{lan}")
+}
+
+#[test]
+fn there_is_state_where_something_is_queued_somebody_signs_in_or_a_directory_is_given() {
+    const USUAL: &str = "/var/lib/xoauth2-relay";
+    let socket = |directory: &str| Some(format!("{directory}/control.sock"));
+    for (local, lan, delegated, given, expected) in [
+        ("queue", "", false, None, Some((USUAL, "listener.local.delivery"))),
+        ("direct", "", false, None, None),
+        ("direct", "direct", false, None, None),
+        ("direct", "queue", false, None, Some((USUAL, "listener.lan.delivery"))),
+        ("queue", "direct", false, None, Some((USUAL, "listener.local.delivery"))),
+        ("direct", "", true, None, Some((USUAL, "tenant.contoso.grant"))),
+        ("queue", "", true, None, Some((USUAL, "listener.local.delivery"))),
+        ("direct", "", false, Some("file"), Some(("/given", "spool.directory"))),
+        ("direct", "", false, Some("XOAUTH2_RELAY__SPOOL__DIRECTORY"), Some(("/given", "spool.directory"))),
+        ("direct", "", false, Some("STATE_DIRECTORY"), Some(("/given", "spool.directory"))),
+        ("direct", "", false, Some("XDG_STATE_HOME"), Some(("/given/xoauth2-relay", "spool.directory"))),
+        ("queue", "", false, Some("STATE_DIRECTORY"), Some(("/given", "listener.local.delivery"))),
+        ("direct", "", true, Some("file"), Some(("/given", "tenant.contoso.grant"))),
+    ] {
+        let case = (local, lan, delegated, given);
+        let mut text = with_modes(local, lan, delegated);
+        let environment = match given {
+            Some("file") => {
+                text += "[spool]\ndirectory = \"/given\"\n";
+                vec![]
+            }
+            Some(variable) => vec![(variable, "/given")],
+            None => vec![],
+        };
+        let settings = settings(&text, &environment);
+        let found = settings.state_directory().map(|directory| directory.to_str().unwrap());
+        assert_eq!(found, expected.map(|(directory, _)| directory), "{case:?}");
+        assert_eq!(settings.why_state().as_deref(), expected.map(|(_, why)| why), "{case:?}");
+        let found = settings.control_socket().map(|path| path.display().to_string());
+        assert_eq!(found, expected.and_then(|(directory, _)| socket(directory)), "{case:?}");
+        let both = local != lan && !lan.is_empty();
+        assert_eq!(settings.kept_for_queue(), usize::from(both), "{case:?}");
+    }
+}
+
+#[test]
+fn a_control_socket_is_where_it_is_given_with_or_without_state() {
+    for (mode, written, environment, expected) in [
+        ("direct", "", None, None),
+        ("direct", "/x.sock", None, Some("/x.sock")),
+        ("direct", "", Some("/run/z"), Some("/run/z/control.sock")),
+        ("direct", "/x.sock", Some("/run/z"), Some("/x.sock")),
+        ("queue", "", None, Some("/var/lib/xoauth2-relay/control.sock")),
+        ("queue", "", Some("/run/z"), Some("/run/z/control.sock")),
+        ("queue", "/x.sock", Some("/run/z"), Some("/x.sock")),
+    ] {
+        let mut text = with_modes(mode, "", false);
+        if !written.is_empty() {
+            let _ = write!(text, "[control]\nsocket = {written:?}\n");
+        }
+        let environment: Vec<_> = environment.map(|directory| ("RUNTIME_DIRECTORY", directory)).into_iter().collect();
+        let settings = settings(&text, &environment);
+        let found = settings.control_socket().map(|path| path.to_str().unwrap());
+        assert_eq!(found, expected, "{mode} {written} {environment:?}");
+        assert_eq!(settings.state_directory().is_some(), mode == "queue");
+    }
+}
+
+/// Whoever asks the daemon while the file is wrong is led to where a queue would be.
+#[test]
+fn a_listener_that_is_wrong_counts_as_one_that_queues() {
+    let mistakes = Mistakes::default();
+    let text = with_modes("direct", "directly", false);
+    let (settings, _) = interpret("test.toml", &text, &[], RELEASE, &mistakes).unwrap();
+    assert!(!mistakes.is_empty());
+    assert_eq!(settings.state_directory(), Some(Path::new("/var/lib/xoauth2-relay")));
+}
+
+#[test]
+fn a_queue_that_nothing_goes_through_need_not_hold_a_message() {
+    let small = "[spool]\nmax_bytes = \"1 MiB\"\n";
+    assert!(mistakes(&format!("{}{small}", with_modes("queue", "", false))).contains("spool.max_bytes"));
+    settings(&format!("{}{small}", with_modes("direct", "", false)), &[]);
+}
+
+#[test]
+fn what_there_is_not_is_not_printed() {
+    let configuration = read_as(RELEASE, &with_modes("direct", "", false), &[]).unwrap();
+    let (printed, json) = (configuration.to_string(), configuration.json());
+    assert!(!printed.contains("\ndirectory = ") && !printed.contains("\nsocket = "), "{printed}");
+    assert_eq!((&json["spool"]["directory"], &json["control"]), (&Json::Null, &Json::Null));
+    let again = read_as(RELEASE, &printed, &[]).unwrap();
+    assert_eq!(again.settings.state_directory(), None);
+}

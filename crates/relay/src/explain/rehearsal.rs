@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mail::{AddressList, BodyType, Envelope, ForwardPath, HeaderBlock, LaneId, Mailbox, Recipient};
+use mail::{AddressList, BodyType, Envelope, ForwardPath, HeaderBlock, LaneId, Mailbox, Recipient, ReversePath};
 use smtp_server::session::{Session, Step as Move, Tls};
 use smtp_server::{Client, Credentials};
 use wire::{AuthCommand, Command, MailParameters, Reply};
@@ -13,12 +13,14 @@ use super::diff::diff;
 use super::explanation::{self as view, Explanation, Refused, Rewritten, Step};
 use super::matching::{Matching, named};
 use super::question::{Question, QuestionError};
-use crate::config::{Authentication, Encryption, Listener, SenderPolicy, Settings};
+use crate::config::{Authentication, DeliveryMode, Encryption, Listener, SenderPolicy, Settings};
 use crate::container::Gateways;
+use crate::direct::answer;
+use crate::direct::way::sendings;
 use crate::intake::acceptance::{Acceptance, Refusal, check_size};
 use crate::intake::addressing::Deliveries;
 use crate::intake::{Addressed, ListenerPolicy, login, terms};
-use crate::routing::dress::Given;
+use crate::routing::dress::{Edit, Given, Part};
 use crate::routing::{Asked, Chosen, Sender, Taken};
 use crate::rules::Rules;
 use crate::sending::{Leave, leave_by};
@@ -66,6 +68,11 @@ pub(super) fn rehearse(settings: &Settings, question: &Question) -> Result<Expla
         },
     };
     rehearsal.tell("listener", format!("{listener_name}: {why}"));
+    if listener.delivery == DeliveryMode::Direct {
+        let text = "delivery = \"direct\": nothing is stored, the client hears Exchange's own answer; the first recipient fixes the \
+                    mailbox, and the envelope is judged before the header comes";
+        rehearsal.tell("delivery", text.to_owned());
+    }
     rehearsal.walk();
     Ok(rehearsal.said)
 }
@@ -346,15 +353,44 @@ impl Rehearsal<'_> {
                 continue;
             }
             let way = self.acceptance().way(sender.clone(), path, &|_| false);
+            if let Ok(way) = &way
+                && let Some((reply, remedy)) = self.left_behind(sender, &taken, way.as_ref())
+            {
+                session.rcpt_answered(&reply);
+                self.refuse("RCPT", Some(path), &reply, remedy);
+                continue;
+            }
             let way = way.map(|way| taken.push(Addressed { given, way }));
             let size = self.question.size.unwrap_or(0);
             let answer = way.and_then(|()| check_size(&taken, size).inspect_err(|_| drop(taken.pop())));
-            session.rcpt_answered(answer.is_ok());
+            let reply = answer.as_ref().map_or_else(Refusal::reply, |()| Reply::new(250, (2, 1, 5), "Recipient OK"));
+            session.rcpt_answered(&reply);
             if let Err(refusal) = answer {
                 self.refuse_by("RCPT", Some(path), &refusal, sender);
             }
         }
         taken
+    }
+
+    /// What a recipient hears whom a direct listener cannot take along with those before.
+    fn left_behind(&self, sender: &Sender, taken: &[Addressed], way: Option<&Taken>) -> Option<(Reply, &'static str)> {
+        if self.listener.delivery == DeliveryMode::Queue {
+            return None;
+        }
+        let Some(way) = way else {
+            return Some((
+                answer::depends(),
+                "send with an envelope sender, or to a listener with delivery = \"queue\"",
+            ));
+        };
+        let first = taken.first()?.way.as_ref()?;
+        let Ok(sendings) = sendings(&self.rules.routing, &self.question.reverse_path, sender, first) else {
+            return None;
+        };
+        let is_taken_along = sendings.iter().any(|sending| sending.takes_along(&self.rules.routing, sender, way));
+        let remedy = "nothing to do where the client sends to it again by itself; else let one route take both, or use a listener \
+                      with delivery = \"queue\"";
+        (!is_taken_along).then(|| (answer::another_way(), remedy))
     }
 
     /// The header as it is stored, but for what acceptance adds to every message.
@@ -465,8 +501,14 @@ impl Rehearsal<'_> {
             let (mail_from, edits, header_diff) = match leave {
                 Leave::As(dressed) => {
                     let before = self.question.header.as_ref().map_or(given.header, |header| header);
-                    let edits = dressed.edits.iter().map(ToString::to_string).collect();
-                    (dressed.reverse_path.to_string(), edits, diff(before, &dressed.header))
+                    // A direct listener says MAIL before it knows the header.
+                    let said = self.said_before(way, lane, sender);
+                    let is_said = |edit: &&Edit| {
+                        edit.part != Part::MailFrom || said.as_ref().is_none_or(|said| *said == dressed.reverse_path)
+                    };
+                    let edits = dressed.edits.iter().filter(is_said).map(ToString::to_string).collect();
+                    let reverse_path = said.as_ref().unwrap_or(&dressed.reverse_path);
+                    (reverse_path.to_string(), edits, diff(before, &dressed.header))
                 }
                 Leave::Refused(refused) => (String::new(), vec![refused.to_string()], Vec::new()),
                 Leave::Elsewhere(_) => return None,
@@ -482,6 +524,15 @@ impl Rehearsal<'_> {
             })
         });
         sent.collect()
+    }
+
+    /// The envelope's sender as a direct listener says it by `lane`; none of one that queues.
+    fn said_before(&self, way: &Taken, lane: &LaneId, sender: &Sender) -> Option<ReversePath> {
+        if self.listener.delivery == DeliveryMode::Queue {
+            return None;
+        }
+        let sendings = sendings(&self.rules.routing, &self.question.reverse_path, sender, way).ok()?;
+        sendings.into_iter().find(|sending| sending.lane == *lane).map(|sending| sending.reverse_path)
     }
 
     /// Why these mailboxes.

@@ -295,7 +295,8 @@ fn world() -> World {
     let spool = Arc::new(SqliteSpool::open(spool_options, clock.clone()).unwrap().0);
     let configuration = configuration(WHOLE);
     let rooms = Rooms {
-        spool: Arc::clone(&spool),
+        spool: Some(Arc::clone(&spool)),
+        direct: None,
         rules: Arc::new(Current::new(Rules::new(&configuration.settings))),
         unknown: Arc::default(),
         wanted: Arc::default(),

@@ -56,6 +56,11 @@ impl Deliveries {
     }
 }
 
+/// Whether two recipients are the same: maps and redirection make one of several.
+pub(crate) fn is_same_recipient(one: &Recipient, other: &Recipient) -> bool {
+    same(one) == same(other)
+}
+
 /// What two recipients that are the same have in common: the domain's capitals do not count.
 fn same(recipient: &Recipient) -> String {
     let in_lower_case =

@@ -16,13 +16,13 @@ const MAX_OWN_HOPS: usize = 10;
 const MAX_TRACE_KEY: usize = 250;
 
 /// What makes this acceptance this one.
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// Its queue id.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// When, as RFC 5322 writes it.
-    pub(super) date: String,
+    pub(crate) date: String,
     /// The same in milliseconds since 1970.
-    pub(super) millis: i64,
+    pub(crate) millis: i64,
 }
 
 /// Where it is accepted.
@@ -34,10 +34,13 @@ pub(super) struct Place<'a> {
 }
 
 /// A header as it is stored.
-pub(super) struct Completed {
-    pub(super) header: HeaderBlock,
-    pub(super) message_id: String,
-    pub(super) date_repair: Option<Repair>,
+pub(crate) struct Completed {
+    /// With all that it must have.
+    pub(crate) header: HeaderBlock,
+    /// Its Message-ID for logs and history.
+    pub(crate) message_id: String,
+    /// What became of a Date that nobody understands.
+    pub(crate) date_repair: Option<Repair>,
 }
 
 /// Adds Received, and Date and Message-ID where they are missing; a Date that nobody understands is replaced.
@@ -98,7 +101,7 @@ fn trace_key(value: &[u8]) -> String {
 
 /// The recipient at its address behind maps and redirection. Whoever reads a report of it knows the address that the client
 /// gave (RFC 3461 section 5.2.1).
-pub(super) fn readdressed(given: Recipient, path: ForwardPath) -> Recipient {
+pub(crate) fn readdressed(given: Recipient, path: ForwardPath) -> Recipient {
     if given.path == path || matches!(given.path, ForwardPath::Postmaster) {
         return Recipient { path, ..given };
     }

@@ -11,7 +11,7 @@ use spool::StoreError;
 use tracing::{error, warn};
 use wire::{Dialect, Reply};
 
-use crate::config::{Network, ReceivedDetail};
+use crate::config::{DeliveryMode, Network, ReceivedDetail};
 use crate::container::Gateways;
 use crate::repeats::Repeats;
 
@@ -37,6 +37,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) logins: Logins,
     /// Whether who has not logged in may not send.
     pub(crate) needs_login: bool,
+    /// What the answer to a message means.
+    pub(crate) delivery: DeliveryMode,
 }
 
 impl ListenerPolicy {
@@ -79,6 +81,8 @@ pub(super) enum Occasion {
     Pace(IpAddr),
     /// Whose messages were too many.
     OverLimit(Counted),
+    /// Whom a direct listener asked to come back.
+    ComeBack(IpAddr),
 }
 
 impl Door {
@@ -190,6 +194,14 @@ impl Door {
             | Refusal::HeaderTooLong(_)
             | Refusal::UndeclaredHeader
             | Refusal::Header(_) => {}
+        }
+    }
+
+    /// A client of a direct listener must come back, for a reason that is ours.
+    pub(super) fn come_back(&self, client: &Client, reply: &Reply) {
+        if let Some(left_out) = self.tell(Occasion::ComeBack(client.address())) {
+            let (listener, address, user) = (&client.listener, client.address(), client.user.as_deref());
+            warn!(%listener, client = %address, user, %reply, left_out, "message not taken now; its client was told to come back");
         }
     }
 

@@ -45,5 +45,6 @@ pub(crate) fn policy(
             _ => Logins::Users(Arc::clone(users)),
         },
         needs_login: listener.authentication == Authentication::Required,
+        delivery: listener.delivery,
     }
 }

@@ -39,6 +39,7 @@ fn policy(dialect: Dialect) -> ListenerPolicy {
         gateways: Gateways::default(),
         logins: Logins::Users(users()),
         needs_login: false,
+        delivery: DeliveryMode::Queue,
     }
 }
 
@@ -74,7 +75,8 @@ fn world(dialect: Dialect, max_bytes: u64) -> World {
     };
     let spool = Arc::new(SqliteSpool::open(options, clock()).unwrap().0);
     let rooms = Rooms {
-        spool: Arc::clone(&spool),
+        spool: Some(Arc::clone(&spool)),
+        direct: None,
         rules: Arc::new(Current::new(rules(directory.path()))),
         unknown: Arc::default(),
         wanted: Arc::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forwarder::{Allowance, Lane, TroubleKind};
 use mail::{LaneId, LaneSet, Mailbox, Scope};
-use spool::Spool;
+use spool::{Spool, StoreError};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -88,19 +88,21 @@ impl Lanes {
         let mut watched: HashMap<LaneId, Watched> = HashMap::new();
         let mut swept: Option<Instant> = None;
         let mut looked = Instant::now();
+        // Whether somebody has found no place since the last sweep.
+        let mut is_crowded = false;
         loop {
             if !self.state().wildcards.is_empty() && swept.is_none_or(|at| at.elapsed() >= SWEEP) {
-                self.sweep(&mut watched).await;
+                is_crowded = self.sweep(&mut watched, is_crowded).await;
                 swept = Some(Instant::now());
             }
             let pause = if self.open_wildcards().is_empty() { SWEEP } else { LOOK };
             tokio::select! {
-                wanted = self.road.wanted.next() => {
+                wanted = self.means.wanted.next() => {
                     for id in &wanted {
                         watched.remove(id);
                     }
                     self.give_to_fallback(&wanted).await;
-                    self.open_wanted(wanted).await;
+                    is_crowded |= !self.open_wanted(wanted).await;
                 }
                 // From the last look on: mail that keeps coming must not put it off.
                 () = sleep_until(looked + pause) => {
@@ -113,30 +115,43 @@ impl Lanes {
 
     /// Those that are remembered as unknown, with how long ago that was learned.
     pub(crate) fn unknown_mailboxes(&self) -> Vec<(LaneId, Duration)> {
-        self.road.unknown.list(self.road.clock.monotonic())
+        self.means.unknown.list(self.means.clock.monotonic())
     }
 
     /// Lanes of senders' own mailboxes that run and are to stay.
     fn open_wildcards(&self) -> Vec<(LaneId, Arc<Lane<Tokens>>)> {
         let state = self.state();
         let of_wildcards = state.places.iter().filter(|(id, place)| place.is_wanted() && state.is_wildcard(id));
-        of_wildcards.map(|(id, place)| (id.clone(), Arc::clone(&place.running.lane))).collect()
+        of_wildcards.map(|(id, place)| (id.clone(), Arc::clone(&place.running.borrow().lane))).collect()
     }
 
-    /// Opens those that mail waits for, as far as there is room.
-    async fn open_wanted(self: &Arc<Self>, wanted: BTreeSet<LaneId>) {
+    /// Opens that of one sender, for a client that waits, unless it is open; false where it cannot be had now.
+    pub(super) async fn open_own(self: &Arc<Self>, id: &LaneId) -> bool {
+        if self.means.unknown.contains(id, self.means.clock.monotonic()) {
+            return false;
+        }
+        // Whoever ends idle lanes hears that it is in use, and looks whether anybody can log in to it.
+        self.means.wanted.want(id.clone());
+        let is_open = self.state().places.get(id).is_some_and(Place::is_wanted);
+        is_open || self.open_wanted(BTreeSet::from([id.clone()])).await
+    }
+
+    /// Opens those that mail waits for, as far as there is room; whether there was for all.
+    async fn open_wanted(self: &Arc<Self>, wanted: BTreeSet<LaneId>) -> bool {
         // A reload in between would leave lanes and tokens of what was configured before.
         let _changing = self.changing.lock().await;
-        let now = self.road.clock.monotonic();
+        let now = self.means.clock.monotonic();
+        let mut is_room_for_all = true;
         let mut room = MOST.saturating_sub(self.open_wildcards().len());
         for id in wanted {
             let planned = {
                 let state = self.state();
                 let is_open = state.places.get(&id).is_some_and(Place::is_wanted);
-                if is_open || self.road.unknown.contains(&id, now) { None } else { planned(&state.wildcards, &id) }
+                if is_open || self.means.unknown.contains(&id, now) { None } else { planned(&state.wildcards, &id) }
             };
             let Some(Planned { design, tenant, mailboxes, address }) = planned else { continue };
             if room == 0 {
+                is_room_for_all = false;
                 debug!(lane = %id, most = MOST, "mail of this sender waits until another one's lane is idle");
                 continue;
             }
@@ -145,11 +160,12 @@ impl Lanes {
             let queues = vec![LaneSet::from(&id)];
             self.start(design, Duty { tenant, mailboxes, address, queues }, None);
         }
+        is_room_for_all
     }
 
     /// A sender's mailbox that Exchange lets nobody log in to is remembered; its mail goes by the fallback, if there is one.
     async fn look(&self) {
-        let now = self.road.clock.monotonic();
+        let now = self.means.clock.monotonic();
         for (id, lane) in self.open_wildcards() {
             let Some(trouble) = lane.trouble().filter(|trouble| {
                 // Of the whole tenant it would say nothing about this mailbox.
@@ -157,7 +173,7 @@ impl Lanes {
             }) else {
                 continue;
             };
-            if self.road.unknown.remember(&id, now) {
+            if self.means.unknown.remember(&id, now) {
                 let minutes = REMEMBERED_FOR.as_secs() / 60;
                 warn!(
                     lane = %id, reason = trouble.text, minutes,
@@ -174,12 +190,12 @@ impl Lanes {
     /// Mail that waits for lanes whose mailboxes are remembered as unknown, asked about again: what was being received or
     /// sent while that was learned, too.
     async fn give_to_fallback(&self, waiting: &BTreeSet<LaneId>) {
-        if !self.road.rules.get().routing.has_fallback() {
+        let Some(road) = self.means.road.as_ref().filter(|road| road.rules.get().routing.has_fallback()) else {
             return;
-        }
-        let now = self.road.clock.monotonic();
-        for id in waiting.iter().filter(|id| self.road.unknown.contains(id, now)) {
-            match self.road.ask_again_of(&LaneSet::from(id)).await {
+        };
+        let now = road.clock.monotonic();
+        for id in waiting.iter().filter(|id| road.unknown.contains(id, now)) {
+            match road.ask_again_of(&LaneSet::from(id)).await {
                 Ok(followed) if followed.moved > 0 => {
                     info!(lane = %id, moved = followed.moved, "mail of the sender goes by the fallback");
                 }
@@ -190,18 +206,20 @@ impl Lanes {
     }
 
     /// Finds in the queue what nobody told of, after a start or when all places were taken, and ends what has long been idle.
-    async fn sweep(self: &Arc<Self>, watched: &mut HashMap<LaneId, Watched>) {
-        let stored = match self.road.spool.lanes().await {
-            Ok(stored) => stored,
-            Err(error) => return debug!(%error, "the queue cannot be looked at for senders' lanes now"),
+    /// `is_crowded` tells that somebody has found no place since the last time; gives whether somebody does not find one now.
+    async fn sweep(self: &Arc<Self>, watched: &mut HashMap<LaneId, Watched>, is_crowded: bool) -> bool {
+        let waiting = match self.due_soon().await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                debug!(%error, "the queue cannot be looked at for senders' lanes now");
+                return is_crowded;
+            }
         };
-        let single = stored.iter().filter(|lanes| lanes.is_single()).flat_map(LaneSet::lanes);
-        let waiting = self.due_soon(single.collect()).await;
         let open = self.open_wildcards();
         watched.retain(|id, _| open.iter().any(|(other, _)| other == id));
         let to_open = waiting.iter().filter(|id| !open.iter().any(|(other, _)| other == *id)).count();
         // Where others wait for a place, who has nothing to do gives way at once.
-        let is_crowded = open.len() + to_open > MOST;
+        let is_crowded = is_crowded || open.len() + to_open > MOST;
         for (id, lane) in open {
             let watched = watched.entry(id.clone()).or_default();
             if waiting.contains(&id) || lane.status().in_flight > 0 {
@@ -214,26 +232,35 @@ impl Lanes {
             }
         }
         self.give_to_fallback(&waiting).await;
-        self.open_wanted(waiting).await;
+        !self.open_wanted(waiting).await
     }
 
-    /// Those of `lanes` that are of wildcard mailboxes and have something to send before the next but one sweep: what waits
-    /// for longer needs no place meanwhile.
-    async fn due_soon(&self, lanes: BTreeSet<LaneId>) -> BTreeSet<LaneId> {
-        let soon = self.road.clock.wall() + 2 * SWEEP;
-        let of_wildcards: Vec<_> = {
+    /// A sweep of a moment when somebody has found no place.
+    #[cfg(test)]
+    pub(super) async fn sweep_crowded(self: &Arc<Self>) {
+        self.sweep(&mut HashMap::new(), true).await;
+    }
+
+    /// Lanes of wildcard mailboxes that have something of the queue to send before the next but one sweep: what waits for
+    /// longer needs no place meanwhile.
+    async fn due_soon(&self) -> Result<BTreeSet<LaneId>, StoreError> {
+        let Some(road) = &self.means.road else { return Ok(BTreeSet::new()) };
+        let stored = road.spool.lanes().await?;
+        let soon = road.clock.wall() + 2 * SWEEP;
+        let of_wildcards: BTreeSet<_> = {
+            let single = stored.iter().filter(|lanes| lanes.is_single()).flat_map(LaneSet::lanes);
             let state = self.state();
-            lanes.into_iter().filter(|id| state.is_wildcard(id)).collect()
+            single.filter(|id| state.is_wildcard(id)).collect()
         };
         let mut due = BTreeSet::new();
         for id in of_wildcards {
-            if let Ok(Some(at)) = self.road.spool.next_due(&LaneSet::from(&id)).await
+            if let Ok(Some(at)) = road.spool.next_due(&LaneSet::from(&id)).await
                 && at <= soon
             {
                 due.insert(id);
             }
         }
-        due
+        Ok(due)
     }
 
     /// What is under way comes to its end first. A mailbox that a reload has named meanwhile is left.

@@ -72,7 +72,7 @@ fn what_differs_is_told_by_its_key_and_nothing_else_is() {
 fn what_only_a_restart_can_change_is_refused_a_sentence_a_key() {
     let refused = |changes: &[&str]| {
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        unchangeable(&changes).into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        fixed(&changes).into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
     };
     for (changes, expected) in [
         (&["log.level", "hostname"][..], &[][..]),
@@ -85,8 +85,39 @@ fn what_only_a_restart_can_change_is_refused_a_sentence_a_key() {
         assert_eq!(refused(changes), expected, "{changes:?}");
     }
     for (key, _) in FIXED {
-        let text = unchangeable(&[key.to_owned()])[0].text.clone();
+        let text = fixed(&[key.to_owned()])[0].text.clone();
         assert!(text.ends_with("restart to change it"), "{text}");
+    }
+}
+
+#[test]
+fn from_no_state_to_state_and_back_needs_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let direct = "[listener.local]\ndelivery = \"direct\"";
+    let kept = format!("{direct}\n[spool]\ndirectory = \"/var/lib/xoauth2-relay\"");
+    let text = format!("{direct}\n[log]\nformat = \"text\"");
+    let delegated = "grant = \"delegated\"";
+    let second = format!("{direct}\n[listener.lan]\naddress = \"127.0.0.1:2526\"");
+    for (before, after, expected) in [
+        ((direct, TENANT), (direct, TENANT), &[][..]),
+        ((direct, TENANT), ("", TENANT), &["listener.local.delivery"]),
+        (("", TENANT), (direct, TENANT), &["listener.local.delivery"]),
+        ((direct, TENANT), (&second, TENANT), &["listener.lan.delivery"]),
+        ((direct, TENANT), (direct, delegated), &["tenant.contoso.grant"]),
+        ((direct, delegated), (direct, TENANT), &["tenant.contoso.grant"]),
+        ((direct, TENANT), (&kept, TENANT), &["spool.directory"]),
+        ((&kept, TENANT), (direct, TENANT), &["spool.directory"]),
+        // The directory stays, whoever asks for it.
+        (("", TENANT), (&kept, TENANT), &[]),
+        (("", TENANT), (direct, delegated), &[]),
+        (("", TENANT), (&text, TENANT), &["listener.local.delivery", "log.format"]),
+    ] {
+        let old = configuration(&directory, before.0, before.1).settings;
+        let new = configuration(&directory, after.0, after.1).settings;
+        let mistakes = unchangeable(&old, &new, &changes(&old, &new));
+        let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys, expected, "{before:?} {after:?}");
+        assert!(mistakes.iter().all(|mistake| mistake.text.contains("restart to change it")), "{mistakes:?}");
     }
 }
 

@@ -31,6 +31,9 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 /// Deliveries of one lane that are counted.
 const COUNTED: u32 = 1000;
 
+/// Why there is no queue in a snapshot of a relay that has none.
+const NO_QUEUE: &str = "every listener is direct, and nothing is stored";
+
 /// What a snapshot is gathered from.
 pub(crate) struct Overview {
     /// The configuration in effect.
@@ -57,10 +60,10 @@ pub(crate) struct ListenerView {
     pub(crate) is_closed: bool,
 }
 
-/// What there is once the queue is open.
+/// What there is once all is open.
 pub(crate) struct Opened {
-    /// The queue.
-    pub(crate) spool: Arc<SqliteSpool>,
+    /// The queue; none where nothing is stored.
+    pub(crate) spool: Option<Arc<SqliteSpool>>,
     /// The lanes and their tokens.
     pub(crate) lanes: Arc<Lanes>,
 }
@@ -80,7 +83,7 @@ pub(crate) struct LaneView {
 }
 
 impl Overview {
-    /// Of a daemon that listens and has not opened its queue.
+    /// Of a daemon that listens and has not opened what is slow.
     pub(crate) fn new(
         settings: watch::Receiver<Arc<Settings>>,
         listeners: Arc<Listeners>,
@@ -92,9 +95,9 @@ impl Overview {
         Self { settings, clock, started, listeners, recent, stop, opened: OnceLock::new() }
     }
 
-    /// The queue is open.
+    /// All is open.
     pub(crate) fn opened(&self, opened: Opened) {
-        // A daemon opens its queue once.
+        // A daemon opens it once.
         let _ = self.opened.set(opened);
     }
 
@@ -119,10 +122,11 @@ impl Overview {
                 None => Vec::new(),
             },
             tokens: tokens.iter().map(|tokens| token(tokens.status(), now)).collect(),
-            queue: match opened {
-                Some(opened) => Some(queue(&opened.spool, &settings).await),
+            queue: match opened.and_then(|opened| opened.spool.as_ref()) {
+                Some(spool) => Some(queue(spool, &settings).await),
                 None => None,
             },
+            no_queue: settings.state_directory().is_none().then(|| NO_QUEUE.to_owned()),
             unknown_mailboxes: opened.map(|opened| unknown_mailboxes(&opened.lanes, now)).unwrap_or_default(),
             stranded: match opened {
                 Some(opened) => stranded(opened).await,
@@ -175,7 +179,8 @@ fn listener(view: &ListenerView) -> Listener {
 
 /// Lanes that have mail and that no mailbox of the configuration serves; none where the queue does not say in time.
 async fn stranded(opened: &Opened) -> Vec<String> {
-    let stored = timeout(QUEUE_PATIENCE, opened.spool.lanes()).await;
+    let Some(spool) = &opened.spool else { return Vec::new() };
+    let stored = timeout(QUEUE_PATIENCE, spool.lanes()).await;
     let stored = stored.ok().and_then(Result::ok).unwrap_or_default();
     stored.iter().filter(|lanes| !opened.lanes.serve(lanes)).map(ToString::to_string).collect()
 }
@@ -183,7 +188,10 @@ async fn stranded(opened: &Opened) -> Vec<String> {
 async fn lanes(opened: &Opened, now: Now) -> Vec<Lane> {
     let views = opened.lanes.views();
     let served: Vec<_> = views.iter().map(|view| view.queues.as_slice()).collect();
-    let queued = queued(&opened.spool, &served).await;
+    let queued = match &opened.spool {
+        Some(spool) => queued(spool, &served).await,
+        None => vec![None; views.len()],
+    };
     views.iter().zip(queued).map(|(view, queued)| lane(view, queued, now)).collect()
 }
 

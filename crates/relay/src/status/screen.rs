@@ -28,9 +28,13 @@ pub(crate) fn screen(snapshot: &Snapshot, now: WallTime) -> String {
     screen += "\n";
     screen += &troubles(snapshot, now);
     screen += &listeners(&snapshot.listeners);
-    screen += &lanes(&snapshot.lanes);
+    screen += &lanes(&snapshot.lanes, snapshot.no_queue.is_none());
     screen += &tokens(&snapshot.tokens, now);
-    screen += &snapshot.queue.as_ref().map(|queue| self::queue(queue, now)).unwrap_or_default();
+    match (&snapshot.queue, &snapshot.no_queue) {
+        (Some(queue), _) => screen += &self::queue(queue, now),
+        (None, Some(why)) => screen.extend(["\nQUEUE  none: ", &plain(why), "\n"]),
+        (None, None) => {}
+    }
     screen += &events(&snapshot.last_errors, now);
     screen
 }
@@ -65,6 +69,7 @@ pub(crate) fn verdict(snapshot: &Snapshot) -> String {
 
 fn heading(snapshot: &Snapshot, now: WallTime) -> String {
     let state = match snapshot.state {
+        State::OpeningQueue if snapshot.no_queue.is_some() => "starting, clients hear 421 meanwhile; started",
         State::OpeningQueue => "opening the queue, clients hear 421 meanwhile; started",
         State::Serving => "serving since",
         State::Stopping => "stopping; started",
@@ -80,13 +85,14 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     if let Some(problem) = snapshot.queue.as_ref().and_then(|queue| queue.problem.as_ref()) {
         told.push(format!("The queue takes no mail now: {problem}."));
     }
-    told.extend(snapshot.tokens.iter().filter_map(|token| token_trouble(token, now)));
+    let fate = if snapshot.no_queue.is_some() { CLIENTS_WAIT } else { MAIL_WAITS };
+    told.extend(snapshot.tokens.iter().filter_map(|token| token_trouble(token, fate, now)));
     told.extend(once_for_each_end(&snapshot.tokens).filter_map(|token| credential_end(token, now)));
     told.extend(once_for_each_end(&snapshot.tokens).filter_map(credential_trouble));
     told.extend(snapshot.tokens.iter().filter_map(|token| sign_in_end(token, now)));
     let lanes = snapshot.lanes.iter().filter(|lane| !waits_for_token(lane, &snapshot.tokens));
-    told.extend(once_for_each_tenant(lanes).filter_map(|lane| lane_trouble(lane, now)));
-    told.extend(snapshot.lanes.iter().filter_map(day));
+    told.extend(once_for_each_tenant(lanes).filter_map(|lane| lane_trouble(lane, fate, now)));
+    told.extend(snapshot.lanes.iter().filter_map(|lane| day(lane, fate)));
     told.extend(snapshot.lanes.iter().flat_map(|lane| refused_senders(lane, now)));
     told.extend(snapshot.unknown_mailboxes.iter().map(|mailbox| unknown(mailbox, now)));
     told.extend(snapshot.stranded.iter().map(|lane| {
@@ -106,6 +112,11 @@ fn troubles(snapshot: &Snapshot, now: WallTime) -> String {
     let shown = told.iter().take(ROWS).map(|sentence| wrapped("! ", sentence)).collect::<String>();
     shown + &and_more(more)
 }
+
+/// What trouble means where there is a queue...
+const MAIL_WAITS: &str = "its mail waits";
+/// ...and where there is none.
+const CLIENTS_WAIT: &str = "its clients are told to come back";
 
 /// Whether its trouble is the token's, which is told with the tenant or the sign-in.
 fn waits_for_token(lane: &Lane, tokens: &[Token]) -> bool {
@@ -178,7 +189,7 @@ fn sign_in_end(token: &Token, now: WallTime) -> Option<String> {
     ))
 }
 
-fn token_trouble(token: &Token, now: WallTime) -> Option<String> {
+fn token_trouble(token: &Token, fate: &str, now: WallTime) -> Option<String> {
     let failure = token.last_failure.as_ref().filter(|_| token.state == TokenState::Failing)?;
     let class = std::iter::once(failure.class.clone());
     let codes = failure.codes.iter().map(|code| format!("AADSTS{code}"));
@@ -186,7 +197,7 @@ fn token_trouble(token: &Token, now: WallTime) -> Option<String> {
     let until = token.expires_at.filter(|expires_at| expires_at.0 > now);
     let what = match until {
         Some(until) => format!("gets no new token; its old one is good until {}", time(until, now)),
-        None => "gets no token, its mail waits".to_owned(),
+        None => format!("gets no token, {fate}"),
     };
     Some(format!(
         "{} {what}: {} ({kind}, {}). Do this: {}. Next try {}.",
@@ -198,7 +209,7 @@ fn token_trouble(token: &Token, now: WallTime) -> Option<String> {
     ))
 }
 
-fn lane_trouble(lane: &Lane, now: WallTime) -> Option<String> {
+fn lane_trouble(lane: &Lane, fate: &str, now: WallTime) -> Option<String> {
     let trouble = lane.trouble.as_ref()?;
     let next = match trouble.next_probe {
         None => "One message is being tried now".to_owned(),
@@ -206,7 +217,7 @@ fn lane_trouble(lane: &Lane, now: WallTime) -> Option<String> {
         Some(next) => format!("Next try {}", relative(next.0, now)),
     };
     Some(format!(
-        "{} has not been able to send since {}; its mail waits: {}. Do this: {}. {next}.",
+        "{} has not been able to send since {}; {fate}: {}. Do this: {}. {next}.",
         whose(lane, trouble),
         time(trouble.since, now),
         trouble.text.trim_end_matches('.'),
@@ -232,11 +243,11 @@ fn once_for_each_tenant<'a>(lanes: impl Iterator<Item = &'a Lane>) -> impl Itera
 }
 
 /// A day that is nearly used up.
-fn day(lane: &Lane) -> Option<String> {
+fn day(lane: &Lane, fate: &str) -> Option<String> {
     let Lane { recipients_last_day: used, recipients_per_day: limit, mailbox, .. } = lane;
     (*limit > 0 && used.saturating_mul(10) >= limit.saturating_mul(9)).then(|| {
         format!(
-            "Mailbox {mailbox} has used {used} of its {limit} recipients of 24 hours; beyond them its mail waits, and goes on as \
+            "Mailbox {mailbox} has used {used} of its {limit} recipients of 24 hours; beyond them {fate}, and it goes on as \
              the day slides. Do this: send less, or share the mail among several mailboxes by a [[route]]."
         )
     })
@@ -293,11 +304,14 @@ fn listeners(listeners: &[Listener]) -> String {
 }
 
 /// Those in trouble come first: they are looked for.
-fn lanes(lanes: &[Lane]) -> String {
+fn lanes(lanes: &[Lane], has_queue: bool) -> String {
     let mut lanes: Vec<_> = lanes.iter().collect();
     lanes.sort_by_key(|lane| lane.trouble.is_none());
+    let headings = ["LANE", "LOGIN", "STATE", "CONNECTIONS", "LAST MINUTE", "QUEUED"];
+    // The last column is the queue's.
+    let columns = headings.len() - usize::from(!has_queue);
     let rows = lanes.into_iter().map(|lane| {
-        vec![
+        let mut row = vec![
             lane.mailbox.clone(),
             lane.login.clone(),
             lane.trouble.as_ref().map_or(pace(lane), |trouble| trouble.kind.as_str()).to_owned(),
@@ -312,9 +326,11 @@ fn lanes(lanes: &[Lane]) -> String {
                 Some(queued) => format!("{queued} or more"),
                 None => "unknown".to_owned(),
             },
-        ]
+        ];
+        row.truncate(columns);
+        row
     });
-    table(&["LANE", "LOGIN", "STATE", "CONNECTIONS", "LAST MINUTE", "QUEUED"], rows.collect())
+    table(&headings[..columns], rows.collect())
 }
 
 /// Whether upstream takes less than is configured.
@@ -540,6 +556,7 @@ mod tests {
                 }),
                 sign_in: None,
             }],
+            no_queue: None,
             queue: Some(Queue {
                 problem: None,
                 max_messages: 1_000_000,
@@ -668,6 +685,40 @@ QUEUE  3 of 1000000 messages, 34.5 MiB of 20 GiB
         assert_eq!(screen, expected);
         assert!(screen.lines().count() <= 24);
         assert!(screen.lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn a_relay_without_a_queue_says_so_and_counts_nothing_in_it() {
+        let mut snapshot = Snapshot {
+            queue: None,
+            no_queue: Some("every listener is direct, and nothing is stored".into()),
+            ..well()
+        };
+        snapshot.lanes[0].queued = None;
+        let expected = "\
+xoauth2-relay 0.1.0 on relay01.example.com, pid 4711
+serving since 2026-11-21 04:50:40 UTC (3 h ago)
+
+All is well.
+
+LISTENER  ADDRESS         SESSIONS   ACCEPTED  TURNED AWAY
+local     127.0.0.1:2525  2 of 1000  1234      5
+
+LANE     LOGIN                STATE  CONNECTIONS  LAST MINUTE
+scanner  scanner@contoso.com  works  1 of 3       12 of 30
+
+TOKEN    STATE    VALID UNTIL                          NEXT REQUEST
+contoso  fetched  2026-11-21 08:52:20 UTC (in 58 min)  in 40 min
+
+QUEUE  none: every listener is direct, and nothing is stored
+";
+        let screen = screen(&snapshot, NOW);
+        assert_eq!(screen, expected);
+        assert!(screen.lines().all(|line| line.len() <= 80));
+        assert_eq!(verdict(&snapshot), "healthy");
+        let starting = Snapshot { state: State::OpeningQueue, ..snapshot };
+        assert!(super::screen(&starting, NOW).contains("starting, clients hear 421"));
+        assert_eq!(verdict(&starting), "not healthy: it is still starting");
     }
 
     #[test]

@@ -29,8 +29,11 @@ pub(crate) struct Snapshot {
     pub(crate) lanes: Vec<Lane>,
     /// Every token, of tenants and of mailboxes that users sign in for; none while the queue is being opened.
     pub(crate) tokens: Vec<Token>,
-    /// The queue; none while it is being opened.
+    /// The queue; none while it is being opened, and where there is none.
     pub(crate) queue: Option<Queue>,
+    /// Why there is no queue; none where there is one.
+    #[serde(default)]
+    pub(crate) no_queue: Option<String>,
     /// Lanes (`tenant_id/login`) that have mail and that no mailbox of the configuration serves.
     #[serde(default)]
     pub(crate) stranded: Vec<String>,
@@ -116,7 +119,7 @@ pub(crate) struct Lane {
     #[serde(default)]
     pub(crate) recipients_per_day: u64,
     /// Deliveries that it may carry, those that it shares with other lanes included, each queue counted up to 1000; none
-    /// when that cannot be read.
+    /// when that cannot be read, and where there is no queue.
     pub(crate) queued: Option<u32>,
     /// What is wrong; none when it works.
     pub(crate) trouble: Option<Trouble>,
@@ -318,6 +321,7 @@ impl Snapshot {
     pub(crate) fn ailment(&self) -> Option<String> {
         let problem = self.queue.as_ref().and_then(|queue| queue.problem.as_deref());
         match self.state {
+            State::OpeningQueue if self.no_queue.is_some() => Some("it is still starting".to_owned()),
             State::OpeningQueue => Some("the queue is still being opened".to_owned()),
             State::Stopping => Some("the daemon is stopping".to_owned()),
             State::Serving if self.listeners.is_empty() => Some("it listens nowhere".to_owned()),

@@ -61,7 +61,7 @@ choice! {
         /// 250 says that the message is stored safely and will be sent.
         built Queue = "queue",
         /// The answer is Exchange's own and nothing is stored.
-        later Direct = "direct",
+        built Direct = "direct",
     }
 }
 

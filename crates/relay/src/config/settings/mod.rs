@@ -9,7 +9,7 @@ mod route;
 mod tenant;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 pub use listener::{Authentication, DeliveryMode, Encryption, Listener, ReceivedDetail, User};
 pub use mailbox::Mailbox;
@@ -19,7 +19,7 @@ pub use route::{MailboxChoice, Rewrite, Route, SenderPolicy};
 use serde_json::Value as Json;
 pub use tenant::{Algorithm, CertificateCredential, Family, Grant, Tenant};
 
-use super::place::{HostName, Name, UserName};
+use super::place::{FilePath, HostName, Name, UserName};
 use super::reading::Table;
 use super::schema::{Fallback, Form, Key, Section};
 use super::value::{Scalar, Value};
@@ -139,8 +139,8 @@ impl Settings {
             mailboxes: mailbox_names,
             routes: routes.len(),
         };
-        let spool = one(Spool::read(root.section("spool")));
-        let control = one(Control::read(root.section("control"))).complete(spool.directory.as_path());
+        // What a listener that is wrong would say is not known: the usual.
+        let may_queue = listeners.len() < names.listeners.len();
         let settings = Self {
             hostname,
             listeners,
@@ -153,15 +153,35 @@ impl Settings {
             bounce: one(Bounce::read(root.section("bounce"))),
             history: one(History::read(root.section("history"))),
             http: one(Http::read(root.section("http"))),
-            control,
+            control: one(Control::read(root.section("control"))),
             alert: one(Alert::read(root.section("alert"))),
             log: one(Log::read(root.section("log"))),
             vault: one(Vault::read(root.section("vault"))),
             shutdown: one(Shutdown::read(root.section("shutdown"))),
-            spool,
+            spool: one(Spool::read(root.section("spool"))),
         };
         root.finish_root(SECTIONS, &[HOSTNAME.name]);
-        (settings.with_only_tenant(&names), names)
+        (settings.with_only_tenant(&names).with_places(may_queue), names)
+    }
+
+    /// Where state and control socket are, once it is known whether there is state.
+    fn with_places(mut self, may_queue: bool) -> Self {
+        if may_queue || self.why_state().is_some() {
+            self.spool = self.spool.complete();
+        }
+        self.control = self.control.complete(self.spool.directory.as_ref().map(FilePath::as_path));
+        self
+    }
+
+    /// The first key that asks for a state directory: a listener that queues, a tenant whose users sign in, or the directory
+    /// itself where it is given. None where nothing is stored.
+    pub(crate) fn why_state(&self) -> Option<String> {
+        let queues = self.listeners.iter().find(|(_, listener)| listener.delivery == DeliveryMode::Queue);
+        let delegated = self.tenants.iter().find(|(_, tenant)| tenant.grant == Grant::Delegated);
+        let queues = queues.map(|(name, _)| format!("listener.{name}.delivery"));
+        queues
+            .or_else(|| delegated.map(|(name, _)| format!("tenant.{name}.grant")))
+            .or_else(|| self.spool.directory.as_ref().map(|_| "spool.directory".to_owned()))
     }
 
     /// A mailbox that names no tenant is in the only one.
@@ -180,9 +200,20 @@ impl Settings {
         Some((name, tenant))
     }
 
-    /// The control socket's place.
-    pub fn control_socket(&self) -> PathBuf {
-        self.control.socket(self.spool.directory.as_path())
+    /// The state directory; none where the relay runs without: nothing is created, opened or written on disk then.
+    pub fn state_directory(&self) -> Option<&Path> {
+        self.spool.directory.as_ref().map(FilePath::as_path)
+    }
+
+    /// The control socket's place; none where commands cannot reach the relay.
+    pub fn control_socket(&self) -> Option<&Path> {
+        self.control.socket.as_ref().map(FilePath::as_path)
+    }
+
+    /// Connections of each lane that live messages leave to the queue: one where there are both.
+    pub(crate) fn kept_for_queue(&self) -> usize {
+        let has = |mode| self.listeners.values().any(|listener| listener.delivery == mode);
+        usize::from(has(DeliveryMode::Direct) && has(DeliveryMode::Queue))
     }
 
     /// What is in effect, in the order of the contract: the path of each section, its keys and their values.

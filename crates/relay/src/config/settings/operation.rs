@@ -1,7 +1,7 @@
 //! `[http]`, `[control]`, `[alert]`, `[log]`, `[vault]` and `[shutdown]`: running it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::place::{FilePath, HostName, HttpAddress, Text};
 use crate::config::schema::section;
@@ -22,20 +22,15 @@ section! {
     /// How the commands reach the running daemon.
     pub struct Control {
         /// A Unix socket, with mode 0600; 0660 where its directory has the set-group-ID bit.
-        built socket ? FilePath => None, "`$RUNTIME_DIRECTORY/control.sock`, else `control.sock` in the spool directory";
+        built socket ? FilePath => None, "`$RUNTIME_DIRECTORY/control.sock`, else `control.sock` in the spool directory, else none";
     }
 }
 
 impl Control {
-    /// The socket's place.
-    pub fn socket(&self, spool_directory: &Path) -> PathBuf {
-        let default = || spool_directory.join("control.sock");
-        self.socket.as_ref().map_or_else(default, |path| path.as_path().to_owned())
-    }
-
-    /// Fills in the default.
-    pub(crate) fn complete(self, spool_directory: &Path) -> Self {
-        Self { socket: Some(self.socket(spool_directory).into()) }
+    /// With the place where it is when nobody says another: in the state directory, where there is one.
+    pub(crate) fn complete(self, state_directory: Option<&Path>) -> Self {
+        let default = || Some(state_directory?.join("control.sock").into());
+        Self { socket: self.socket.or_else(default) }
     }
 }
 

@@ -12,14 +12,22 @@ const GIB: u64 = 1 << 30;
 section! {
     /// The queue on disk.
     pub struct Spool {
-        /// The state directory: made with mode 0700, one daemon at a time, on a local disk.
-        built directory: FilePath => PathBuf::from("/var/lib/xoauth2-relay").into(), "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`, else `/var/lib/xoauth2-relay`";
+        /// The state directory: made with mode 0700, one daemon at a time, on a local disk. Without it nothing is stored, and counts are kept in memory.
+        built directory ? FilePath => None, "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/xoauth2-relay`, else `/var/lib/xoauth2-relay`; with direct listeners alone and no delegated grant: none";
         /// Most messages in it.
         built max_messages: Count<1, 4_294_967_295> = Count::new(1_000_000);
         /// Most octets in it.
         built max_bytes: Size<{ 1 << 20 }, { 1 << 50 }> = Size::new(20 * GIB);
         /// Free disk space below which nothing is accepted.
         built min_free_bytes: Size<0, { 1 << 50 }> = Size::new(500 << 20);
+    }
+}
+
+impl Spool {
+    /// With the place where it is when nobody says another.
+    pub(crate) fn complete(self) -> Self {
+        let directory = self.directory.unwrap_or_else(|| PathBuf::from("/var/lib/xoauth2-relay").into());
+        Self { directory: Some(directory), ..self }
     }
 }
 
