@@ -88,7 +88,10 @@ impl Stage {
                 _ => {}
             }
         }
-        set("spool.directory", &at("state"));
+        // Who stores nothing is given no place for it.
+        if !text.contains("delivery = \"direct\"") {
+            set("spool.directory", &at("state"));
+        }
         set("spool.min_free_bytes", "1 MiB");
         set("http.address", "");
         set("log.format", "json");
@@ -266,7 +269,7 @@ async fn every_example_is_right_as_it_stands_and_told_of_in_the_index() {
         }
         count += 1;
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -392,6 +395,20 @@ async fn docuware_sends_as_its_mailbox_and_answers_go_to_the_user() {
     assert_eq!(value(&sent[1], "From").as_deref(), Some("\"User, A.\" <invoices@contoso.com>"));
     assert_eq!(value(&sent[1], "Reply-To").as_deref(), Some("\"User, A.\" <a.user@contoso.com>"));
     assert_eq!(value(&sent[1], "Sender"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_stores_nothing_and_its_service_hears_exchange() {
+    let stage = Stage::new("sidecar", vec![contoso(|it| it).mailbox(in_scope("orders@contoso.com"))]).await;
+    let relay = stage.relay().await;
+    let service = Client { listener: "app", address: "127.0.0.1", user: None };
+    let from = "From: Orders <orders@contoso.com>";
+    let mail = |name, sender| Mail { sender, to: &[CUSTOMER], header: from, name };
+    let heard = stage.submits(&relay, &service, &mail("1", "orders@contoso.com")).await;
+    assert!(heard.contains("250 2.0.0 OK <1@product> [Hostname="), "{heard}");
+    let sent = stage.sent(1).await;
+    assert_eq!((sent[0].login.as_str(), sent[0].reverse_path.as_str()), ("orders@contoso.com", "orders@contoso.com"));
+    assert_eq!(std::fs::read_dir(stage.directory.path().join("state")).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,7 +160,11 @@ pub(crate) fn write_secret(path: &Path, secret: &str) {
 /// The binary under test.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xoauth2-relay"));
-    command.stdin(Stdio::null()).env_remove("STATE_DIRECTORY").env_remove("RUNTIME_DIRECTORY");
+    command
+        .stdin(Stdio::null())
+        .env_remove("STATE_DIRECTORY")
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("RUNTIME_DIRECTORY");
     // The simulated Entra is on this machine.
     command.env_remove("HTTPS_PROXY").env_remove("https_proxy");
     command
