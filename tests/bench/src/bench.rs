@@ -150,8 +150,7 @@ impl Bench {
         running: &Running,
         work: Work,
     ) -> Result<Crowd, BenchError> {
-        let security = subject.login().map_or(Security::None, |(user, password)| Security::Login(user, password));
-        self.begin(running.address, security, work)?.open().await
+        self.begin(running.address, Security::with(subject.login()), work)?.open().await
     }
 
     /// Begins a new epoch upstream and hands in so many messages of it.

@@ -23,7 +23,7 @@ experiments that are done once another five; --smoke is through in three. See do
 pub(crate) enum Command {
     /// Measures; prints tables and writes a JSON file.
     Run(Box<Run>),
-    /// Says which peers are installed, and how to install the others.
+    /// Says who can be measured: the relay in its setups, and which peers are installed and how to install the others.
     Subjects(Peers),
     /// Prints the tables of a run's JSON file.
     Show {
@@ -79,7 +79,7 @@ pub(crate) struct Run {
     /// Measures only these.
     #[arg(long, value_name = "SECTION", value_delimiter = ',', value_enum)]
     pub(crate) only: Vec<Section>,
-    /// Measures only these subjects, by name.
+    /// Measures only these subjects, by name; `bench subjects` lists them.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) subjects: Vec<String>,
     /// Clients at a time.
@@ -141,6 +141,8 @@ pub(crate) enum Section {
     Start,
     /// Drain to an upstream 30 ms away.
     Distance,
+    /// What a subject without a queue adds to the latency of upstream itself, which is near or 30 ms away.
+    Latency,
     /// What the machine itself can do.
     Limits,
 }

@@ -17,10 +17,20 @@ pub(crate) struct Run {
     pub(crate) machine: Machine,
     /// Who was measured.
     pub(crate) subjects: Vec<Description>,
+    /// The experiments that the benchmark knew. A file from before it told them has those that it had then.
+    #[serde(default = "Experiment::untold")]
+    pub(crate) experiments: Vec<Experiment>,
     /// What was measured.
     pub(crate) figures: Vec<Figure>,
     /// What a reader must know: peers left out and why, cells that failed, mail lost or doubled.
     pub(crate) remarks: Vec<String>,
+}
+
+impl Run {
+    /// Whether the benchmark that made it could measure this.
+    pub(crate) fn knew(&self, experiment: Experiment) -> bool {
+        self.experiments.contains(&experiment)
+    }
 }
 
 /// The machine of a run.
@@ -55,9 +65,12 @@ pub(crate) struct Figure {
     /// What it is.
     #[serde(flatten)]
     pub(crate) key: Key,
-    /// A value for each repetition, in [`Quantity::unit`].
+    /// A value for each repetition, in [`Quantity::unit`]; of [`RAW`] one for each subject that it took turns with, too.
     pub(crate) values: Vec<f64>,
 }
+
+/// Who stands beside the subjects in [`Experiment::Latency`]: the load, straight into the upstream.
+pub(crate) const RAW: &str = "raw";
 
 /// What makes a figure another than its neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,6 +91,9 @@ pub(crate) struct Key {
     /// Messages that were in the queue already, with [`Experiment::Start`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) queued: Option<usize>,
+    /// Milliseconds to upstream and back, with [`Experiment::Latency`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) round_trip: Option<usize>,
     /// What was measured.
     pub(crate) quantity: Quantity,
 }
@@ -92,6 +108,7 @@ impl Key {
             octets: None,
             sessions: None,
             queued: None,
+            round_trip: None,
             quantity,
         }
     }
@@ -117,6 +134,8 @@ pub(crate) enum Experiment {
     Drain,
     /// Both together: from the first client's MAIL to the last message upstream.
     Through,
+    /// One message after the other, by turns through a subject without a queue and straight into the upstream.
+    Latency,
     /// A full queue is sent on to an upstream 30 ms away that takes 100 ms for each final reply.
     Distance,
     /// One large message.
@@ -133,10 +152,11 @@ pub(crate) enum Experiment {
 
 impl Experiment {
     /// All of them, in the order in which they are told.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Acceptance,
         Self::Drain,
         Self::Through,
+        Self::Latency,
         Self::Distance,
         Self::Large,
         Self::Idle,
@@ -145,12 +165,18 @@ impl Experiment {
         Self::Program,
     ];
 
+    /// What there was before a run's file told it.
+    fn untold() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|experiment| *experiment != Self::Latency).collect()
+    }
+
     /// Its name, as the JSON file and the command line have it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Acceptance => "acceptance",
             Self::Drain => "drain",
             Self::Through => "through",
+            Self::Latency => "latency",
             Self::Distance => "distance",
             Self::Large => "large",
             Self::Idle => "idle",
@@ -169,10 +195,14 @@ pub(crate) enum Quantity {
     Rate,
     /// Median latency of acceptance: from MAIL, or from the connection's begin, to the final reply.
     P50,
+    /// Its 90th percentile.
+    P90,
     /// Its 99th percentile.
     P99,
     /// Its 99.9th percentile.
     P999,
+    /// By how much the median is above that of [`RAW`], by turns with it; negative where it is below.
+    Added,
     /// CPU of the subject for each message, user and system.
     Cpu,
     /// CPU of load and upstream for each message.
@@ -204,7 +234,14 @@ impl Quantity {
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::Rate | Self::Wakes => "/s",
-            Self::P50 | Self::P99 | Self::P999 | Self::Cpu | Self::RestCpu | Self::Listening => "ms",
+            Self::P50
+            | Self::P90
+            | Self::P99
+            | Self::P999
+            | Self::Added
+            | Self::Cpu
+            | Self::RestCpu
+            | Self::Listening => "ms",
             Self::Accepted | Self::Delivered => "s",
             Self::Calls | Self::Syncs => "",
             Self::Resident | Self::PeakResident | Self::Growth | Self::Size => "MiB",
@@ -237,10 +274,10 @@ impl Figure {
         Some((lowest, highest))
     }
 
-    /// Half of the range as a share of the median: what "± 12 %" says. Zero where the median is.
+    /// Half of the range as a share of the median, whatever its sign: what "± 12 %" says. Zero where the median is.
     pub(crate) fn noise(&self) -> f64 {
         match (self.median(), self.range()) {
-            (Some(median), Some((lowest, highest))) if median > 0.0 => (highest - lowest) / 2.0 / median,
+            (Some(median), Some((lowest, highest))) if median != 0.0 => (highest - lowest) / 2.0 / median.abs(),
             _ => 0.0,
         }
     }
@@ -263,6 +300,7 @@ mod tests {
             (&[9.0, 1.0, 2.0], Some(2.0), 2.0),
             (&[10.0, 8.0, 12.0, 10.0], Some(10.0), 0.2),
             (&[0.0, 0.0], Some(0.0), 0.0),
+            (&[-8.0, -12.0, -10.0], Some(-10.0), 0.2),
         ] {
             let figure = figure(values);
             assert_eq!(figure.median(), median, "{values:?}");
@@ -294,11 +332,22 @@ mod tests {
                 file_system: "ext4".to_owned(),
             },
             subjects: vec![],
+            experiments: vec![Experiment::Latency],
             figures: vec![Figure { key, values: vec![1.5, 2.25] }],
             remarks: vec!["one".to_owned()],
         };
         let text = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), run);
         assert!(text.contains("\"connections\":10") && !text.contains("octets"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_tells_no_experiments_has_those_of_before() {
+        let text = r#"{"begun": "", "seconds": 1, "command": "", "subjects": [], "figures": [], "remarks": [], "machine":
+            {"processor": "", "processors": 1, "memory_mib": 1, "kernel": "", "file_system": ""}}"#;
+        let run: Run = serde_json::from_str(text).unwrap();
+        for experiment in Experiment::ALL {
+            assert_eq!(run.knew(experiment), experiment != Experiment::Latency, "{experiment:?}");
+        }
     }
 }

@@ -45,6 +45,9 @@ fn carry_out(command: Command) -> Result<(), BenchError> {
             Ok(())
         }
         Command::Subjects(peers) => {
+            for (name, what) in subject::SETUPS {
+                print(&format!("{name}: {what}"));
+            }
             for found in subject::peers(&peers.python()?, sandbox::DEFAULT_MAILBOX) {
                 print(&match found {
                     Ok(peer) => format!("{}: {}", peer.description().name, peer.description().product),

@@ -15,7 +15,7 @@ use crate::error::BenchError;
 use crate::experiment::{self, Cell};
 use crate::figure::{Experiment, Key, Quantity, Run, Sessions};
 use crate::progress::say;
-use crate::subject::{self, Relay, Setup, Subject};
+use crate::subject::{self, DIRECT, Relay, Setup, Subject};
 use crate::{machine, process};
 
 const KIB: usize = 1024;
@@ -25,6 +25,10 @@ const MB: usize = 1_000_000;
 const USUAL_SIZE: usize = 10;
 /// Messages in a queue that is drained, as many for each subject.
 const DRAIN_MESSAGES: usize = 2_000;
+/// Messages whose latency is compared with that of the upstream itself: enough for a 99th percentile where each takes a
+/// millisecond, and no more than seconds allow where each takes a tenth of one.
+const NEAR_MESSAGES: u32 = 1_000;
+const FAR_MESSAGES: u32 = 50;
 /// Clients whose system calls are counted.
 const CALLS_CONNECTIONS: [usize; 2] = [10, 100];
 /// With the starts that fill and empty the queue, as many as the relay asks for tokens in five minutes.
@@ -70,13 +74,17 @@ async fn measure(mut options: cli::Run) -> Result<Run, BenchError> {
     };
     let relay = Relay::new("relay", program.clone(), Setup::Plain)?;
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(relay)];
+    let mut remarks = options.remark.clone();
+    match Relay::direct(program.clone()) {
+        Ok(direct) => subjects.push(Box::new(direct)),
+        Err(error) => remarks.push(format!("{DIRECT} was left out: {error}.")),
+    }
     if let Some(before) = &options.before {
         subjects.push(Box::new(Relay::new("relay-before", before.clone(), Setup::Plain)?));
     }
     if options.routes {
         subjects.push(Box::new(Relay::new("relay-routes", program.clone(), Setup::Routes)?));
     }
-    let mut remarks = options.remark.clone();
     for found in subject::peers(&options.peers.python()?, sandbox::DEFAULT_MAILBOX) {
         match found {
             Ok(peer) => subjects.push(peer),
@@ -119,6 +127,7 @@ async fn measure(mut options: cli::Run) -> Result<Run, BenchError> {
         command: command_line(),
         machine,
         subjects: round.subjects.iter().map(|subject| subject.description()).collect(),
+        experiments: Experiment::ALL.to_vec(),
         figures: Vec::new(),
         remarks: Vec::new(),
     };
@@ -211,6 +220,10 @@ impl Round {
                 turn += 1;
             }
         }
+        if self.wants(Section::Latency) {
+            self.latency(repetition, turn).await;
+            turn += 1;
+        }
         if self.wants(Section::Large) {
             for octets in self.smoked(&[25 * MB, 100 * MB]) {
                 let what = format!("one message of {} MB", octets / MB);
@@ -237,6 +250,22 @@ impl Round {
         }
         if repetition == 0 {
             self.once().await;
+        }
+    }
+
+    /// What is added to upstream's own latency, near and far.
+    async fn latency(&mut self, repetition: u32, first: usize) {
+        let upstreams = [(false, "latency", NEAR_MESSAGES), (true, "latency, upstream 30 ms away", FAR_MESSAGES)];
+        for (far, what, messages) in upstreams {
+            let messages = if self.options.smoke { messages / 5 } else { messages };
+            self.each(
+                what,
+                repetition,
+                first,
+                |subject| !subject.has_queue(),
+                |bench, subject| Box::pin(experiment::latency(bench, subject, far, messages)),
+            )
+            .await;
         }
     }
 
@@ -272,7 +301,7 @@ impl Round {
         if self.wants(Section::Start) {
             let queued = if self.options.smoke { 1_000 } else { 100_000 };
             // Filling the queue of a subject that takes some hundred messages a second would take longer than all else.
-            let ours = |subject: &dyn Subject| subject.description().name.starts_with("relay");
+            let ours = |subject: &dyn Subject| subject.has_queue() && subject.description().name.starts_with("relay");
             self.each(&format!("start, {queued} queued"), 0, 0, ours, |bench, subject| {
                 Box::pin(experiment::start(bench, subject, queued, QUEUED_STARTS))
             })

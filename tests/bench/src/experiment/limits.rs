@@ -6,11 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use crate::bench::{Bench, OCTETS, UPSTREAM_CONNECTIONS, Work, rate};
 use crate::error::BenchError;
@@ -23,7 +19,7 @@ pub(crate) async fn limits(bench: &mut Bench, duration: Duration) -> Result<(), 
     let appended = appended(&place.path, duration)?;
     let renamed = renamed(&place.path, duration)?;
     let doors = bench.upstream.doors().clone();
-    let tls = Security::Xoauth2(trust(&doors.ca_file)?);
+    let tls = Security::xoauth2(&doors.ca_file)?;
     let plain = carried(bench, doors.bare, Security::None, 10, duration).await?;
     let crowd = carried(bench, doors.bare, Security::None, 100, duration).await?;
     let secured = carried(bench, doors.near, tls.clone(), UPSTREAM_CONNECTIONS, duration).await?;
@@ -98,17 +94,4 @@ async fn opened(port: u16, security: &Security, duration: Duration) -> Result<f6
         count += 1;
     }
     Ok(rate(count, begun.elapsed()))
-}
-
-fn trust(ca_file: &Path) -> Result<Arc<rustls::ClientConfig>, BenchError> {
-    let refused = |error: String| BenchError::Impossible(format!("{}: {error}", ca_file.display()));
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|error| refused(error.to_string()))? {
-        let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        roots.add(certificate).map_err(|error| refused(error.to_string()))?;
-    }
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    // Each handshake is a whole one.
-    config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
 }

@@ -1,11 +1,13 @@
 //! One client: a connection, its greeting, perhaps TLS and AUTH, and transactions with one command at a time.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +24,27 @@ pub(crate) enum Security {
     Login(String, String),
     /// STARTTLS and AUTH XOAUTH2, to measure the upstream itself.
     Xoauth2(Arc<rustls::ClientConfig>),
+}
+
+impl Security {
+    /// Plain, with the login that is demanded, if any is: user and password.
+    pub(crate) fn with(login: Option<(String, String)>) -> Self {
+        login.map_or(Self::None, |(user, password)| Self::Login(user, password))
+    }
+
+    /// STARTTLS and AUTH XOAUTH2, with trust in the certificates of a PEM file.
+    pub(crate) fn xoauth2(ca_file: &Path) -> Result<Self, BenchError> {
+        let refused = |error: String| BenchError::Impossible(format!("{}: {error}", ca_file.display()));
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|error| refused(error.to_string()))? {
+            let certificate = certificate.map_err(|error| refused(error.to_string()))?;
+            roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+        }
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        // Each handshake is a whole one.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self::Xoauth2(Arc::new(config)))
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

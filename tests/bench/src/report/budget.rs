@@ -8,6 +8,7 @@ use super::table::{Side, Table};
 use super::wording::{self, Conditions};
 
 const RELAY: &str = "relay";
+const DIRECT: &str = crate::subject::DIRECT;
 const XOAUTH2: &[&str] = &["postfix-xoauth2"];
 /// The better of them counts where a budget names no plugin.
 const ANY_POSTFIX: &[&str] = &["postfix-plain", "postfix-xoauth2"];
@@ -20,6 +21,7 @@ const TIMES: &str = "×";
 /// From MiB to MB.
 const MB: f64 = 1.048_576;
 const NO_FIGURE: &str = "no figure of the relay";
+const NO_FIGURE_DIRECT: &str = "no figure of relay-direct";
 const NO_DIRECT: &str = "direct mode is not built";
 const NO_CONTAINER: &str = "no container engine in the run";
 
@@ -43,6 +45,8 @@ enum Measure {
     Ratio(Cell, &'static [&'static str]),
     /// A figure of the relay, in this unit, with the factor that leads there.
     Value(Cell, &'static str, f64),
+    /// A figure of the relay's direct mode, in this unit.
+    Direct(Cell, &'static str),
     /// The highest of the relay's peaks of memory under load.
     Peak,
     /// Not to be had: its unit, and why.
@@ -57,6 +61,7 @@ struct Cell {
     connections: Condition,
     octets: Option<&'static [usize]>,
     queued: Condition,
+    round_trip: Condition,
 }
 
 /// What a condition of a key must be. A key without the condition is one with none of it.
@@ -77,7 +82,14 @@ impl Condition {
 
 impl Cell {
     const fn new(experiment: Experiment, quantity: Quantity) -> Self {
-        Self { experiment, quantity, connections: Condition::Any, octets: None, queued: Condition::Exactly(0) }
+        Self {
+            experiment,
+            quantity,
+            connections: Condition::Any,
+            octets: None,
+            queued: Condition::Exactly(0),
+            round_trip: Condition::Exactly(0),
+        }
     }
 
     const fn connections(self, number: usize) -> Self {
@@ -105,6 +117,7 @@ impl Cell {
             && key.quantity == self.quantity
             && self.connections.holds(key.connections)
             && self.queued.holds(key.queued)
+            && self.round_trip.holds(key.round_trip)
             && self.octets.is_none_or(octets)
             && key.sessions != Some(Sessions::Single)
     }
@@ -167,6 +180,7 @@ impl Budget {
             Measure::Not(_, why) => Err((*why).to_owned()),
             Measure::Ratio(cell, peers) => ratio(run, cell, peers),
             Measure::Value(cell, unit, factor) => value(run, cell, unit, *factor),
+            Measure::Direct(cell, unit) => direct(run, cell, unit),
             Measure::Peak => peak(run),
         };
         match measured {
@@ -179,7 +193,7 @@ impl Budget {
     fn unit(&self) -> &'static str {
         match &self.measure {
             Measure::Ratio(..) => TIMES,
-            Measure::Value(_, unit, _) | Measure::Not(unit, _) => unit,
+            Measure::Value(_, unit, _) | Measure::Direct(_, unit) | Measure::Not(unit, _) => unit,
             Measure::Peak => "MiB",
         }
     }
@@ -259,6 +273,13 @@ fn value(run: &Run, cell: &Cell, unit: &'static str, factor: f64) -> Result<Meas
     Ok(Measured { value: median * factor, noise: figure.noise(), unit, of: String::new() })
 }
 
+/// A run from before direct mode could be measured is one of a relay that had none.
+fn direct(run: &Run, cell: &Cell, unit: &'static str) -> Result<Measured, String> {
+    let reason = if run.knew(Experiment::Latency) { NO_FIGURE_DIRECT } else { NO_DIRECT };
+    let figure = cell.of(run, DIRECT).ok_or(reason)?;
+    Ok(Measured { value: figure.median().unwrap_or_default(), noise: figure.noise(), unit, of: String::new() })
+}
+
 fn peak(run: &Run) -> Result<Measured, String> {
     let figure = peak_under_load(run, RELAY).ok_or(NO_FIGURE)?;
     let experiment = figure.key.experiment;
@@ -306,7 +327,7 @@ fn memory() -> Vec<Budget> {
         budget("memory, 10,000 idle sessions", AtMost(100.0), mib(idle(10_000))),
         budget("memory, highest under load", AtMost(64.0), Measure::Peak),
         budget("memory, growth by a 100 MB message", AtMost(16.0), mib(large(Quantity::Growth))),
-        budget("the same in direct mode", AtMost(16.0), Measure::Not("MiB", NO_DIRECT)),
+        budget("the same in direct mode", AtMost(16.0), Measure::Direct(large(Quantity::Growth), "MiB")),
         budget("100 MB message: time until accepted", AtMost(1.0), longer(Quantity::Accepted)),
         budget("100 MB message: time until delivered", AtMost(1.0), longer(Quantity::Delivered)),
     ]
@@ -317,11 +338,12 @@ fn rest() -> Vec<Budget> {
     let start = Cell::new(Experiment::Start, Quantity::Listening);
     let wakes = Cell::new(Experiment::Idle, Quantity::Wakes).connections(0);
     let program = Cell::new(Experiment::Program, Quantity::Size);
+    let added = Cell::new(Experiment::Latency, Quantity::Added).octets(SMALL);
     let budget = |what, bound, measure| Budget { what, bound, measure };
     vec![
         budget("until listening after start", AtMost(50.0), Measure::Value(start, "ms", 1.0)),
         budget("the same with 100,000 queued", AtMost(50.0), Measure::Value(start.queued(100_000), "ms", 1.0)),
-        budget("direct mode: added to upstream's median", AtMost(1.0), Measure::Not("ms", NO_DIRECT)),
+        budget("direct mode: added to upstream's median", AtMost(1.0), Measure::Direct(added, "ms")),
         budget("release binary", AtMost(20.0), Measure::Value(program, "MB", MB)),
         budget("container image", AtMost(30.0), Measure::Not("MB", NO_CONTAINER)),
         budget("wakes of an idle daemon", AtMost(1.0), Measure::Value(wakes, "/s", 1.0)),
@@ -406,6 +428,7 @@ mod tests {
             |key: &mut Key| key.octets = Some(1 << 20),
             |key: &mut Key| key.sessions = Some(Sessions::Single),
             |key: &mut Key| key.queued = Some(5),
+            |key: &mut Key| key.round_trip = Some(30),
             |key: &mut Key| key.experiment = Experiment::Acceptance,
         ] {
             run.figures[0].key = key("relay", Quantity::Rate);
@@ -435,9 +458,25 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_run_measures_all_budgets_but_those_of_direct_mode_and_the_image() {
+    fn direct_mode_is_judged_by_its_own_figures_and_a_run_from_before_it_says_so() {
+        let rows = |run: &Run| {
+            let direct = budgets().into_iter().filter(|budget| matches!(budget.measure, Measure::Direct(..)));
+            direct.map(|budget| budget.row(run)[2..].join(", ")).collect::<Vec<_>>()
+        };
+        let mut run = sample::run();
+        assert_eq!(rows(&run), ["2.85 MiB ± 6 %, met, ", "0.400 ms ± 6 %, met, "]);
+        for figure in run.figures.iter_mut().filter(|figure| figure.key.subject == DIRECT) {
+            figure.key.subject = "relay-other".to_owned();
+        }
+        assert_eq!(rows(&run), ["–, not measured, no figure of relay-direct"; 2]);
+        run.experiments.retain(|experiment| *experiment != Experiment::Latency);
+        assert_eq!(rows(&run), ["–, not measured, direct mode is not built"; 2]);
+    }
+
+    #[test]
+    fn a_whole_run_measures_all_budgets_but_that_of_the_image() {
         let text = table(&sample::run()).show(Style::Text);
-        assert_eq!(text.matches("not measured").count(), 3, "{text}");
+        assert_eq!(text.matches("not measured").count(), 1, "{text}");
         assert!(text.contains("108 MiB ± 6 %") && text.contains("12.0 MB ± 6 %"), "{text}");
     }
 }

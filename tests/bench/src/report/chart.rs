@@ -38,8 +38,9 @@ const LINE: i32 = 20;
 const GAP: f64 = 0.9;
 
 /// Fixed colours of subjects, after Okabe and Ito: they stay apart for the colour-blind.
-const COLOURS: [(&str, RGBColor); 5] = [
+const COLOURS: [(&str, RGBColor); 6] = [
     ("relay", RGBColor(0, 114, 178)),
+    ("relay-direct", RGBColor(86, 180, 233)),
     ("postfix-plain", RGBColor(240, 190, 60)),
     ("postfix-xoauth2", RGBColor(213, 94, 0)),
     ("emailproxy", RGBColor(0, 158, 115)),

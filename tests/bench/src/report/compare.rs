@@ -113,6 +113,10 @@ fn agree(first: &Figure, second: &Figure) -> bool {
         return true;
     }
     let (Some(one), Some(other)) = (first.median(), second.median()) else { return false };
+    if (one < 0.0) != (other < 0.0) {
+        return false;
+    }
+    let (one, other) = (one.abs(), other.abs());
     let (less, more) = (one.min(other), one.max(other));
     let room = (1.0 + first.noise().max(LEAST_NOISE)) * (1.0 + second.noise().max(LEAST_NOISE));
     less > 0.0 && more / less <= room
@@ -150,6 +154,9 @@ mod tests {
             (&[0.0, 0.0], &[0.0, 0.0], true),
             (&[0.0], &[1.0], false),
             (&[0.0, 0.0, 2.0], &[1.0], true),
+            (&[-100.0], &[-110.0], true),
+            (&[-100.0], &[-111.0], false),
+            (&[-100.0], &[100.0], false),
         ] {
             assert_eq!(agree(&figure(first), &figure(second)), wanted, "{first:?} {second:?}");
         }

@@ -103,7 +103,7 @@ mod tests {
             let title = wording::title(experiment);
             assert!(text.contains(&format!("\n{title}\n=")), "{title}");
         }
-        assert!(text.contains("No figures here: emailproxy, naive.") && text.contains(" –"), "{text}");
+        assert!(text.contains("No figures here: relay-direct, emailproxy, naive.") && text.contains(" –"), "{text}");
         assert!(text.contains("it refused 41 connections"));
     }
 

@@ -35,14 +35,20 @@ const READING: &str = "\
   a connection for each message.
 ";
 
-const NOT_MEASURED: &str = "\
+const EXCHANGE: &str = "\
 ## What is not measured
 
 - **Exchange Online.** Upstream takes mail at once, or with a fixed delay in [Distance](#distance). The real one limits
   each mailbox to a number of messages a minute, far below every rate here. What remains of the rates is how long a client waits
   and what else the machine can do meanwhile.
 - **A network.** All runs over loopback.
+";
+
+const NO_DIRECT: &str = "\
 - **`direct` mode**, which is not built.
+";
+
+const REST: &str = "\
 - **The container image**: the run has no container engine.
 - **A power cut.** That acceptance is durable is the matter of the tests; the benchmark counts the syncs.
 - **Days.** A run shows no leak that takes longer than the run.
@@ -53,9 +59,10 @@ pub(super) fn page(run: &Run) -> String {
     let (sections, charts) = (section::sections(run), chart::charts(run));
     let mut parts = vec![BEGINNING.to_owned(), circumstances(run), repeating(), subjects(run), READING.to_owned()];
     parts.push(budgets(run));
-    parts.extend(Experiment::ALL.map(|experiment| chapter(experiment, &sections, &charts)));
+    let known = Experiment::ALL.into_iter().filter(|experiment| run.knew(*experiment));
+    parts.extend(known.map(|experiment| chapter(experiment, &sections, &charts)));
     parts.push(remarks(run));
-    parts.push(NOT_MEASURED.to_owned());
+    parts.push(not_measured(run));
     parts.join("\n")
 }
 
@@ -179,6 +186,14 @@ the subject used since its start."
 Both together: from the first client's MAIL until upstream has the last message. The peers without a queue are measured with
 fewer clients, since emailproxy thinks for most of a second about each login."
         }
+        Experiment::Latency => {
+            "\
+What a subject without a queue adds to the time that upstream itself takes. One client hands over messages of 10 KiB one after
+the other on a connection that it keeps, by turns to the subject and, as `raw`, straight to the upstream, with STARTTLS and
+AUTH XOAUTH2 on a connection that is kept as well. Latency is from MAIL to the final reply; what is added is the difference of
+the medians. With an upstream 30 ms away the time tells how many round trips a message takes: `raw` waits for four, for MAIL,
+RCPT, DATA and the body, and a subject that answers MAIL itself can do with three."
+        }
         Experiment::Distance => {
             "\
 A full queue is sent on to an upstream that is 30 ms away and takes 100 ms for each final reply. On one connection a message
@@ -221,6 +236,12 @@ fn remarks(run: &Run) -> String {
     text
 }
 
+/// A run from before direct mode could be measured is one of a relay that had none.
+fn not_measured(run: &Run) -> String {
+    let direct = if run.knew(Experiment::Latency) { "" } else { NO_DIRECT };
+    format!("{EXCHANGE}{direct}{REST}")
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -237,8 +258,18 @@ mod tests {
                 assert!(page.contains(&format!("run --only {}\n", selection(experiment))), "{experiment:?}");
             }
         }
-        assert_eq!(page(&sample::run_of(vec![])).matches("This run has no figures of it.").count(), 9);
+        assert_eq!(page(&sample::run_of(vec![])).matches("This run has no figures of it.").count(), 10);
         assert!(!page(&sample::run()).contains("This run has no figures of it."));
+    }
+
+    #[test]
+    fn a_run_from_before_an_experiment_has_no_chapter_of_it() {
+        let mut run = sample::run_of(vec![]);
+        assert!(!page(&run).contains("is not built"));
+        run.experiments.retain(|experiment| *experiment != Experiment::Latency);
+        let page = page(&run);
+        assert!(!page.contains("## Latency") && page.contains("- **`direct` mode**, which is not built.\n"), "{page}");
+        assert_eq!(page.matches("This run has no figures of it.").count(), 9);
     }
 
     #[test]

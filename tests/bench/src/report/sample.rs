@@ -1,8 +1,8 @@
-//! A run as a real one could be, for tests only: five subjects, all experiments, figures that do not exist.
+//! A run as a real one could be, for tests only: six subjects, all experiments, figures that do not exist.
 //!
 //! Its values are invented, near those that a machine of two cores gave, and vary by a fixed pattern.
 
-use crate::figure::{Description, Experiment, Figure, Key, Machine, Quantity, Run, Sessions};
+use crate::figure::{Description, Experiment, Figure, Key, Machine, Quantity, RAW, Run, Sessions};
 
 /// Shares of the median that the repetitions of every figure have.
 const PATTERN: [f64; 3] = [0.96, 1.0, 1.07];
@@ -16,8 +16,9 @@ struct Shape {
     has_queue: bool,
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     Shape { name: "relay", rate: 6800.0, cpu: 0.21, memory: 9.5, has_queue: true },
+    Shape { name: "relay-direct", rate: 7100.0, cpu: 0.19, memory: 9.5, has_queue: false },
     Shape { name: "postfix-plain", rate: 318.0, cpu: 4.6, memory: 36.0, has_queue: true },
     Shape { name: "postfix-xoauth2", rate: 303.0, cpu: 5.0, memory: 37.0, has_queue: true },
     Shape { name: "emailproxy", rate: 16.0, cpu: 48.0, memory: 61.0, has_queue: false },
@@ -33,6 +34,7 @@ pub(super) fn run() -> Run {
     }
     figures.push(figure(Key::new(Experiment::Limits, "fsync of 10 KiB", Quantity::Rate), 1_900.0));
     figures.push(figure(Key::new(Experiment::Limits, "source to sink", Quantity::Rate), 22_000.0));
+    figures.extend(latency());
     figures.push(figure(Key::new(Experiment::Program, "relay", Quantity::Size), 11.4));
     Run {
         begun: "2026-11-21T14:00:00Z".to_owned(),
@@ -46,6 +48,7 @@ pub(super) fn run() -> Run {
             file_system: "ext4".to_owned(),
         },
         subjects: SHAPES.iter().map(|shape| description(shape.name)).collect(),
+        experiments: Experiment::ALL.to_vec(),
         figures,
         remarks: vec!["emailproxy: no figure at 100 clients, it refused 41 connections".to_owned()],
     }
@@ -133,10 +136,12 @@ fn alone(shape: &Shape) -> Vec<Figure> {
     if shape.name == "relay" {
         figures.push(figure(idle(Some(10_000), Quantity::Resident), 108.0));
     }
-    if shape.has_queue {
+    if shape.has_queue || shape.name == "relay-direct" {
         figures.push(figure(large(Quantity::Growth), shape.memory * 0.3));
         figures.push(figure(large(Quantity::Accepted), 300.0 / shape.rate.sqrt()));
         figures.push(figure(large(Quantity::Delivered), 400.0 / shape.rate.sqrt()));
+    }
+    if shape.has_queue {
         for queued in [10_000, 100_000] {
             let key = Key { queued: Some(queued), ..key(Experiment::Start, Quantity::Listening) };
             figures.push(figure(key, shape.memory * 2.5));
@@ -149,6 +154,25 @@ fn alone(shape: &Shape) -> Vec<Figure> {
             };
             figures.push(figure(key, super::section::ideal_rate(connections) * share - 200.0 / shape.rate));
         }
+    }
+    figures
+}
+
+/// The relay's direct mode by turns with the upstream itself.
+fn latency() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (round_trip, raw, added) in [(0, 0.3, 0.4), (30, 121.0, -29.0)] {
+        let key = |name: &str, quantity| Key {
+            octets: Some(10 << 10),
+            round_trip: Some(round_trip),
+            ..Key::new(Experiment::Latency, name, quantity)
+        };
+        for (name, median) in [(RAW, raw), ("relay-direct", raw + added)] {
+            for (quantity, times) in [(Quantity::P50, 1.0), (Quantity::P90, 1.4), (Quantity::P99, 2.2)] {
+                figures.push(figure(key(name, quantity), median * times));
+            }
+        }
+        figures.push(figure(key("relay-direct", Quantity::Added), added));
     }
     figures
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::figure::{Experiment, Figure, Quantity, Run};
+use crate::figure::{Experiment, Figure, Quantity, RAW, Run};
 
 use super::table::{Side, Style, Table};
 use super::wording::{self, Conditions};
@@ -14,11 +14,13 @@ use super::wording::{self, Conditions};
 const MESSAGE_AT_A_DISTANCE: f64 = 0.160;
 
 /// Every quantity in the order in which it is told, and what a table of it shows.
-const QUANTITIES: [(Quantity, &str); 16] = [
+const QUANTITIES: [(Quantity, &str); 18] = [
     (Quantity::Rate, "Messages a second"),
     (Quantity::P50, "Latency of acceptance, median, in ms"),
+    (Quantity::P90, "Latency of acceptance, 90th percentile, in ms"),
     (Quantity::P99, "Latency of acceptance, 99th percentile, in ms"),
     (Quantity::P999, "Latency of acceptance, 99.9th percentile, in ms"),
+    (Quantity::Added, "Added to the median of the upstream itself, in ms"),
     (Quantity::Cpu, "CPU of the subject for each message, in ms"),
     (Quantity::RestCpu, "CPU of load and upstream for each message, in ms"),
     (Quantity::Calls, "System calls for each message"),
@@ -60,10 +62,12 @@ pub(super) fn sections(run: &Run) -> Vec<Section> {
     Experiment::ALL.into_iter().filter_map(|experiment| section(run, experiment)).collect()
 }
 
-/// Subjects in the order of the run, then those that only figures know. What [`Experiment::Limits`] measures is none.
+/// Subjects in the order of the run, then those that only figures know. What [`Experiment::Limits`] measures is none, nor is
+/// [`RAW`].
 pub(super) fn subjects(run: &Run) -> Vec<&str> {
     let described = run.subjects.iter().map(|subject| subject.name.as_str());
-    let measured = run.figures.iter().filter(|figure| figure.key.experiment != Experiment::Limits);
+    let of_subject = |figure: &&Figure| figure.key.experiment != Experiment::Limits && figure.key.subject != RAW;
+    let measured = run.figures.iter().filter(of_subject);
     let mut names = Vec::new();
     for name in described.chain(measured.map(|figure| figure.key.subject.as_str())) {
         if !names.contains(&name) {
@@ -88,6 +92,7 @@ fn section(run: &Run, experiment: Experiment) -> Option<Section> {
     }
     let has_figures = |name: &&str| figures.iter().any(|figure| figure.key.subject == *name);
     let (present, absent): (Vec<_>, Vec<_>) = subjects(run).into_iter().partition(has_figures);
+    let present = Some(RAW).filter(has_figures).into_iter().chain(present).collect();
     let view = View { experiment, figures, subjects: present };
     let tables = match experiment {
         Experiment::Acceptance | Experiment::Drain | Experiment::Through | Experiment::Distance => view.matrix(),
@@ -190,7 +195,8 @@ impl View<'_> {
 
     /// The conditions that any of the rows has: their names, and how a row tells them.
     fn condition_names(&self, rows: &[Conditions]) -> Vec<(&'static str, Tell)> {
-        let all: [(_, Tell); 4] = [
+        let all: [(_, Tell); 5] = [
+            ("round trip", |row| row.round_trip.map(wording::milliseconds)),
             (wording::connections(self.experiment), |row| row.connections.map(wording::count)),
             ("size", |row| row.octets.map(wording::size)),
             ("sessions", |row| row.sessions.map(|sessions| wording::session(sessions).to_owned())),

@@ -16,12 +16,20 @@ pub(super) struct Conditions {
     pub(super) sessions: Option<Sessions>,
     /// As in [`Key`].
     pub(super) queued: Option<usize>,
+    /// As in [`Key`].
+    pub(super) round_trip: Option<usize>,
 }
 
 impl Conditions {
     /// Those of a key.
     pub(super) fn of(key: &Key) -> Self {
-        Self { connections: key.connections, octets: key.octets, sessions: key.sessions, queued: key.queued }
+        Self {
+            connections: key.connections,
+            octets: key.octets,
+            sessions: key.sessions,
+            queued: key.queued,
+            round_trip: key.round_trip,
+        }
     }
 
     /// In words, such as "10 clients, 10 KiB, kept"; empty without conditions.
@@ -31,6 +39,7 @@ impl Conditions {
         words.extend(self.octets.map(size));
         words.extend(self.sessions.map(|sessions| session(sessions).to_owned()));
         words.extend(self.queued.map(|number| format!("{} queued", count(number))));
+        words.extend(self.round_trip.map(|time| format!("{} away", milliseconds(time))));
         words.join(", ")
     }
 }
@@ -58,6 +67,7 @@ pub(super) fn title(experiment: Experiment) -> &'static str {
         Experiment::Acceptance => "Acceptance",
         Experiment::Drain => "Drain",
         Experiment::Through => "Through",
+        Experiment::Latency => "Latency",
         Experiment::Distance => "Distance",
         Experiment::Large => "Large messages",
         Experiment::Idle => "Idle",
@@ -72,8 +82,10 @@ pub(super) fn quantity(quantity: Quantity) -> &'static str {
     match quantity {
         Quantity::Rate => "rate",
         Quantity::P50 => "p50",
+        Quantity::P90 => "p90",
         Quantity::P99 => "p99",
         Quantity::P999 => "p99.9",
+        Quantity::Added => "added to raw's p50",
         Quantity::Cpu => "CPU for each message",
         Quantity::RestCpu => "CPU of load and upstream for each message",
         Quantity::Calls => "system calls",
@@ -117,6 +129,11 @@ pub(super) fn real(count: usize) -> f64 {
 /// A count with its thousands separated.
 pub(super) fn count(count: usize) -> String {
     thousands(&count.to_string())
+}
+
+/// Milliseconds.
+pub(super) fn milliseconds(time: usize) -> String {
+    format!("{} ms", count(time))
 }
 
 /// A value in three digits that count, or all of those before the point.

@@ -19,7 +19,7 @@ mod postfix;
 mod relay;
 mod running;
 
-pub(crate) use relay::{Relay, Setup};
+pub(crate) use relay::{DIRECT, Relay, SETUPS, Setup};
 pub(crate) use running::Running;
 
 /// The upstream as a subject sees it.

@@ -1,6 +1,7 @@
-//! The relay itself, with its queue: as an operator would set it up, but with pacing off.
+//! The relay itself, with its queue or with a direct listener: as an operator would set it up, but with pacing off.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +24,21 @@ pub(crate) enum Setup {
     Plain,
     /// [`ROUTES`] and [`MAP_ENTRIES`] are gone through first.
     Routes,
+    /// A direct listener, no queue, and no directory to keep anything in.
+    Direct,
 }
+
+/// All setups that can be asked for: the name of each, and what it is.
+pub(crate) const SETUPS: [(&str, &str); 4] = [
+    ("relay", "the release build of this tree, or that of --relay, with its queue"),
+    (DIRECT, "the same with delivery = \"direct\": no queue and no state"),
+    ("relay-before", "the build of --before"),
+    ("relay-routes", "with --routes, the relay with many routes and map entries"),
+];
+/// The name of [`Setup::Direct`].
+pub(crate) const DIRECT: &str = "relay-direct";
+/// What a service manager's environment would make a state directory of.
+const PLACES: [&str; 3] = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME"];
 
 /// The relay, by the path of its program.
 #[derive(Debug)]
@@ -40,26 +55,37 @@ impl Relay {
         let product = ground::answer(Command::new(&program).arg("--version"))?;
         Ok(Self { name: name.to_owned(), program, product, setup })
     }
+
+    /// The relay at `program` as [`DIRECT`]; fails, with the words that a remark needs, when it has no direct mode.
+    pub(crate) fn direct(program: PathBuf) -> Result<Self, BenchError> {
+        if !has_direct_mode(&reference(&program)?) {
+            return Err(BenchError::Impossible("this relay has no direct mode".to_owned()));
+        }
+        Self::new(DIRECT, program, Setup::Direct)
+    }
 }
 
 impl Subject for Relay {
     fn description(&self) -> Description {
-        let routes = match self.setup {
+        let more = match self.setup {
             Setup::Plain => String::new(),
             Setup::Routes => format!("; {ROUTES} routes, of which the last matches, and {MAP_ENTRIES} map entries"),
+            Setup::Direct => {
+                "; a direct listener without a state directory: no queue, it answers with upstream's replies".to_owned()
+            }
         };
         Description {
             name: self.name.clone(),
             product: self.product.clone(),
             setup: format!(
                 "client credentials, XOAUTH2, one lane; messages_per_minute and recipients_per_day out of reach, otherwise \
-                 defaults{routes}"
+                 defaults{more}"
             ),
         }
     }
 
     fn has_queue(&self) -> bool {
-        true
+        self.setup != Setup::Direct
     }
 
     fn most_idle(&self) -> usize {
@@ -67,39 +93,68 @@ impl Subject for Relay {
     }
 
     fn spawn(&self, setting: &Setting<'_>) -> Result<Spawned, BenchError> {
+        if setting.held && !self.has_queue() {
+            return Err(BenchError::Impossible(format!("{} has no queue: it cannot be held", self.name)));
+        }
         let address = ground::free_address()?;
         // Nobody listens where a held relay sends to, and so its lane stands.
         let port = if setting.held { ground::free_address()?.port() } else { setting.upstream.port };
         let at = |name| setting.directory.join(name);
         ground::write(&at("secret"), 0o600, &setting.upstream.client_secret)?;
-        ground::make_directory(&at("state"), 0o700)?;
-        let mut configuration = configuration(setting, &self.program, address, port);
+        if self.has_queue() {
+            ground::make_directory(&at("state"), 0o700)?;
+        }
+        let counts_recipients = reference(&self.program)?.contains("| `recipients_per_day` |");
+        let mut configuration = configuration(setting, self.setup, counts_recipients, address, port);
         if self.setup == Setup::Routes {
             configuration += &routes();
         }
         ground::write(&at("relay.toml"), 0o644, configuration)?;
         let mut command = setting.command(&self.program);
         command.args(["run", "--config"]).arg(at("relay.toml"));
+        if self.setup == Setup::Direct {
+            for place in PLACES {
+                command.env_remove(place);
+            }
+        }
         Spawned::start(ground::logged(command, &at("relay.log"))?, address)
     }
 }
 
-/// Whether this relay counts recipients: an older one refuses the key.
-fn counts_recipients(program: &Path) -> bool {
-    let reference = Command::new(program).args(["check", "--reference"]).output();
-    reference.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("| `recipients_per_day` |"))
+/// What this relay says of its configuration; an older one knows less.
+fn reference(program: &Path) -> Result<String, BenchError> {
+    ground::answer(Command::new(program).args(["check", "--reference"]))
 }
 
-fn configuration(setting: &Setting<'_>, program: &Path, address: std::net::SocketAddr, port: u16) -> String {
+/// Whether a relay with this reference has direct listeners, and does not only promise them.
+fn has_direct_mode(reference: &str) -> bool {
+    let delivery = reference.lines().find(|line| line.starts_with("| `delivery` |")).unwrap_or_default();
+    delivery.contains("`\"direct\"`") && !delivery.contains("`\"direct\"` *(later)*")
+}
+
+fn configuration(
+    setting: &Setting<'_>,
+    setup: Setup,
+    counts_recipients: bool,
+    address: SocketAddr,
+    port: u16,
+) -> String {
     let upstream = setting.upstream;
     let ca_file = upstream.ca_file.display();
     let directory = setting.directory.display();
+    let (delivery, spool) = match setup {
+        Setup::Plain | Setup::Routes => {
+            ("", format!("[spool]\ndirectory = \"{directory}/state\"\nmin_free_bytes = \"0 B\"\n"))
+        }
+        Setup::Direct => ("delivery = \"direct\"\n", String::new()),
+    };
     format!(
         "[listener.local]\n\
          address = \"{address}\"\n\
          max_message_size = \"{size} B\"\n\
          max_connections = {clients}\n\
          max_connections_per_client = {clients}\n\
+         {delivery}\
          [tenant.contoso]\n\
          tenant_id = \"{tenant_id}\"\n\
          client_id = \"{client_id}\"\n\
@@ -114,9 +169,7 @@ fn configuration(setting: &Setting<'_>, program: &Path, address: std::net::Socke
          messages_per_minute = 1000000000\n\
          {day}\
          max_message_size = \"{size} B\"\n\
-         [spool]\n\
-         directory = \"{directory}/state\"\n\
-         min_free_bytes = \"0 B\"\n\
+         {spool}\
          [http]\n\
          address = \"\"\n\
          [log]\n\
@@ -129,7 +182,7 @@ fn configuration(setting: &Setting<'_>, program: &Path, address: std::net::Socke
         scope = upstream.scope,
         user = upstream.user,
         connections = setting.upstream_connections,
-        day = if counts_recipients(program) { "recipients_per_day = 1000000000\n" } else { "" },
+        day = if counts_recipients { "recipients_per_day = 1000000000\n" } else { "" },
     )
 }
 
@@ -160,4 +213,38 @@ fn routes() -> String {
         (0..MAP_ENTRIES / 2).map(entry).collect::<Vec<_>>().join(", ")
     };
     text + &format!("[rewrite]\nsenders = {{ {} }}\nrecipients = {{ {} }}\n", map("sender"), map("recipient"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ground::tests::{setting, upstream};
+    use super::*;
+
+    #[test]
+    fn a_direct_relay_is_told_of_no_directory_and_a_queue_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let upstream = upstream(directory.path());
+        let setting = setting(Path::new("/d"), &upstream, false);
+        for (setup, direct) in [(Setup::Plain, false), (Setup::Routes, false), (Setup::Direct, true)] {
+            let text = configuration(&setting, setup, true, ([127, 0, 0, 1], 2525).into(), 9);
+            let has = |wanted: &str| text.lines().any(|line| line == wanted);
+            assert_eq!(has("delivery = \"direct\""), direct, "{text}");
+            assert_eq!(has("[spool]") && has("directory = \"/d/state\""), !direct, "{text}");
+            assert!(has("address = \"127.0.0.1:2525\"") && has("recipients_per_day = 1000000000"), "{text}");
+            let listener = text.split("\n[").next().unwrap_or_default();
+            assert!(listener.contains("delivery") == direct, "{text}");
+        }
+    }
+
+    #[test]
+    fn direct_mode_is_told_from_the_promise_of_it() {
+        for (reference, has) in [
+            ("| `delivery` | `\"queue\"` | `\"queue\"`: 250; `\"direct\"`: live. |", true),
+            ("| `delivery` | `\"queue\"` | `\"queue\"`: 250; `\"direct\"` *(later)*: live. |", false),
+            ("| `delivery` | `\"queue\"` | `\"queue\"`: 250. |", false),
+            ("| `other` | `\"direct\"` |", false),
+        ] {
+            assert_eq!(has_direct_mode(&format!("# Keys\n\n{reference}\n")), has, "{reference}");
+        }
+    }
 }

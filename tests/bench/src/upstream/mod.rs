@@ -13,4 +13,4 @@ mod session;
 
 pub(crate) use ledger::Account;
 pub(crate) use process::UpstreamProcess;
-pub(crate) use serve::serve;
+pub(crate) use serve::{ROUND_TRIP, serve};
