@@ -33,7 +33,7 @@ pub use classify::{Stage, classify};
 pub use endpoint::{AddressFamily, Endpoint, Timeouts};
 pub use health::{Pause, Trouble, TroubleKind, TroubleStatus};
 pub use lane::{Attempt, ConnectionLimits, Lane, LaneParts, LaneStatus, Slot, Told};
-pub use live::{Ending, Live, LiveContent, NoTurn, Told as LiveTold};
+pub use live::{Ending, Live, LiveContent, LiveTold, NoTurn};
 pub use prove::{Unproven, prove};
 pub use proxy::{Authorization, Proxy};
 pub use tenant::Tenant;

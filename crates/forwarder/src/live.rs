@@ -60,7 +60,7 @@ impl From<Hindrance> for NoTurn {
 
 /// What a client that waits is to be told: upstream's own words, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LiveTold {
     /// Upstream said so at this stage: [`Stage::Mail`], [`Stage::Rcpt`], [`Stage::Data`] or [`Stage::EndOfData`]. It is a
     /// refusal, for now (4yz) or for good (5yz), or at RCPT and behind the final dot an acceptance (2yz); a reply that has no
     /// place there is never passed on. With a 421 the connection is closed.
@@ -82,7 +82,7 @@ pub enum Told {
     Uncertain(String),
 }
 
-impl Told {
+impl LiveTold {
     /// A reply as the client may have it.
     fn by_upstream(stage: Stage, reply: Reply) -> Self {
         let may_accept = matches!(stage, Stage::Rcpt | Stage::EndOfData);
@@ -127,7 +127,7 @@ impl Told {
     }
 }
 
-impl From<NoPlace> for Told {
+impl From<NoPlace> for LiveTold {
     fn from(full: NoPlace) -> Self {
         match full {
             NoPlace::Message => Self::MessageFull,
@@ -146,9 +146,9 @@ pub struct Live<T: TokenSource> {
     /// Whether a connection that was lost has been hidden.
     has_hidden: bool,
     /// What the last recipient was told.
-    last: Told,
+    last: LiveTold,
     /// What every further one is told, when the message can go on no more.
-    over: Option<Told>,
+    over: Option<LiveTold>,
 }
 
 /// A message whose content goes up. Dropped before its end, upstream gets no final dot: the connection is closed.
@@ -157,7 +157,7 @@ pub struct LiveContent<T: TokenSource> {
     connection: Option<Box<Connection>>,
     stuffer: DotStuffer,
     buffer: Vec<u8>,
-    failed: Option<Told>,
+    failed: Option<LiveTold>,
     transaction: Transaction<T>,
 }
 
@@ -165,7 +165,7 @@ pub struct LiveContent<T: TokenSource> {
 #[derive(Debug)]
 pub struct Ending {
     /// Upstream's last word.
-    pub told: Told,
+    pub told: LiveTold,
     /// What became of whom: every recipient that upstream was asked about, in their order, those that it refused included.
     pub outcomes: Vec<(Recipient, Outcome)>,
     /// What upstream counts of it.
@@ -195,7 +195,7 @@ enum Break {
     /// Upstream finds the dialog wrong.
     Confused,
     /// There will be no other answer.
-    Over(Told),
+    Over(LiveTold),
 }
 
 impl<T: TokenSource> Slot<T> {
@@ -214,27 +214,27 @@ impl<T: TokenSource> Slot<T> {
             is_troubled: false,
             has_learned: false,
         };
-        let last = Told::Lost("upstream was asked nothing".to_owned());
+        let last = LiveTold::Lost("upstream was asked nothing".to_owned());
         Live { transaction, envelope, size, has_hidden: false, last, over: None }
     }
 }
 
 impl<T: TokenSource> Live<T> {
-    /// RCPT, behind MAIL for the first one. [`Told::Upstream`] with a positive reply takes the recipient. Where MAIL was refused,
+    /// RCPT, behind MAIL for the first one. [`LiveTold::Upstream`] with a positive reply takes the recipient. Where MAIL was refused,
     /// that reply is the answer to all. Dropped while it waits, the connection is closed.
-    pub async fn rcpt(&mut self, recipient: Recipient) -> Told {
+    pub async fn rcpt(&mut self, recipient: Recipient) -> LiveTold {
         if let Some(told) = &self.over {
             let told = told.clone();
-            if matches!(told, Told::Upstream(Stage::Mail, _)) && self.transaction.slot.add(&recipient).is_ok() {
+            if matches!(told, LiveTold::Upstream(Stage::Mail, _)) && self.transaction.slot.add(&recipient).is_ok() {
                 self.transaction.push(recipient, Some(told.outcome()));
             }
             return told;
         }
         if let Err(full) = self.transaction.slot.add(&recipient) {
-            return Told::from(full);
+            return LiveTold::from(full);
         }
         let told = match self.ask(Some(&recipient)).await {
-            Ok(reply) => Told::by_upstream(Stage::Rcpt, reply),
+            Ok(reply) => LiveTold::by_upstream(Stage::Rcpt, reply),
             Err(told) => {
                 self.over = Some(told.clone());
                 told
@@ -255,7 +255,7 @@ impl<T: TokenSource> Live<T> {
             Some(told) => told,
             None => match self.ask(None).await {
                 Ok(reply) if reply.is_intermediate() => return Ok(LiveContent::new(self.transaction)),
-                Ok(reply) => Told::by_upstream(Stage::Data, reply),
+                Ok(reply) => LiveTold::by_upstream(Stage::Data, reply),
                 Err(told) => told,
             },
         };
@@ -265,12 +265,12 @@ impl<T: TokenSource> Live<T> {
     /// Its client goes on without DATA. What was heard of recipients until now.
     pub fn abandon(self) -> Ending {
         let left = || Outcome::Deferred(Diagnostic::local("the client went on without DATA"));
-        let rest = self.over.as_ref().map_or_else(left, Told::outcome);
+        let rest = self.over.as_ref().map_or_else(left, LiveTold::outcome);
         self.transaction.abandon(self.last, &rest)
     }
 
     /// Says RCPT for `next`, or DATA, behind all that upstream must have heard before. Fails with what ends the message.
-    async fn ask(&mut self, next: Option<&Recipient>) -> Result<Reply, Told> {
+    async fn ask(&mut self, next: Option<&Recipient>) -> Result<Reply, LiveTold> {
         loop {
             let said = match self.transaction.connection.take() {
                 Some(connection) => self.say(connection, next).await.map(Some),
@@ -290,7 +290,7 @@ impl<T: TokenSource> Live<T> {
     }
 
     /// What the client must be told of a break; none if another connection can hide it.
-    fn may_not_hide(&mut self, reason: Break) -> Option<Told> {
+    fn may_not_hide(&mut self, reason: Break) -> Option<LiveTold> {
         let lane = Arc::clone(self.transaction.slot.lane());
         match reason {
             Break::Over(told) => Some(told),
@@ -343,7 +343,7 @@ impl<T: TokenSource> Live<T> {
         let offered = connection.extensions;
         if self.envelope.smtputf8 && !offered.smtputf8 {
             self.transaction.connection = Some(connection);
-            return Err(Break::Over(Told::NoSmtpUtf8));
+            return Err(Break::Over(LiveTold::NoSmtpUtf8));
         }
         self.transaction.slot.seen = true;
         connection.messages += 1;
@@ -371,7 +371,7 @@ impl<T: TokenSource> Live<T> {
             Read::Lost(text) => Err(Break::Lost(text)),
             Read::Closed(stage, reply) => Err(self.closed(stage, reply)),
             Read::Refused(reply) | Read::Confused(reply) if taken == 0 => {
-                Err(Break::Over(Told::by_upstream(Stage::Mail, reply)))
+                Err(Break::Over(LiveTold::by_upstream(Stage::Mail, reply)))
             }
             Read::Refused(reply) | Read::Confused(reply) => Err(self.contradicted(Stage::Mail, &reply)),
             Read::Changed(reply) => Err(self.contradicted(Stage::Rcpt, &reply)),
@@ -385,13 +385,13 @@ impl<T: TokenSource> Live<T> {
             return Break::Lost(reply.diagnostic().to_string());
         }
         self.transaction.hear(&outcome, true);
-        Break::Over(Told::by_upstream(stage, reply))
+        Break::Over(LiveTold::by_upstream(stage, reply))
     }
 
     /// Upstream had taken somebody of this message and says otherwise now.
     fn contradicted(&mut self, stage: Stage, reply: &Reply) -> Break {
         self.transaction.hear(&not_accepted(classify(stage, reply)), false);
-        Break::Over(Told::Lost(format!(
+        Break::Over(LiveTold::Lost(format!(
             "the connection was lost, and on another upstream refused what it had taken: {reply}"
         )))
     }
@@ -459,7 +459,7 @@ impl<T: TokenSource> LiveContent<T> {
 
     /// The next octets of the message at rest: header block, empty line, body. Waits until upstream takes them. Fails with what
     /// the client is told, and takes no more then. Dropped while it waits, the connection is closed.
-    pub async fn write(&mut self, octets: &[u8]) -> Result<(), Told> {
+    pub async fn write(&mut self, octets: &[u8]) -> Result<(), LiveTold> {
         for piece in octets.chunks(PIECE) {
             if let Some(told) = self.why_not() {
                 return Err(told);
@@ -473,12 +473,12 @@ impl<T: TokenSource> LiveContent<T> {
     }
 
     /// Why nothing more goes up. A write that was dropped has taken the connection with it.
-    fn why_not(&self) -> Option<Told> {
+    fn why_not(&self) -> Option<LiveTold> {
         let lane = self.transaction.slot.lane();
         if self.failed.is_none() && lane.is_overdue() {
-            return Some(Told::Lost("the configuration has changed, and the message took too long".to_owned()));
+            return Some(LiveTold::Lost("the configuration has changed, and the message took too long".to_owned()));
         }
-        let broken_off = || self.connection.is_none().then(|| Told::Lost(BROKEN_OFF.to_owned()));
+        let broken_off = || self.connection.is_none().then(|| LiveTold::Lost(BROKEN_OFF.to_owned()));
         self.failed.clone().or_else(broken_off)
     }
 
@@ -491,7 +491,7 @@ impl<T: TokenSource> LiveContent<T> {
         }
         // Open while the lane learns of it: what upstream had enough of may be connections.
         let content = content::interrupted(&mut connection).await;
-        let told = Told::by_content(content);
+        let told = LiveTold::by_content(content);
         let outcome = told.outcome();
         self.transaction.refuse_rest(&outcome);
         self.transaction.hear(&outcome, true);
@@ -512,7 +512,7 @@ impl<T: TokenSource> LiveContent<T> {
         let mut connection = match (connection, why_not) {
             (Some(connection), None) => connection,
             (_, why_not) => {
-                let told = why_not.unwrap_or_else(|| Told::Lost(BROKEN_OFF.to_owned()));
+                let told = why_not.unwrap_or_else(|| LiveTold::Lost(BROKEN_OFF.to_owned()));
                 return transaction.end(told, false);
             }
         };
@@ -522,13 +522,13 @@ impl<T: TokenSource> LiveContent<T> {
         connection.reset_first = !matches!(content.outcome(), Outcome::Accepted(_));
         let usable = content.is_session_usable();
         transaction.connection = Some(connection);
-        transaction.end(Told::by_content(content), usable)
+        transaction.end(LiveTold::by_content(content), usable)
     }
 
     /// No final dot: upstream takes nothing, and its connection is closed.
     pub fn abandon(self) -> Ending {
         drop(self.connection);
-        let told = self.failed.unwrap_or_else(|| Told::Lost(BROKEN_OFF.to_owned()));
+        let told = self.failed.unwrap_or_else(|| LiveTold::Lost(BROKEN_OFF.to_owned()));
         let rest = told.outcome();
         self.transaction.abandon(told, &rest)
     }
@@ -543,7 +543,7 @@ impl<T: TokenSource> Transaction<T> {
             .filter_map(|(recipient, verdict)| verdict.is_none().then_some(recipient))
     }
 
-    fn record(&mut self, recipient: Recipient, told: &Told) {
+    fn record(&mut self, recipient: Recipient, told: &LiveTold) {
         let verdict = (!told.is_taken()).then(|| told.outcome());
         if let Some(outcome) = &verdict {
             self.hear(outcome, false);
@@ -557,9 +557,9 @@ impl<T: TokenSource> Transaction<T> {
     }
 
     /// The lane's own trouble ends the message.
-    fn failed(&mut self, trouble: Trouble) -> Told {
+    fn failed(&mut self, trouble: Trouble) -> LiveTold {
         self.has_learned = true;
-        Told::Trouble(self.slot.failed(trouble))
+        LiveTold::Trouble(self.slot.failed(trouble))
     }
 
     /// What holds login or tenant is learned at once, however long the client goes on. That upstream asks to slow down is known at
@@ -585,7 +585,7 @@ impl<T: TokenSource> Transaction<T> {
     }
 
     /// Upstream has said its last word, or will say none, and the session may be `usable` for more.
-    fn end(mut self, told: Told, usable: bool) -> Ending {
+    fn end(mut self, told: LiveTold, usable: bool) -> Ending {
         self.refuse_rest(&told.outcome());
         let outcomes: Vec<Outcome> = std::mem::take(&mut self.verdicts).into_iter().flatten().collect();
         let knows = std::mem::replace(&mut self.has_learned, true);
@@ -609,14 +609,14 @@ impl<T: TokenSource> Transaction<T> {
     }
 
     /// The client went, and the `rest` is for those whom upstream had taken.
-    fn abandon(mut self, told: Told, rest: &Outcome) -> Ending {
+    fn abandon(mut self, told: LiveTold, rest: &Outcome) -> Ending {
         self.learn();
         self.refuse_rest(rest);
         let outcomes = std::mem::take(&mut self.verdicts).into_iter().flatten().collect();
         self.ending(told, outcomes)
     }
 
-    fn ending(&mut self, told: Told, outcomes: Vec<Outcome>) -> Ending {
+    fn ending(&mut self, told: LiveTold, outcomes: Vec<Outcome>) -> Ending {
         let outcomes = std::mem::take(&mut self.recipients).into_iter().zip(outcomes).collect();
         Ending { told, outcomes, spent: self.slot.spent.unwrap_or_default() }
     }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Configuration, Mistakes, Settings};
+use crate::config::{Configuration, Mistakes, Settings, USUAL_DIRECTORY};
 use crate::control::{Service, SocketError};
 use crate::crew::Crew;
 use crate::current::Current;
@@ -35,7 +35,7 @@ use crate::requests::Requests;
 use crate::rules::Rules;
 use crate::sign_ins::SignIns;
 use crate::status::{Opened, Overview};
-use crate::store::{Common, Store, StoreOpenError, open_spool};
+use crate::store::{Common, Store, StoreOpenError, open_spool, tell_left_behind};
 use crate::systemd_sockets::{SystemdSocketError, SystemdSockets};
 use crate::tls::Trust;
 use crate::users::Users;
@@ -227,6 +227,7 @@ impl Daemon {
             Some(Store::open(directory, &settings, common.clone()).await?)
         } else {
             info!("this relay has no state directory: every listener is direct, and nothing is stored");
+            tell_left_behind(USUAL_DIRECTORY).await;
             None
         };
         let road = store.as_ref().map(|store| Arc::clone(store.road()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clock::{Clock, WallTime};
 use mail::LaneSet;
-use spool::{OpenError, Recovered, Spool, SpoolOptions, SqliteSpool};
+use spool::{OpenError, PeekError, Recovered, Spool, SpoolOptions, SqliteSpool};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -146,6 +146,27 @@ pub(crate) async fn open_spool(
     Ok(Arc::new(spool))
 }
 
+/// Tells of a queue in `directory` that an earlier configuration has filled, where the present one has none.
+pub(crate) async fn tell_left_behind(directory: &'static str) {
+    let found = tokio::task::spawn_blocking(move || left_behind(Path::new(directory))).await;
+    if let Ok(Some(found)) = found {
+        warn!(
+            directory,
+            found,
+            "a queue lies there, and this relay has none: its mail is not sent. To have it sent, give that directory as spool.directory"
+        );
+    }
+}
+
+/// What lies there; none where nothing does that anybody waits for.
+fn left_behind(directory: &Path) -> Option<String> {
+    match SqliteSpool::peek(directory) {
+        Err(PeekError::Missing | PeekError::NotOurs | PeekError::InUse) => None,
+        Ok(counts) => (counts.messages > 0).then(|| format!("messages: {}", counts.messages)),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// What waits in the queue at the start: what nobody looks for is not found.
 fn tell(recovered: &Recovered) {
     let Recovered { boot, uncertain, counts } = recovered;
@@ -233,5 +254,62 @@ async fn forget_history(spool: &SqliteSpool, before: WallTime) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clock::{ManualClock, SystemClock};
+    use mail::{Envelope, ForwardPath, LaneId, LaneSet, Mailbox, ReversePath};
+    use spool::{NewDelivery, NewMessage, Origin};
+
+    use super::*;
+
+    fn options(directory: &Path) -> SpoolOptions {
+        SpoolOptions {
+            directory: directory.to_owned(),
+            max_messages: 10,
+            max_bytes: 1 << 20,
+            min_free_bytes: 0,
+            memory_budget: 1 << 20,
+        }
+    }
+
+    #[tokio::test]
+    async fn mail_that_an_earlier_configuration_queued_is_told_of() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(left_behind(&directory.path().join("none")), None);
+        assert_eq!(left_behind(directory.path()), None, "no queue");
+        let state = directory.path().join("state");
+        let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
+        let (spool, _) = SqliteSpool::open(options(&state), clock.clone()).unwrap();
+        assert_eq!(left_behind(&state), None, "somebody has it");
+        spool.close().await;
+        drop(spool);
+        assert_eq!(left_behind(&state), None, "it is empty");
+        let (spool, _) = SqliteSpool::open(options(&state), clock.clone()).unwrap();
+        let sender: Mailbox = "erp@contoso.com".parse().unwrap();
+        let message = NewMessage {
+            header: b"Subject: x\r\n".to_vec(),
+            message_id: "<1@contoso.com>".to_owned(),
+            listener: "local".to_owned(),
+            client: "127.0.0.1".to_owned(),
+            user: None,
+            accepted_at: clock.wall(),
+            origin: Origin::Submitted,
+            deliveries: vec![NewDelivery {
+                tenant: "contoso".to_owned(),
+                lanes: LaneSet::from(&LaneId::new("t", "erp@contoso.com")),
+                route: String::new(),
+                route_epoch: 0,
+                asked: None,
+                recipients: vec![ForwardPath::parse(b"a@x.example").unwrap().into()],
+            }],
+            envelope: Envelope::from(ReversePath::Mailbox(sender)),
+        };
+        spool.commit(spool.receive().unwrap(), message).await.unwrap();
+        spool.close().await;
+        drop(spool);
+        assert_eq!(left_behind(&state).as_deref(), Some("messages: 1"));
     }
 }

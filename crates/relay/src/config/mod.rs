@@ -38,6 +38,7 @@ pub use proxy::ProxyUrl;
 pub use reference::{example, reference};
 pub(crate) use relations::overlap;
 pub use secret_reference::SecretReference;
+pub(crate) use settings::USUAL_DIRECTORY;
 pub use settings::{
     Algorithm, Authentication, BounceContent, DeliveryMode, Encryption, Grant, Listener, Log, LogFormat, Mailbox,
     MailboxChoice, ReceivedDetail, Retry, Route, SenderPolicy, Settings, Tenant, User,

@@ -14,6 +14,7 @@ use std::path::Path;
 pub use listener::{Authentication, DeliveryMode, Encryption, Listener, ReceivedDetail, User};
 pub use mailbox::Mailbox;
 pub use operation::{Alert, Control, Http, Log, LogFormat, Shutdown, Vault};
+pub(crate) use queue::USUAL_DIRECTORY;
 pub use queue::{Bounce, BounceContent, History, Retry, Spool};
 pub use route::{MailboxChoice, Rewrite, Route, SenderPolicy};
 use serde_json::Value as Json;

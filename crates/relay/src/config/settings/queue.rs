@@ -9,6 +9,9 @@ use crate::config::value::{Count, Period, Size, choice};
 
 const GIB: u64 = 1 << 30;
 
+/// The state directory where there is state and nobody says another.
+pub(crate) const USUAL_DIRECTORY: &str = "/var/lib/xoauth2-relay";
+
 section! {
     /// The queue on disk.
     pub struct Spool {
@@ -26,7 +29,7 @@ section! {
 impl Spool {
     /// With the place where it is when nobody says another.
     pub(crate) fn complete(self) -> Self {
-        let directory = self.directory.unwrap_or_else(|| PathBuf::from("/var/lib/xoauth2-relay").into());
+        let directory = self.directory.unwrap_or_else(|| PathBuf::from(USUAL_DIRECTORY).into());
         Self { directory: Some(directory), ..self }
     }
 }
