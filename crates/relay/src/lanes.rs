@@ -543,7 +543,8 @@ impl Lanes {
 
     /// Runs what is wanted at one place, one lane after the other, until none is or the daemon stops.
     async fn keep(self: Arc<Self>, id: LaneId, mut wanted: watch::Receiver<Wanted>, mut running: Running) {
-        let mut design = wanted.borrow_and_update().design().cloned();
+        // What runs, which may be what is wanted no more when this begins.
+        let mut design = Some(Arc::clone(&running.design));
         while let Some(now) = design {
             self.remember(&running.lane).await;
             let end = self.means.stop.child_token();

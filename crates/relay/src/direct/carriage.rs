@@ -71,7 +71,7 @@ impl<S: Spool> Carriage<S> {
         }
         let (told, is_over) = carried.rcpt(recipient).await;
         let reply = answer::reply(&told);
-        if !matches!(told, LiveTold::Upstream(..)) {
+        if reply.code() / 100 == 4 && !matches!(told, LiveTold::Upstream(..)) {
             // What Exchange says of a recipient is told with what became of it.
             incoming.come_back(&reply);
         }
