@@ -127,6 +127,14 @@ pub(crate) enum Permission {
     WaitForProbe,
 }
 
+impl Illness {
+    /// The probe told nothing final: the next one comes after a first wait.
+    fn probe_again(&mut self, now: Monotonic, chance: f64) {
+        self.probing = false;
+        self.until = now + jitter(self.trouble.kind.waits().0, 0.2, chance);
+    }
+}
+
 impl Health {
     /// Whether the lane may be used at `now`. A [`Permission::Probe`] must be followed by one of the three reports.
     pub(crate) fn permission(&mut self, now: Monotonic) -> Permission {
@@ -197,8 +205,7 @@ impl Health {
         if illness.trouble.kind != TroubleKind::Refused {
             return self.well(now);
         }
-        illness.probing = false;
-        illness.until = now + jitter(illness.trouble.kind.waits().0, 0.2, chance);
+        illness.probe_again(now, chance);
         None
     }
 
@@ -209,8 +216,7 @@ impl Health {
         if matches!(illness.trouble.kind, TroubleKind::Unreachable | TroubleKind::NoToken) {
             return self.well(now);
         }
-        illness.probing = false;
-        illness.until = now + jitter(illness.trouble.kind.waits().0, 0.2, chance);
+        illness.probe_again(now, chance);
         None
     }
 

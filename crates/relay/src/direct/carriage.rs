@@ -30,11 +30,9 @@ pub(crate) struct Carriage<S: Spool> {
 
 /// One that has its lane.
 struct Carried<S: Spool> {
-    live: Option<Live<Tokens>>,
-    trace: Arc<Trace<S>>,
+    live: Live<Tokens>,
+    trace: Trace<S>,
     sending: Sending,
-    /// Those that Exchange took.
-    taken: Vec<Recipient>,
 }
 
 impl<S: Spool> Carriage<S> {
@@ -66,7 +64,7 @@ impl<S: Spool> Carriage<S> {
             return answer::another_way();
         }
         let recipient = readdressed(addressed.given.clone(), way.recipient.clone());
-        if carried.taken.iter().any(|other| is_same_recipient(other, &recipient)) {
+        if carried.trace.taken.iter().any(|other| is_same_recipient(other, &recipient)) {
             return Reply::new(250, (2, 1, 5), "Recipient OK, one that this message has already");
         }
         let (told, is_over) = carried.rcpt(recipient).await;
@@ -75,8 +73,8 @@ impl<S: Spool> Carriage<S> {
             // What Exchange says of a recipient is told with what became of it.
             incoming.come_back(&reply);
         }
-        if is_over {
-            self.begun = Some(Err(reply.clone()));
+        if is_over && let Some(Ok(carried)) = self.begun.replace(Err(reply.clone())) {
+            carried.abandon();
         }
         reply
     }
@@ -90,7 +88,7 @@ impl<S: Spool> Carriage<S> {
             // The session asks only when somebody was taken.
             None => return Err(answer::no_lane()),
         };
-        carried.data(Arc::clone(&self.direct)).await
+        carried.data().await
     }
 
     /// Waits for a turn on one of the lanes of `sendings`.
@@ -117,8 +115,7 @@ impl<S: Spool> Carriage<S> {
             login: slot.lane().login(),
         };
         let trace = Trace::new(Arc::clone(&self.direct), &incoming.client, &incoming.envelope.reverse_path, &by);
-        let live = Some(slot.live(envelope, self.size));
-        Ok(Carried { live, trace: Arc::new(trace), sending, taken: Vec::new() })
+        Ok(Carried { live: slot.live(envelope, self.size), trace, sending })
     }
 
     async fn turn(&self, incoming: &Incoming, mut sendings: Vec<Sending>) -> Result<(Slot<Tokens>, Sending), Reply> {
@@ -140,37 +137,37 @@ impl<S: Spool> Carriage<S> {
 impl<S: Spool> Carried<S> {
     /// What the recipient's client is told, and whether there is nothing more to be had here.
     async fn rcpt(&mut self, recipient: Recipient) -> (LiveTold, bool) {
-        let Some(live) = &mut self.live else { return (LiveTold::MessageFull, true) };
-        let told = live.rcpt(recipient.clone()).await;
+        let told = self.live.rcpt(recipient.clone()).await;
         if matches!(&told, LiveTold::Upstream(_, reply) if reply.is_positive()) {
-            self.taken.push(recipient);
+            self.trace.taken.push(recipient);
         }
         let is_over = matches!(told, LiveTold::Trouble(_) | LiveTold::Lost(_) | LiveTold::NoSmtpUtf8);
         (told, is_over)
     }
 
-    async fn data(mut self, direct: Arc<Direct<S>>) -> Result<Content<S>, Reply> {
-        let Some(live) = self.live.take() else { return Err(answer::no_lane()) };
+    async fn data(self) -> Result<Content<S>, Reply> {
+        let Self { live, trace, sending } = self;
         match live.data().await {
-            Ok(content) => {
-                let taken = std::mem::take(&mut self.taken);
-                self.trace.know(|known| known.taken = taken);
-                Ok(Content::new(direct, Arc::clone(&self.trace), self.sending.clone(), content))
-            }
+            Ok(content) => Ok(Content::new(trace, sending, content)),
             Err(ending) => {
                 let reply = answer::reply(&ending.told);
-                self.trace.ended(ending);
+                trace.ended(ending);
                 Err(reply)
             }
         }
     }
+
+    /// What Exchange refused is known all the same.
+    fn abandon(self) {
+        self.trace.abandoned(self.live.abandon());
+    }
 }
 
-impl<S: Spool> Drop for Carried<S> {
-    /// What Exchange refused is known all the same.
+impl<S: Spool> Drop for Carriage<S> {
+    /// Its client goes on without DATA, or went.
     fn drop(&mut self) {
-        if let Some(live) = self.live.take() {
-            self.trace.abandoned(live.abandon());
+        if let Some(Ok(carried)) = self.begun.take() {
+            carried.abandon();
         }
     }
 }

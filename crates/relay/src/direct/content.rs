@@ -1,18 +1,16 @@
 //! A message whose octets go up as they come: its header once it is whole, edited as the mailbox sends it, then its body, piece
 //! by piece. Memory holds the header and a piece, however long the message is.
 
-use std::sync::Arc;
-
 use forwarder::LiveContent;
 use mail::HeaderBlock;
 use spool::Spool;
 use wire::Reply;
 
+use super::answer;
 use super::trace::Trace;
 use super::way::Sending;
-use super::{Direct, answer};
 use crate::intake::acceptance::Refusal;
-use crate::intake::completion::{Completed, Stamp};
+use crate::intake::completion::Completed;
 use crate::intake::repair::Repair;
 use crate::intake::{Incoming, tell_repairs};
 use crate::routing::Refused;
@@ -21,21 +19,15 @@ use crate::tokens::Tokens;
 
 /// A message for which Exchange waits. Dropped before its end, Exchange takes nothing of it.
 pub(crate) struct Content<S: Spool> {
-    direct: Arc<Direct<S>>,
-    trace: Arc<Trace<S>>,
+    trace: Trace<S>,
     sending: Sending,
     /// None once it has ended.
     live: Option<LiveContent<Tokens>>,
 }
 
 impl<S: Spool> Content<S> {
-    pub(super) fn new(
-        direct: Arc<Direct<S>>,
-        trace: Arc<Trace<S>>,
-        sending: Sending,
-        live: LiveContent<Tokens>,
-    ) -> Self {
-        Self { direct, trace, sending, live: Some(live) }
+    pub(super) fn new(trace: Trace<S>, sending: Sending, live: LiveContent<Tokens>) -> Self {
+        Self { trace, sending, live: Some(live) }
     }
 
     /// The header is whole and right: it goes up as the mailbox sends it. Fails where the mailbox may not, and when Exchange
@@ -46,13 +38,10 @@ impl<S: Spool> Content<S> {
         block: HeaderBlock,
         from_repair: Option<Repair>,
     ) -> Result<(), Reply> {
-        let now = self.direct.clock.wall();
-        let id = self.trace.id;
-        let stamp = Stamp { id: id.to_string(), date: now.rfc5322(), millis: now.unix_millis() };
-        let completed = incoming.completed(block, &stamp);
+        let completed = incoming.completed(block, &self.trace.stamp());
         let Completed { header, message_id, date_repair } =
             completed.map_err(|error| Refusal::Header(error.to_string()).reply())?;
-        self.trace.know(|known| known.message_id = message_id);
+        self.trace.message_id = message_id;
         let given = Given { reverse_path: &incoming.envelope.reverse_path, header: &header };
         let Sending { policy, identity, .. } = &self.sending;
         let dressed = dress(&given, *policy, identity, &incoming.rules.routing.senders);
@@ -64,7 +53,7 @@ impl<S: Spool> Content<S> {
                 return Err(incoming.refused(&refusal));
             }
         };
-        tell_repairs(id, [from_repair, date_repair]);
+        tell_repairs(self.trace.id, [from_repair, date_repair]);
         self.write(dressed.header.as_bytes()).await?;
         self.write(b"\r\n").await
     }
@@ -99,7 +88,7 @@ impl<S: Spool> Content<S> {
     async fn write(&mut self, octets: &[u8]) -> Result<(), Reply> {
         let Some(live) = &mut self.live else { return Err(answer::no_lane()) };
         let Err(told) = live.write(octets).await else {
-            self.trace.know(|known| known.size += octets.len() as u64);
+            self.trace.size += octets.len() as u64;
             return Ok(());
         };
         if let Some(live) = self.live.take() {

@@ -1,9 +1,9 @@
 //! What the log and history keep of a message that went straight through, or was to: who sent it, by whom it went, and what
 //! became of each recipient.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use forwarder::{Ending, LiveTold, Spent};
+use forwarder::{Ending, Spent};
 use mail::{Diagnostic, LaneId, Outcome, Recipient, ReversePath, Scope};
 use smtp_server::Client;
 use spool::{Passage, QueueId, Spool};
@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::Direct;
 use crate::delivery::{is_same, usage};
+use crate::intake::completion::Stamp;
 use crate::intake::shown;
 
 /// One message, from its first recipient on.
@@ -24,18 +25,11 @@ pub(super) struct Trace<S> {
     tenant: String,
     lane: LaneId,
     mailbox: String,
-    /// Known once its header is.
-    content: Mutex<Known>,
-}
-
-/// What the message itself told.
-#[derive(Clone, Default)]
-pub(super) struct Known {
-    /// As history shows it.
+    /// As history shows it; empty before its header has come.
     pub(super) message_id: String,
     /// Octets that went up.
     pub(super) size: u64,
-    /// Those that Exchange took before the content.
+    /// Those that Exchange took.
     pub(super) taken: Vec<Recipient>,
 }
 
@@ -58,11 +52,10 @@ impl<S: Spool> Awaited<'_, S> {
 impl<S: Spool> Drop for Awaited<'_, S> {
     fn drop(&mut self) {
         let Some(trace) = self.trace else { return };
-        let text = "stopped while Exchange's answer to the whole message was awaited".to_owned();
-        let outcome = Outcome::Uncertain(Diagnostic::local(text.clone()));
-        let taken = trace.known().taken;
-        let outcomes = taken.into_iter().map(|recipient| (recipient, outcome.clone())).collect();
-        trace.ended(Ending { told: LiveTold::Uncertain(text), outcomes, spent: self.at_stake });
+        let text = "stopped while Exchange's answer to the whole message was awaited";
+        let outcome = Outcome::Uncertain(Diagnostic::local(text));
+        let outcomes = trace.taken.iter().map(|recipient| (recipient.clone(), outcome.clone())).collect();
+        trace.settled(outcomes, self.at_stake);
     }
 }
 
@@ -85,23 +78,20 @@ impl<S: Spool> Trace<S> {
             tenant: by.tenant.to_owned(),
             lane: by.lane.clone(),
             mailbox: by.login.to_owned(),
-            content: Mutex::default(),
+            message_id: String::new(),
+            size: 0,
+            taken: Vec::new(),
         }
     }
 
-    /// Its header or more of its body has gone up.
-    pub(super) fn know(&self, learn: impl FnOnce(&mut Known)) {
-        // Plain values, whole at each moment.
-        learn(&mut self.content.lock().unwrap_or_else(PoisonError::into_inner));
+    /// What makes its acceptance, now, this one.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp::new(self.id, self.direct.clock.wall())
     }
 
     /// The final dot goes up.
     pub(super) fn awaited(&self, at_stake: Spent) -> Awaited<'_, S> {
         Awaited { trace: Some(self), at_stake }
-    }
-
-    fn known(&self) -> Known {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Its client went on without it, or was refused here: only what Exchange itself has said is written down.
@@ -112,13 +102,15 @@ impl<S: Spool> Trace<S> {
 
     /// Writes down how it ended.
     pub(super) fn ended(&self, ending: Ending) {
-        let Ending { told: _, outcomes, spent } = ending;
+        self.settled(ending.outcomes, ending.spent);
+    }
+
+    fn settled(&self, outcomes: Vec<(Recipient, Outcome)>, spent: Spent) {
         if outcomes.is_empty() {
             return;
         }
-        let known = self.known();
         for (outcome, recipients) in groups(&outcomes) {
-            self.tell(&known, outcome, &recipients);
+            self.tell(outcome, &recipients);
         }
         self.direct.record(Passage {
             id: self.id,
@@ -128,14 +120,14 @@ impl<S: Spool> Trace<S> {
             mailbox: self.mailbox.clone(),
             sender: self.sender.clone(),
             client: self.client.address().to_string(),
-            message_id: known.message_id,
+            message_id: self.message_id.clone(),
             outcomes,
             usage: usage(spent),
         });
     }
 
-    fn tell(&self, Known { message_id, size, .. }: &Known, outcome: &Outcome, recipients: &[&Recipient]) {
-        let Self { id, client, sender, mailbox, .. } = self;
+    fn tell(&self, outcome: &Outcome, recipients: &[&Recipient]) {
+        let Self { id, client, sender, mailbox, message_id, size, .. } = self;
         let (listener, address, user, tls) = (&client.listener, client.address(), client.user.as_deref(), client.tls);
         let recipients = recipients.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (route, reply, name) = (shown(&self.route), outcome.diagnostic(), outcome.name());

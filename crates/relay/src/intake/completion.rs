@@ -1,7 +1,9 @@
 //! What a submission server adds to a header (RFC 6409 section 8), and how a loop is known. Pure: id and date are given.
 
+use clock::WallTime;
 use mail::{Field, FieldError, ForwardPath, HeaderBlock, OriginalRecipient, Received, Recipient};
 use smtp_server::Client;
+use spool::QueueId;
 
 use super::repair::{self, Repair};
 use crate::config::ReceivedDetail;
@@ -18,11 +20,18 @@ const MAX_TRACE_KEY: usize = 250;
 /// What makes this acceptance this one.
 pub(crate) struct Stamp {
     /// Its queue id.
-    pub(crate) id: String,
+    id: String,
     /// When, as RFC 5322 writes it.
-    pub(crate) date: String,
+    date: String,
     /// The same in milliseconds since 1970.
-    pub(crate) millis: i64,
+    millis: i64,
+}
+
+impl Stamp {
+    /// Of the message `id`, accepted `at` this time.
+    pub(crate) fn new(id: QueueId, at: WallTime) -> Self {
+        Self { id: id.to_string(), date: at.rfc5322(), millis: at.unix_millis() }
+    }
 }
 
 /// Where it is accepted.

@@ -46,8 +46,7 @@ impl<S: Spool> Queued<S> {
         let (block, from_repair) = header.unwrap_or_default();
         let id = sink.id();
         let accepted_at = incoming.clock.wall();
-        let stamp = Stamp { id: id.to_string(), date: accepted_at.rfc5322(), millis: accepted_at.unix_millis() };
-        let completed = match incoming.completed(block, &stamp) {
+        let completed = match incoming.completed(block, &Stamp::new(id, accepted_at)) {
             Ok(completed) => completed,
             Err(error) => return Refusal::Header(error.to_string()).reply(),
         };
